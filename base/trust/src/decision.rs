@@ -1,0 +1,154 @@
+//! Answers: allowed, with the policy that said so, or denied, with one exact reason.
+//!
+//! A refusal is not an error but an answer: always recorded, never retried, never detailed to the caller.
+
+use serde::{Deserialize, Serialize};
+
+/// The outcome of an enforcement point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Allowed by these policies under this view epoch.
+    Allow {
+        /// Ids of the determining policies.
+        policies: Vec<String>,
+        /// The epoch of the view that decided.
+        epoch: u64,
+    },
+    /// Denied.
+    Deny {
+        /// The one reason.
+        reason: DenyReason,
+        /// Ids of the determining `forbid` policies; empty when nothing permitted.
+        policies: Vec<String>,
+        /// The epoch of the view that decided, 0 if there was none.
+        epoch: u64,
+    },
+}
+
+impl Decision {
+    /// A refusal that no policy was asked about.
+    #[must_use]
+    pub fn deny(reason: DenyReason) -> Self {
+        Self::Deny { reason, policies: Vec::new(), epoch: 0 }
+    }
+
+    /// Whether the request may go on.
+    #[must_use]
+    pub fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow { .. })
+    }
+
+    /// The reason of a refusal.
+    #[must_use]
+    pub fn deny_reason(&self) -> Option<DenyReason> {
+        match self {
+            Self::Allow { .. } => None,
+            Self::Deny { reason, .. } => Some(*reason),
+        }
+    }
+}
+
+macro_rules! deny_reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal;)*) => {
+        /// Why a request was refused. Closed: an enforcement point that needs another reason adds it here.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum DenyReason { $($(#[$doc])* $name,)* }
+
+        impl DenyReason {
+            /// Every reason, for tables and tests.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// The name in metrics, audit records and documents.
+            #[must_use]
+            pub fn code(self) -> &'static str { match self { $(Self::$name => $code,)* } }
+            /// The HTTP status that the caller sees (RFC 9110, section 15).
+            #[must_use]
+            pub fn status(self) -> u16 { match self { $(Self::$name => $status,)* } }
+        }
+    };
+}
+
+// Expands to the enum, and to `ALL`, `code` and `status` as matches over it: one table, so that none can be forgotten.
+deny_reasons! {
+    /// mTLS: the peer presented no certificate.
+    ClientCertificateMissing = "client_certificate_missing", 401;
+    /// mTLS: the peer's SVID is past its end or not yet valid.
+    SvidExpired = "svid_expired", 401;
+    /// mTLS: the chain does not end in the trust bundle.
+    SvidUntrusted = "svid_untrusted", 401;
+    /// mTLS: the SVID is of another trust domain.
+    TrustDomainForeign = "trust_domain_foreign", 401;
+    /// mTLS: not a well-formed X.509-SVID (SPIFFE X509-SVID, section 5).
+    SvidMalformed = "svid_malformed", 401;
+    /// The identity was revoked.
+    SvidRevoked = "svid_revoked", 401;
+    /// The caller is a known workload, but no flow from it to here is declared.
+    PeerUndeclared = "peer_undeclared", 403;
+    /// No route has this path.
+    RouteUnknown = "route_unknown", 404;
+    /// The path has a route, but not with this method.
+    MethodUnlisted = "method_unlisted", 405;
+    /// The path or a header could be read in two ways.
+    RequestAmbiguous = "request_ambiguous", 400;
+    /// No session, token or grant came with the request.
+    CredentialMissing = "credential_missing", 401;
+    /// The session is unknown, ended or too old.
+    SessionEnded = "session_ended", 401;
+    /// A token whose signature, type, algorithm or form is wrong.
+    TokenInvalid = "token_invalid", 401;
+    /// A token past its end.
+    TokenExpired = "token_expired", 401;
+    /// A token for somebody else.
+    AudienceMismatch = "audience_mismatch", 401;
+    /// The route's scope is not in the token.
+    ScopeMissing = "scope_missing", 403;
+    /// A state-changing request of another site (Sec-Fetch-Site, Origin).
+    CrossSite = "cross_site", 403;
+    /// The route needs a person's authority and none came.
+    AuthorityMissing = "authority_missing", 403;
+    /// A service passed a transaction token that was not delivered to it or is no longer in flight.
+    AuthorityNotInFlight = "authority_not_in_flight", 403;
+    /// No policy permits it, or one forbids it.
+    PolicyDenied = "policy_denied", 403;
+    /// A policy failed to evaluate.
+    PolicyFailed = "policy_failed", 403;
+    /// The caller is not among those that the route's contract admits.
+    CallerNotAdmitted = "caller_not_admitted", 403;
+    /// This enforcement point has no view, or only one past its maximum age.
+    ViewStale = "view_stale", 503;
+    /// The lease that carried this authority has ended.
+    LeaseEnded = "lease_ended", 403;
+    /// The job does not name this object or folder.
+    JobMismatch = "job_mismatch", 403;
+    /// The object has no clean verdict yet.
+    ObjectQuarantined = "object_quarantined", 403;
+    /// A presigned URL past its end.
+    GrantExpired = "grant_expired", 403;
+    /// A presigned URL with a changed method, key, header or signature, or one revoked.
+    GrantInvalid = "grant_invalid", 403;
+    /// Too many requests.
+    RateExceeded = "rate_exceeded", 429;
+    /// Too many requests at the same time.
+    ConcurrencyExceeded = "concurrency_exceeded", 503;
+    /// The body is larger than allowed.
+    BodyTooLarge = "body_too_large", 413;
+    /// A part of the system that must agree could not be asked.
+    DependencyDown = "dependency_down", 503;
+    /// A join token that was never issued, was used, or is for another name.
+    JoinTokenInvalid = "join_token_invalid", 403;
+    /// The caller's process is not the one that the name belongs to.
+    AttestationFailed = "attestation_failed", 403;
+    /// The artefact's digest is not the locked one.
+    ArtefactMismatch = "artefact_mismatch", 403;
+    /// Wrong name or password, locked out, or unknown person: never told apart.
+    SignInFailed = "sign_in_failed", 401;
+    /// The audit record could not be kept, so the act must not happen.
+    AuditUnavailable = "audit_unavailable", 503;
+}
+
+impl std::fmt::Display for DenyReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
