@@ -1,0 +1,266 @@
+//! The contract of `control`: the applied manifest, and each enforcement point's signed view of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use trust::{Digest, SpiffeId, TrustDomain};
+
+use crate::identity::{Artefact, Revocation};
+use crate::route::{Route, Who};
+use crate::signing::AuthorityKey;
+
+/// Every route.
+pub const ROUTES: &[Route] = &[
+    Route { method: "GET", path: "/view", action: "control.view.read", who: Who::Policy },
+    Route { method: "GET", path: "/view/stream", action: "control.view.stream", who: Who::Policy },
+    Route { method: "GET", path: "/system", action: "control.system.read", who: Who::Roles(&["evidence"]) },
+    Route { method: "POST", path: "/apply", action: "control.apply", who: Who::Operator },
+    Route { method: "POST", path: "/revoke", action: "control.revoke", who: Who::Operator },
+    Route { method: "GET", path: "/status", action: "control.status.read", who: Who::Operator },
+];
+
+/// `typ` of a signed view: a JWS whose header carries `control`'s SVID chain (`x5c`).
+pub const VIEW_TYP: &str = "palisade-view+jwt";
+
+/// A view as it travels and is kept: compact JWS. One per line on the stream, `{"view": "…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedView {
+    /// The JWS.
+    pub view: String,
+}
+
+/// All that one enforcement point needs to decide, for at most `age_s_max` seconds after `issued_at_ms`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Whose view it is. Another's is refused.
+    pub subject: SpiffeId,
+    /// The system's name.
+    pub system: String,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Digest of the manifest that it comes from.
+    pub manifest: Digest,
+    /// Grows with every applied manifest or revocation. A view of a lower epoch than one already seen is refused.
+    pub epoch: u64,
+    /// Milliseconds since the epoch.
+    pub issued_at_ms: u64,
+    /// Past this age the enforcement point denies; seconds.
+    pub age_s_max: u64,
+    /// Its slice of the policies (`policy::PolicySlice` as JSON).
+    pub policy: serde_json::Value,
+    /// Root certificates; DER, base64.
+    pub roots: Vec<String>,
+    /// Keys whose transaction tokens are accepted.
+    pub authority_keys: Vec<AuthorityKey>,
+    /// Revoked identities.
+    pub revoked: Vec<Revocation>,
+    /// Workloads that may open a connection to this one.
+    pub callers: BTreeSet<SpiffeId>,
+    /// Workloads that this one may call, with their addresses (`127.0.0.1:PORT`).
+    pub peers: BTreeMap<SpiffeId, String>,
+    /// For a guard: its service. Absent for a role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceProfile>,
+    /// For the edge: what it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeProfile>,
+    /// For `objects`: the buckets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub buckets: BTreeMap<String, BucketProfile>,
+    /// For `queue`: the queues. For others: empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queues: BTreeMap<String, QueueProfile>,
+}
+
+/// What a guard needs to know of its service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceProfile {
+    /// Its name.
+    pub name: String,
+    /// Program and arguments; the program's path is absolute.
+    pub run: Vec<String>,
+    /// What the lock says of every file that it runs.
+    pub artefacts: Vec<Artefact>,
+    /// Programs that it may execute besides.
+    pub tools: Vec<String>,
+    /// Files and folders that it may read besides.
+    pub read: Vec<String>,
+    /// Whether it has a folder of its own.
+    pub state: bool,
+    /// Routes that the guard lets in, as `METHOD /path/{template}`.
+    pub routes: Vec<String>,
+    /// Queues delivered to it.
+    pub consumes: Vec<String>,
+    /// Listeners inside its sandbox.
+    pub outbound: Vec<Outbound>,
+    /// Sandbox level that must be reached: `full` or `confined`.
+    pub isolation: String,
+    /// Limits.
+    pub limits: ServiceLimits,
+    /// Zero: started by the first request, stopped when idle.
+    pub replicas_min: u32,
+    /// At most so many at once.
+    pub replicas_max: u32,
+    /// Seconds without a request after which a service with `replicas_min = 0` is stopped.
+    pub idle_stop_s: u64,
+}
+
+/// A local listener that stands for one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    /// Port on the sandbox's loopback.
+    pub port: u16,
+    /// Environment variable that names it, as `API_URL`; its value is `http://127.0.0.1:PORT`.
+    pub env: String,
+    /// Who is behind it.
+    pub peer: SpiffeId,
+    /// For a service: the routes that may be called, as `METHOD /path/{template}`. For a role: empty, its contract and policy decide.
+    pub routes: Vec<String>,
+}
+
+/// What a service may use. Zero means: not limited by this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceLimits {
+    /// Bytes of private memory of each process.
+    pub memory_bytes: u64,
+    /// Cores.
+    pub cpu: f64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Open files of each process.
+    pub files: u64,
+    /// Largest file.
+    pub file_bytes: u64,
+    /// Size of its private /tmp.
+    pub tmp_bytes: u64,
+    /// Longest time that one request or delivery may take, in seconds.
+    pub wall_s: u64,
+    /// Requests at the same time.
+    pub concurrency: u32,
+}
+
+/// What the edge serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeProfile {
+    /// Public routes of services.
+    pub routes: Vec<PublicRoute>,
+    /// Buckets whose presigned URLs it lets through, at `/BUCKET/KEY`, with the largest body for each in bytes.
+    pub buckets: BTreeMap<String, u64>,
+}
+
+/// A public route of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicRoute {
+    /// The service.
+    pub service: SpiffeId,
+    /// Upper-case method.
+    pub method: String,
+    /// Path template.
+    pub path: String,
+    /// Scope that the person's token must have; absent: any signed-in person.
+    pub scope: Option<String>,
+    /// Purpose that the transaction token will have.
+    pub purpose: String,
+    /// A page (a browser without a session is sent to sign in) or an interface (it gets 401).
+    pub page: bool,
+    /// Largest body, in bytes.
+    pub body_bytes_max: u64,
+}
+
+/// What `objects` needs to know of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketProfile {
+    /// Class of data.
+    pub class: String,
+    /// The service whose verdict frees an object; absent: what a declared writer stores is readable at once.
+    pub quarantine_until: Option<String>,
+    /// Largest object, in bytes.
+    pub object_bytes_max: u64,
+    /// Media types that may be stored; empty: any.
+    pub types: Vec<String>,
+    /// Queue that hears of created objects.
+    pub created_queue: Option<String>,
+}
+
+/// What `queue` needs to know of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueProfile {
+    /// Class of data.
+    pub class: String,
+    /// The service that it is delivered to.
+    pub consumer: Option<SpiffeId>,
+    /// Deliveries at the same time.
+    pub in_flight_max: u32,
+    /// Longest time that a delivery may take, in seconds.
+    pub lease_s: u64,
+    /// Deliveries before a message is a dead letter.
+    pub attempts_max: u32,
+    /// First pause before a redelivery, doubled each time, in milliseconds.
+    pub backoff_ms: u64,
+    /// Longest pause, in milliseconds.
+    pub backoff_ms_max: u64,
+    /// Purpose that a delivered job's authority has (`process`).
+    pub purpose: String,
+    /// Messages kept at most; more are refused.
+    pub depth_max: u64,
+}
+
+/// A new manifest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// The manifest's text.
+    pub manifest: String,
+    /// Hand-written policies by file name.
+    pub policies: BTreeMap<String, String>,
+    /// The lock's text.
+    pub lock: String,
+}
+
+/// The system as the console's map shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// Its name.
+    pub name: String,
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// Present epoch.
+    pub epoch: u64,
+    /// Services, roles, buckets, queues.
+    pub nodes: Vec<Node>,
+    /// Declared flows.
+    pub flows: Vec<Flow>,
+}
+
+/// Something on the map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// `service/api`, `bucket/originals`, `queue/uploaded`, `role/edge`.
+    pub id: String,
+    /// Owner team; empty for Palisade's own.
+    pub owner: String,
+    /// Class of data; empty where there is none.
+    pub class: String,
+    /// Whether it takes untrusted input.
+    pub untrusted_input: bool,
+}
+
+/// A declared flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Node id of who calls.
+    pub from: String,
+    /// Node id of what is called.
+    pub to: String,
+    /// Actions, as `read`, `publish`, `GET /api/videos`.
+    pub actions: Vec<String>,
+}

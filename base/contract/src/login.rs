@@ -1,0 +1,94 @@
+//! The contract of `login`: OpenID Connect, sign-in pages, people.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::route::{Route, Who};
+
+const EDGE: Who = Who::Roles(&["edge"]);
+
+/// Every route. The edge serves those that are for `edge` under `/oidc` (issuer `https://HOST/oidc`), without a session.
+pub const ROUTES: &[Route] = &[
+    Route { method: "GET", path: "/.well-known/openid-configuration", action: "login.discovery", who: EDGE },
+    Route { method: "GET", path: "/jwks", action: "login.jwks", who: EDGE },
+    Route { method: "GET", path: "/authorize", action: "login.authorize", who: EDGE },
+    Route { method: "GET", path: "/sign-in", action: "login.sign_in.page", who: EDGE },
+    Route { method: "POST", path: "/sign-in", action: "login.sign_in", who: EDGE },
+    Route { method: "GET", path: "/enrol", action: "login.enrol.page", who: EDGE },
+    Route { method: "POST", path: "/enrol", action: "login.enrol", who: EDGE },
+    Route { method: "POST", path: "/token", action: "login.token", who: EDGE },
+    Route { method: "GET", path: "/userinfo", action: "login.userinfo", who: EDGE },
+    Route { method: "POST", path: "/revoke", action: "login.token.revoke", who: EDGE },
+    Route { method: "GET", path: "/end-session", action: "login.end_session", who: EDGE },
+    Route { method: "GET", path: "/style.css", action: "login.style", who: EDGE },
+    Route { method: "POST", path: "/users", action: "login.user.invite", who: Who::Operator },
+    Route { method: "GET", path: "/users", action: "login.user.list", who: Who::Operator },
+    Route { method: "DELETE", path: "/users/{user}", action: "login.user.remove", who: Who::Operator },
+];
+
+/// Header by which the edge, as OIDC client, tells its own token requests from those it only passes on. Stripped from browsers' requests.
+pub const CLIENT_HEADER: &str = "palisade-oidc-client";
+
+/// Invites a person; they choose their password behind a one-time link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invite {
+    /// Name to sign in with: 1 to 64 characters.
+    pub name: String,
+    /// Roles, such as `admin`.
+    #[serde(default)]
+    pub roles: BTreeSet<String>,
+}
+
+/// The answer to `Invite`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invited {
+    /// The person's id (`sub`).
+    pub user: String,
+    /// Path with the one-time token, under the issuer: `/enrol?token=…`.
+    pub path: String,
+    /// End of the link, seconds since the epoch.
+    pub expires_s: u64,
+}
+
+/// A person in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Person {
+    /// `sub`.
+    pub user: String,
+    /// Name.
+    pub name: String,
+    /// Roles.
+    pub roles: BTreeSet<String>,
+    /// Whether the one-time link was used.
+    pub enrolled: bool,
+}
+
+/// Claims of an access token (RFC 9068, section 2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    /// Issuer.
+    pub iss: String,
+    /// Person.
+    pub sub: String,
+    /// Audience.
+    pub aud: String,
+    /// Client.
+    pub client_id: String,
+    /// Issued, seconds since the epoch.
+    pub iat: u64,
+    /// End.
+    pub exp: u64,
+    /// Unique.
+    pub jti: String,
+    /// Scopes, separated by spaces.
+    pub scope: String,
+    /// Roles of the person.
+    #[serde(default)]
+    pub roles: BTreeSet<String>,
+    /// When the person proved themselves.
+    pub auth_time: u64,
+    /// The session at `login` that it comes from.
+    pub sid: String,
+}

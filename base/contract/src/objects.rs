@@ -1,0 +1,94 @@
+//! The contract of `objects`: the S3 API, and three things of ours beside it: presign, verdict, and redeeming a presigned URL.
+
+use serde::{Deserialize, Serialize};
+
+use crate::route::{Route, Who};
+
+/// Every route. S3's operations share paths and are told apart by their query (`?presign`, `?verdict`, `?uploads`, `?list-type=2`…).
+///
+/// Paths under `/presigned` are for the edge alone: it has found no session, and the room checks the URL's signature (SigV4) instead.
+/// There the request keeps its original path in the header `palisade-original-uri`, because that is what was signed.
+pub const ROUTES: &[Route] = &[
+    Route { method: "GET", path: "/{bucket}", action: "objects.list", who: Who::Policy },
+    Route { method: "GET", path: "/{bucket}/{*key}", action: "objects.read", who: Who::Policy },
+    Route { method: "HEAD", path: "/{bucket}/{*key}", action: "objects.head", who: Who::Policy },
+    Route { method: "PUT", path: "/{bucket}/{*key}", action: "objects.write", who: Who::Policy },
+    Route { method: "POST", path: "/{bucket}/{*key}", action: "objects.post", who: Who::Policy },
+    Route { method: "DELETE", path: "/{bucket}/{*key}", action: "objects.delete", who: Who::Policy },
+    Route { method: "GET", path: "/presigned/{bucket}/{*key}", action: "objects.redeem.read", who: Who::Roles(&["edge"]) },
+    Route { method: "HEAD", path: "/presigned/{bucket}/{*key}", action: "objects.redeem.head", who: Who::Roles(&["edge"]) },
+    Route { method: "PUT", path: "/presigned/{bucket}/{*key}", action: "objects.redeem.write", who: Who::Roles(&["edge"]) },
+];
+
+/// Header in which the edge gives the path and query as the browser sent them.
+pub const ORIGINAL_URI_HEADER: &str = "palisade-original-uri";
+/// Header in which the edge gives the public origin (`https://HOST[:PORT]`), for URLs in answers.
+pub const PUBLIC_ORIGIN_HEADER: &str = "palisade-public-origin";
+
+/// `POST /BUCKET/KEY?presign`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presign {
+    /// `GET` or `PUT`.
+    pub method: String,
+    /// Life, 1 to 3,600 seconds.
+    pub expires_s: u64,
+    /// For PUT: the exact size in bytes.
+    #[serde(default)]
+    pub content_length: Option<u64>,
+    /// For PUT: the media type.
+    #[serde(default)]
+    pub content_type: Option<String>,
+}
+
+/// The answer to `Presign`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Presigned {
+    /// Absolute URL.
+    pub url: String,
+    /// Its method.
+    pub method: String,
+    /// Headers that the browser must send.
+    pub headers: std::collections::BTreeMap<String, String>,
+    /// End, RFC 3339.
+    pub expires_at: String,
+}
+
+/// `POST /BUCKET/KEY?verdict`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// Clean or rejected.
+    pub verdict: VerdictKind,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+    /// What it really is.
+    #[serde(default)]
+    pub media_type: Option<String>,
+}
+
+/// What a validator found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// May be read.
+    Clean,
+    /// May never be read.
+    Rejected,
+}
+
+/// Data of the event `object.created`; its subject is `BUCKET/KEY`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectCreated {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// Media type as the writer declared it.
+    pub content_type: String,
+    /// Entity tag.
+    pub etag: String,
+}

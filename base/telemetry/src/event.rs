@@ -1,0 +1,135 @@
+//! The events. Each says what it is, how loud it is, whether the audit log must have it, and what it counts.
+//!
+//! Names are noun and past verb. Fields hold ids and reasons, never payloads, tokens or secrets.
+
+use serde::Serialize;
+use trust::{Decision, DenyReason};
+
+use crate::metrics::Metrics;
+
+/// How loud (STYLE: INFO an operator's act took effect; WARN recovered by itself; ERROR a person must act).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For those who look for it.
+    Debug,
+    /// An operator's act took effect.
+    Info,
+    /// Recovered by itself.
+    Warn,
+    /// A person must act.
+    Error,
+}
+
+/// Something that happened.
+pub trait Event: Serialize {
+    /// Noun and past verb.
+    const NAME: &'static str;
+    /// Whether the audit log must have it.
+    const AUDITED: bool;
+    /// How loud.
+    fn level(&self) -> Level;
+    /// Counts it.
+    fn count(&self, metrics: &Metrics);
+}
+
+/// An enforcement point decided about a request.
+#[derive(Debug, Clone, Serialize)]
+pub struct CallDecided {
+    /// `edge`, `guard`, `objects`, `queue`…
+    pub point: &'static str,
+    /// The caller: SPIFFE ID, `internet`, `operator`, or `unauthenticated`.
+    pub principal: String,
+    /// `enter`, `call`, `objectRead`, or the contract's action.
+    pub action: String,
+    /// What it was about: route, object, queue.
+    pub resource: String,
+    /// The person, or empty.
+    pub user: String,
+    /// The purpose, or empty.
+    pub purpose: String,
+    /// The transaction, or empty.
+    pub txn: String,
+    /// The job, or empty.
+    pub job: String,
+    /// The answer.
+    pub decision: Decision,
+}
+
+impl Event for CallDecided {
+    const NAME: &'static str = "CallDecided";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Debug
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.decision(self.point, &self.action, self.decision.deny_reason());
+    }
+}
+
+/// A connection was refused before any request was read.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConnectionRefused {
+    /// `edge`, `guard`, a role's name.
+    pub point: &'static str,
+    /// What the peer claimed to be, or empty.
+    pub peer: String,
+    /// Why.
+    pub reason: DenyReason,
+}
+
+impl Event for ConnectionRefused {
+    const NAME: &'static str = "ConnectionRefused";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Warn
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.decision(self.point, "connect", Some(self.reason));
+    }
+}
+
+/// An act that changed something took effect: an SVID issued, a person invited, a manifest applied, a verdict recorded.
+#[derive(Debug, Clone, Serialize)]
+pub struct ActDone {
+    /// `identity.join`, `control.apply`, `objects.verdict`…
+    pub act: &'static str,
+    /// Who did it.
+    pub by: String,
+    /// To what.
+    pub to: String,
+    /// What else is worth keeping; no secrets.
+    pub detail: String,
+}
+
+impl Event for ActDone {
+    const NAME: &'static str = "ActDone";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Info
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act(self.act);
+    }
+}
+
+/// Something that must be as it was left is not: a view, a lock, an artefact, a stored object, a log.
+#[derive(Debug, Clone, Serialize)]
+pub struct TamperingFound {
+    /// `view`, `lock`, `artefact`, `object`, `audit`, `manifest`.
+    pub what: &'static str,
+    /// Which one.
+    pub which: String,
+    /// How it was seen.
+    pub detail: String,
+}
+
+impl Event for TamperingFound {
+    const NAME: &'static str = "TamperingFound";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Error
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("tampering.found");
+    }
+}

@@ -1,0 +1,116 @@
+//! Metrics: rate, errors, duration (J1), in Prometheus' text exposition format.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use trust::DenyReason;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DecisionLabels {
+    point: &'static str,
+    action: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActLabels {
+    act: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    point: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PointLabels {
+    point: &'static str,
+}
+
+/// A process's counters and histograms. Label values come from closed sets or from the manifest, never from a request's bytes.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    decisions: Family<DecisionLabels, Counter>,
+    acts: Family<ActLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<PointLabels, Histogram, fn() -> Histogram>,
+    spans_dropped: Counter,
+}
+
+impl Metrics {
+    /// Metrics with everything at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("palisade");
+        let decisions = Family::default();
+        registry.register("decisions", "Answers of enforcement points, by reason", Family::clone(&decisions));
+        let acts = Family::default();
+        registry.register("acts", "Acts that took effect", Family::clone(&acts));
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", Family::clone(&requests));
+        let durations: Family<PointLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(duration_buckets);
+        registry.register("request_duration_seconds", "Time from the head of a request to the end of its answer", Family::clone(&durations));
+        let spans_dropped = Counter::default();
+        registry.register("spans_dropped", "Spans that could not be kept", Clone::clone(&spans_dropped));
+        Self { registry: Mutex::new(registry), decisions, acts, requests, durations, spans_dropped }
+    }
+
+    /// Counts an answer.
+    pub fn decision(&self, point: &'static str, action: &str, denied: Option<DenyReason>) {
+        let labels = DecisionLabels { point, action: action.to_owned(), outcome: denied.map_or("allow", DenyReason::code) };
+        self.decisions.get_or_create(&labels).inc();
+    }
+
+    /// Counts an act.
+    pub fn act(&self, act: &'static str) {
+        self.acts.get_or_create(&ActLabels { act }).inc();
+    }
+
+    /// Counts a request; `route` is a template, never a path.
+    pub fn request(&self, point: &'static str, route: &str, status: u16, seconds: f64) {
+        self.requests.get_or_create(&RequestLabels { point, route: route.to_owned(), status }).inc();
+        self.durations.get_or_create(&PointLabels { point }).observe(seconds);
+    }
+
+    /// Counts a lost span.
+    pub fn span_dropped(&self) {
+        self.spans_dropped.inc();
+    }
+
+    /// All of it as text (OpenMetrics).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Ok(registry) = self.registry.lock() {
+            // Writing into a String does not fail; an encoder's error leaves the text empty, which a scraper reports.
+            if encode(&mut text, &registry).is_err() {
+                text.clear();
+            }
+        }
+        text
+    }
+}
+
+fn duration_buckets() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
