@@ -28,7 +28,18 @@ pub const ROUTES: &[Route] = &[
 ];
 
 /// Header by which the edge, as OIDC client, tells its own token requests from those it only passes on. Stripped from browsers' requests.
+/// Its value is `EDGE_CLIENT`; with it the connection's SVID (`role/edge`) is the client's authentication.
 pub const CLIENT_HEADER: &str = "palisade-oidc-client";
+/// The edge's `client_id`. Its one redirect URI is `PUBLIC_ORIGIN` and `EDGE_CALLBACK`.
+pub const EDGE_CLIENT: &str = "edge";
+/// Path of the edge's redirect URI.
+pub const EDGE_CALLBACK: &str = "/auth/callback";
+/// Path of the issuer under the public origin: `iss` is `https://HOST[:PORT]/oidc`. Access tokens have the public origin itself as `aud`.
+pub const ISSUER_PATH: &str = "/oidc";
+/// `typ` of access tokens (RFC 9068, section 2.1).
+pub const ACCESS_TYP: &str = "at+jwt";
+/// `typ` of ID tokens.
+pub const ID_TYP: &str = "JWT";
 
 /// Invites a person; they choose their password behind a one-time link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
