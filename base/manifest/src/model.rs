@@ -1,0 +1,312 @@
+//! The manifest as a value: whole, valid, with every default filled in.
+//!
+//! INVARIANT: every name in it refers to something in it; only `check` makes one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use trust::{Digest, TrustDomain};
+
+use crate::flow::{BucketOperation, Flow};
+use crate::problem::ManifestError;
+
+/// A valid system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// SPIFFE trust domain.
+    pub trust_domain: TrustDomain,
+    /// Every purpose, `operate` among them.
+    pub purposes: BTreeSet<String>,
+    /// How the outside reaches it.
+    pub edge: Edge,
+    /// Classes of data and their sensitivity, 1 to 3.
+    pub data: BTreeMap<String, u8>,
+    /// Services by name.
+    pub services: BTreeMap<String, Service>,
+    /// Buckets by name.
+    pub buckets: BTreeMap<String, Bucket>,
+    /// Queues by name.
+    pub queues: BTreeMap<String, Queue>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Hosts outside by name.
+    pub hosts: BTreeMap<String, Host>,
+    #[serde(skip)]
+    pub(crate) digest: Option<Digest>,
+}
+
+/// The edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    /// Address and port.
+    pub listen: std::net::SocketAddr,
+    /// Host names that it answers to.
+    pub hosts: BTreeSet<String>,
+    /// Idle life of a session, ms.
+    pub session_idle_ms: u64,
+    /// Whole life of a session, ms.
+    pub session_life_ms: u64,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// The team that answers for it.
+    pub owner: Option<String>,
+    /// Program and arguments.
+    pub run: Vec<String>,
+    /// Files and folders that it may read, relative to the manifest's folder.
+    pub files: BTreeSet<String>,
+    /// Other programs that it may run.
+    pub tools: BTreeSet<String>,
+    /// It parses bytes of strangers.
+    pub untrusted_input: bool,
+    /// It has a folder that outlives it.
+    pub state: bool,
+    /// Sandbox that must apply.
+    pub isolation: Isolation,
+    /// Class of what its routes carry; there if it has routes.
+    pub data: Option<String>,
+    /// Routes, sorted by path and method.
+    pub routes: Vec<Route>,
+    /// Queues that it consumes.
+    pub consumes: BTreeSet<String>,
+    /// Flows out of it.
+    pub flows: BTreeSet<Flow>,
+    /// Limits.
+    pub limits: Limits,
+    /// Replicas.
+    pub replicas: Replicas,
+}
+
+/// One method on one path of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// Path template.
+    pub path: String,
+    /// Method.
+    pub method: String,
+    /// Why a request on it is made.
+    pub purpose: String,
+    /// Scope that the person's token must have.
+    pub scope: Option<String>,
+    /// Whether the edge offers it to signed-in people.
+    pub public: bool,
+    /// Whether a browser without a session is sent to sign in, rather than answered 401.
+    pub page: bool,
+    /// Largest body, bytes.
+    pub body_bytes_max: u64,
+}
+
+/// How strict a sandbox must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Every layer: own user, mount, PID, network and IPC namespaces, Landlock, seccomp, limits.
+    #[default]
+    Full,
+    /// Namespaces may be missing (where the kernel forbids them to unprivileged users); Landlock, seccomp and limits must apply.
+    Confined,
+}
+
+/// Limits of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Processor time, thousandths of a processor.
+    pub cpu_milli: u32,
+    /// Processes and threads.
+    pub pids: u32,
+    /// One request or job, ms.
+    pub wall_ms: u64,
+    /// Largest file, bytes.
+    pub file_bytes: u64,
+    /// Temporary folder, bytes.
+    pub tmp_bytes: u64,
+    /// Open files of each process.
+    pub open_files: u32,
+    /// Requests and deliveries at the same time in one replica.
+    pub concurrency: u32,
+}
+
+/// Replicas of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// At least.
+    pub min: u32,
+    /// At most.
+    pub max: u32,
+    /// Idle time before one above `min` stops, ms.
+    pub idle_ms: u64,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bucket {
+    /// Class of its data.
+    pub data: String,
+    /// The service whose verdict makes an object readable.
+    pub quarantine_until: Option<String>,
+    /// Services whose writes are clean.
+    pub clean_from: BTreeSet<String>,
+    /// Largest object, bytes.
+    pub max_object_bytes: u64,
+    /// Media types.
+    pub types: BTreeSet<String>,
+    /// Queue that learns of each object stored.
+    pub created: Option<String>,
+}
+
+/// What is known of an object's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nobody has looked.
+    Untyped,
+    /// The bucket's validator found nothing, or a service in `clean_from` made it.
+    Clean,
+    /// The bucket's validator refused it.
+    Rejected,
+}
+
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Queue {
+    /// Class of its messages.
+    pub data: String,
+    /// Purpose of its deliveries.
+    pub purpose: String,
+    /// Longest time of one delivery, ms.
+    pub lease_ms: u64,
+    /// Deliveries before a message is a dead letter.
+    pub attempts: u32,
+    /// Waiting after failures.
+    pub backoff: Backoff,
+    /// Messages that wait at most.
+    pub depth_max: u32,
+    /// Dead letters are kept, ms.
+    pub keep_dead_ms: u64,
+}
+
+/// Waiting after failed deliveries, doubled each time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// After the first, ms.
+    pub first_ms: u64,
+    /// At most, ms.
+    pub max_ms: u64,
+}
+
+/// A secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Secret {
+    /// Its class.
+    pub data: String,
+}
+
+/// A host outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// Class of what goes there.
+    pub data: String,
+    /// `name:port`.
+    pub address: String,
+}
+
+impl Manifest {
+    /// Parses and validates `text`; `file` names it in messages.
+    ///
+    /// # Errors
+    /// Every problem found, with its place; never a manifest that is valid in part.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ManifestError> {
+        crate::check::parse(file, text)
+    }
+
+    /// Reads and parses the file at `path`.
+    ///
+    /// # Errors
+    /// As `parse`; also when the file cannot be read, is over `MANIFEST_BYTES_MAX` or not UTF-8.
+    pub fn open(path: &Path) -> Result<Self, ManifestError> {
+        let file = path.display().to_string();
+        let text = crate::document::read(path, crate::MANIFEST_BYTES_MAX).map_err(|why| ManifestError::unplaced(&file, "", &why))?;
+        Self::parse(&file, &text)
+    }
+
+    /// SHA-256 of `canonical_json`: the same for every layout, comment and order of the same system.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest.unwrap_or_else(|| Digest::of(crate::canonical_json(self).as_bytes()))
+    }
+
+    /// The sensitivity of a class, the highest if it is unknown.
+    #[must_use]
+    pub fn sensitivity(&self, class: &str) -> u8 {
+        self.data.get(class).copied().unwrap_or(3)
+    }
+
+    /// Whether browsers reach `bucket` by presigned URLs.
+    #[must_use]
+    pub fn is_presignable(&self, bucket: &str) -> bool {
+        let presigns = |flow: &Flow| {
+            matches!(flow, Flow::Bucket { bucket: b, operation: BucketOperation::PresignGet | BucketOperation::PresignPut, .. } if b == bucket)
+        };
+        self.services.values().any(|s| s.flows.iter().any(presigns))
+    }
+
+    /// The service that consumes `queue`; there is at most one.
+    #[must_use]
+    pub fn consumer(&self, queue: &str) -> Option<&str> {
+        self.services.iter().find(|(_, s)| s.consumes.contains(queue)).map(|(name, _)| name.as_str())
+    }
+
+    /// Services that `service` calls, by its flows.
+    #[must_use]
+    pub fn callees(&self, service: &str) -> BTreeSet<&str> {
+        let flows = self.services.get(service).map(|s| s.flows.iter()).into_iter().flatten();
+        flows.filter_map(|f| if let Flow::Call { service, .. } = f { Some(service.as_str()) } else { None }).collect()
+    }
+}
+
+impl Route {
+    /// Its id within the system: `api:GET /api/videos`.
+    #[must_use]
+    pub fn id(&self, service: &str) -> String {
+        format!("{service}:{} {}", self.method, self.path)
+    }
+}
+
+impl Bucket {
+    /// The verdict that an object has as soon as `writer` has stored it. `None` is a browser with a presigned URL.
+    #[must_use]
+    pub fn verdict_at_commit(&self, writer: Option<&str>) -> Verdict {
+        match writer {
+            Some(service) if self.quarantine_until.is_none() && self.clean_from.contains(service) => Verdict::Clean,
+            _ => Verdict::Untyped,
+        }
+    }
+}
+
+impl Service {
+    /// Purposes for which it can be working at all: its routes' and its queues'.
+    pub(crate) fn purposes<'a>(&'a self, queues: &'a BTreeMap<String, Queue>) -> BTreeSet<&'a str> {
+        let routes = self.routes.iter().map(|r| r.purpose.as_str());
+        routes.chain(self.consumes.iter().filter_map(|q| queues.get(q)).map(|q| q.purpose.as_str())).collect()
+    }
+}
+
+impl Verdict {
+    /// Its name in policies, tables and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Untyped => "untyped",
+            Self::Clean => "clean",
+            Self::Rejected => "rejected",
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The manifest as it is written: every table and key, with its meaning and its default. These comments are the JSON Schema's.
+//!
+//! A default never opens anything: what is not written is not reachable, not readable, not consumed. Shape is checked here, meaning
+//! in `check`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::model::Isolation;
+use crate::quantity::{Bytes, Lasting};
+
+/// A system: its services, data and flows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Palisade manifest")]
+pub(crate) struct Written {
+    /// The system itself.
+    pub(crate) system: System,
+    /// How the outside reaches it.
+    #[serde(default)]
+    pub(crate) edge: Edge,
+    /// Classes of data.
+    #[serde(default)]
+    pub(crate) data: BTreeMap<String, Data>,
+    /// Services: programs, each behind its own guard.
+    #[serde(default)]
+    pub(crate) service: BTreeMap<String, Service>,
+    /// Buckets of objects.
+    #[serde(default)]
+    pub(crate) bucket: BTreeMap<String, Bucket>,
+    /// Queues of messages.
+    #[serde(default)]
+    pub(crate) queue: BTreeMap<String, Queue>,
+    /// Secrets that services may read or sign with.
+    #[serde(default)]
+    pub(crate) secret: BTreeMap<String, Secret>,
+    /// Hosts outside of the system that services may reach.
+    #[serde(default)]
+    pub(crate) host: BTreeMap<String, Host>,
+}
+
+/// The system itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct System {
+    /// Name: lower-case letters, digits and inner '-'.
+    pub(crate) name: String,
+    /// SPIFFE trust domain of every workload.
+    pub(crate) trust_domain: String,
+    /// Every reason for which anyone may act. Routes, queues and flows name one of these.
+    pub(crate) purposes: Vec<String>,
+}
+
+/// How the outside reaches the system.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Edge {
+    /// Address and port; default "127.0.0.1:8443", this machine only.
+    pub(crate) listen: Option<String>,
+    /// Host names that it answers to; default ["localhost"].
+    pub(crate) hosts: Option<Vec<String>>,
+    /// A session ends after this long without a request; default "30m".
+    pub(crate) session_idle: Option<Lasting>,
+    /// A session ends after this long in any case; default "12h".
+    pub(crate) session_life: Option<Lasting>,
+}
+
+/// A class of data.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Data {
+    /// 1 public, 2 personal, 3 secret. Services with untrusted input never meet 3.
+    #[schemars(range(min = 1, max = 3))]
+    pub(crate) sensitivity: u8,
+}
+
+/// A service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// The team that answers for it.
+    pub(crate) owner: Option<String>,
+    /// Program and arguments. A program with a relative path is looked for in the manifest's folder, then in the folder of built
+    /// programs. Its digest is locked, and the service's identity is bound to it.
+    pub(crate) run: Vec<String>,
+    /// Files and folders that it may read, relative to the manifest's folder; each file is locked.
+    #[serde(default)]
+    pub(crate) files: Vec<String>,
+    /// Other programs that it may run; absolute paths, locked.
+    #[serde(default)]
+    pub(crate) tools: Vec<String>,
+    /// It parses bytes of strangers: it may act only on what the job in hand names, and never meets sensitivity 3.
+    #[serde(default)]
+    pub(crate) untrusted_input: bool,
+    /// It has a folder of its own that outlives it.
+    #[serde(default)]
+    pub(crate) state: bool,
+    /// Sandbox that must really apply, else it is not started; default "full".
+    #[serde(default)]
+    pub(crate) isolation: Isolation,
+    /// Class of the data that its routes carry; needed if it has routes.
+    pub(crate) data: Option<String>,
+    /// Routes that signed-in people reach through the edge.
+    #[serde(default)]
+    pub(crate) public: Vec<Route>,
+    /// Routes for other services only.
+    #[serde(default)]
+    pub(crate) internal: Vec<Route>,
+    /// Queues whose messages are delivered to it: "queue.NAME" or a list.
+    #[serde(default)]
+    pub(crate) consumes: OneOrMany,
+    /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path;
+    /// bucket.NAME:read, write, delete, list, share, verdict, presign-get or presign-put; queue.NAME:publish; secret.NAME:read or
+    /// sign; host.NAME:connect. Without "for" the service's one purpose is meant.
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// What it may use of the machine.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    /// How many of it run.
+    #[serde(default)]
+    pub(crate) replicas: Replicas,
+}
+
+/// One text or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl OneOrMany {
+    pub(crate) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// A route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// Path; a segment is literal, {name} for one segment, or last {*name} for the rest.
+    pub(crate) path: String,
+    /// Methods, upper case.
+    pub(crate) methods: Vec<String>,
+    /// Why a request on it is made; one of the system's purposes.
+    pub(crate) purpose: String,
+    /// OAuth scope that the person's token must have; without it being signed in is enough.
+    pub(crate) scope: Option<String>,
+    /// A page: a browser without a session is sent to sign in. Otherwise an interface: it is answered 401.
+    #[serde(default)]
+    pub(crate) page: bool,
+    /// Largest body of a request; default "1MiB".
+    pub(crate) max_body: Option<Bytes>,
+}
+
+/// What a service may use of the machine.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Memory; default "256MiB".
+    pub(crate) memory: Option<Bytes>,
+    /// Processors; default 1.0.
+    #[schemars(range(min = 0.01, max = 256))]
+    pub(crate) cpu: Option<f64>,
+    /// Processes and threads; default 64.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) pids: Option<u32>,
+    /// Longest time for one request or job; default "1m".
+    pub(crate) wall: Option<Lasting>,
+    /// Largest file that it may write; default "64MiB".
+    pub(crate) file: Option<Bytes>,
+    /// Its private temporary folder; default "64MiB".
+    pub(crate) tmp: Option<Bytes>,
+    /// Open files of each process; default 256.
+    #[schemars(range(min = 16, max = 65536))]
+    pub(crate) open_files: Option<u32>,
+    /// Requests and deliveries at the same time in one replica; default 16.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) concurrency: Option<u32>,
+}
+
+/// How many of a service run.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Replicas {
+    /// At least; default 1. Zero starts one when a message waits.
+    #[schemars(range(min = 0, max = 64))]
+    pub(crate) min: Option<u32>,
+    /// At most; default the larger of 1 and min.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) max: Option<u32>,
+    /// One above min stops after this long without work; default "1m".
+    pub(crate) idle: Option<Lasting>,
+}
+
+/// A bucket of objects. Nobody reads an object without a clean verdict, so a bucket says where verdicts come from: from the
+/// service in quarantine_until, or, for results of the system's own work, from being written by a service in clean_from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bucket {
+    /// Class of its data.
+    pub(crate) data: String,
+    /// The service whose signed verdict makes an object readable. Only it may read what has none yet.
+    pub(crate) quarantine_until: Option<String>,
+    /// Services whose output is clean as written, because the system made it. Never an upload.
+    #[serde(default)]
+    pub(crate) clean_from: Vec<String>,
+    /// Largest object; default "64MiB".
+    pub(crate) max_object: Option<Bytes>,
+    /// Media types that it takes.
+    pub(crate) types: Vec<String>,
+    /// Queues that learn what happens here.
+    #[serde(default)]
+    pub(crate) events: Events,
+}
+
+/// Queues that learn what happens in a bucket.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    /// "queue.NAME" that gets a CloudEvent for each object stored, with the authority that stored it.
+    pub(crate) created: Option<String>,
+}
+
+/// A queue of messages.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Queue {
+    /// Class of its messages.
+    pub(crate) data: String,
+    /// Why its consumers work: the purpose of the narrowed authority that comes with a delivery.
+    pub(crate) purpose: String,
+    /// Longest time of one delivery, after which its authority is dead; default the consumer's wall limit.
+    pub(crate) lease: Option<Lasting>,
+    /// Deliveries of one message before it becomes a dead letter; default 5.
+    #[schemars(range(min = 1, max = 100))]
+    pub(crate) attempts: Option<u32>,
+    /// Waiting time after a failed delivery.
+    #[serde(default)]
+    pub(crate) backoff: Backoff,
+    /// Messages that wait at most, more are refused; default 10000.
+    #[schemars(range(min = 1, max = 10000000))]
+    pub(crate) depth: Option<u32>,
+    /// Dead letters are kept this long; default "14d".
+    pub(crate) keep_dead: Option<Lasting>,
+}
+
+/// Waiting time after a failed delivery: doubled each time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Backoff {
+    /// After the first; default "1s".
+    pub(crate) first: Option<Lasting>,
+    /// At most; default "5m".
+    pub(crate) max: Option<Lasting>,
+}
+
+/// A secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Secret {
+    /// Its class.
+    pub(crate) data: String,
+}
+
+/// A host outside of the system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Host {
+    /// Class of the data that goes there.
+    pub(crate) data: String,
+    /// "name:port".
+    pub(crate) address: String,
+}
