@@ -250,6 +250,9 @@ pub struct Node {
     pub owner: String,
     /// Class of data; empty where there is none.
     pub class: String,
+    /// Sensitivity of that class, 1 (public) to 3; 0 where there is none.
+    #[serde(default)]
+    pub sensitivity: u8,
     /// Whether it takes untrusted input.
     pub untrusted_input: bool,
 }

@@ -5,6 +5,7 @@
 //! refusal-coverage test (every row is called as everybody who may not).
 
 pub mod body;
+pub mod console;
 pub mod control;
 pub mod evidence;
 pub mod guard;
