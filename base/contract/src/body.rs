@@ -29,7 +29,9 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// # Errors
 /// `TooLarge` past the limit; `BadRequest` when the sender broke off.
 pub async fn collect(body: Body, limit: usize) -> Result<Bytes, Fault> {
-    match Limited::new(body, limit).collect().await {
+    // Boxed, so that the future's type does not name `Limited` and stays `Send` in the eyes of the compiler.
+    let limited: Body = Limited::new(body, limit).boxed_unsync();
+    match limited.collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Fault::too_large(format!("the body is larger than {limit} bytes"))),
         Err(error) => Err(Fault::bad_request("the body ended early").because(error)),

@@ -133,3 +133,88 @@ impl Event for TamperingFound {
         metrics.act("tampering.found");
     }
 }
+
+/// A room could not do what was allowed; the caller was told no more than that.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultRaised {
+    /// The room's name.
+    pub point: &'static str,
+    /// The contract's action.
+    pub action: String,
+    /// The cause, with its sources.
+    pub cause: String,
+}
+
+impl Event for FaultRaised {
+    const NAME: &'static str = "FaultRaised";
+    const AUDITED: bool = false;
+    fn level(&self) -> Level {
+        Level::Error
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("fault.raised");
+    }
+}
+
+/// A person signed in.
+#[derive(Debug, Clone, Serialize)]
+pub struct SignInSucceeded {
+    /// The person (`sub`).
+    pub user: String,
+    /// The session that began (its public id, not its cookie).
+    pub session: String,
+}
+
+impl Event for SignInSucceeded {
+    const NAME: &'static str = "SignInSucceeded";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Debug
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("sign_in.succeeded");
+    }
+}
+
+/// A sign-in was refused; which part was wrong is not said, here neither.
+#[derive(Debug, Clone, Serialize)]
+pub struct SignInRefused {
+    /// A keyed digest of the name that was typed, to tell a hunt on one account from a spray over many. Names typed are not kept: some are
+    /// passwords in the wrong field.
+    pub account: String,
+    /// Why: `SignInFailed` or `RateExceeded`.
+    pub reason: DenyReason,
+}
+
+impl Event for SignInRefused {
+    const NAME: &'static str = "SignInRefused";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Debug
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.decision("login", "sign_in", Some(self.reason));
+    }
+}
+
+/// A credential that works once was shown again: whoever has it, two have it. All that came from it has ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct CredentialReplayed {
+    /// `code`, `refresh_token`, `link`, `join_token`.
+    pub what: &'static str,
+    /// Whose, or empty.
+    pub user: String,
+    /// The client that it was for, or empty.
+    pub client: String,
+}
+
+impl Event for CredentialReplayed {
+    const NAME: &'static str = "CredentialReplayed";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Warn
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("credential.replayed");
+    }
+}
