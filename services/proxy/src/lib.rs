@@ -1,1 +1,17 @@
-//! 
+//! The proxy: the only crate that opens sockets or names rustls.
+//!
+//! From the bottom up: `limits`, `canonical` and `headers` say what a request may look like; `bundle`, `svid` and `tls` who a peer is;
+//! `view` what this process may decide; `serve` and `enforce` let requests into rooms, `client` carries them to peers; `mesh` is a
+//! guard's data path and `edge` the public gateway, whose steps are those of DESIGN section 5 under the same names.
+//!
+//! INVARIANT: nothing here decides by itself who may do what: contracts (`Who`), the view (`callers`) and the policy engine do.
+//! Never here: policies, storage of a service, processes, `unsafe`.
+
+pub mod bundle;
+pub mod canonical;
+pub mod headers;
+pub mod limits;
+pub mod pause;
+pub mod svid;
+pub mod tls;
+pub mod view;

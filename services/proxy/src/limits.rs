@@ -1,0 +1,68 @@
+//! Limits and time-outs of everything that listens or calls. Units are in the names.
+//!
+//! Those that another crate must agree on are in `trust::limits`; these are the proxy's own.
+//!
+//! Guarantees: A13 in part, A18 (windows bound what is buffered of a stream).
+
+/// A TLS handshake must be done after this.
+pub const HANDSHAKE_MS: u64 = 10_000;
+/// The head of a request must be there this long after the connection is ready for it (also: idle HTTP/1.1 connections end).
+pub const HEAD_READ_MS: u64 = 30_000;
+/// A request's body must make progress at least this often.
+pub const BODY_IDLE_MS: u64 = 60_000;
+/// A peer that takes nothing of what we write for this long is gone.
+pub const WRITE_STALL_MS: u64 = 60_000;
+/// HTTP/2: a ping is sent when nothing came for this long.
+pub const PING_EVERY_MS: u64 = 20_000;
+/// HTTP/2: the answer to a ping must come within this.
+pub const PING_ANSWER_MS: u64 = 20_000;
+/// A TCP or UNIX connection must be made within this.
+pub const CONNECT_MS: u64 = 5_000;
+/// Pauses before the second and third attempt to connect; nothing was sent before, so trying again is safe.
+pub const CONNECT_RETRY_PAUSES_MS: &[u64] = &[100, 500];
+/// The head of an answer must come within this after the last byte of the request went out.
+pub const ANSWER_HEAD_MS: u64 = 60_000;
+/// The same for deliveries and long work: the consumer answers when the work is done.
+pub const DELIVERY_HEAD_MS: u64 = 3_600_000;
+/// After `stop` a connection may finish what is in flight for this long.
+pub const DRAIN_MS: u64 = 20_000;
+/// Connections at the same time on one listener.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Requests at the same time in one room.
+pub const ROOM_REQUESTS_MAX: usize = 1024;
+/// Requests at the same time to a service whose manifest says nothing.
+pub const SERVICE_REQUESTS_MAX: usize = 256;
+/// HTTP/2: streams at the same time on one connection.
+pub const STREAMS_MAX: u32 = 64;
+/// HTTP/2: a client opens another connection to a peer when the present ones carry this many streams.
+pub const STREAMS_BUSY: usize = 48;
+/// HTTP/2: connections from one process to one peer.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 16;
+/// HTTP/2: bytes of one stream under way.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// HTTP/2: bytes of one connection under way. As much as all its streams together, so that a stalled stream never stalls another.
+pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
+/// HTTP/2: bytes of one stream waiting to be written.
+pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// HTTP/1.1: read buffer of a connection, also the longest head.
+pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+/// Longest request target.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Idle HTTP/1.1 connections kept to a service.
+pub const SERVICE_IDLE_CONNECTIONS_MAX: usize = 16;
+/// An idle connection to a service is used again within this; shorter than what servers commonly allow.
+pub const SERVICE_IDLE_MS: u64 = 4_000;
+/// First and longest pause before the view's stream is opened again.
+pub const VIEW_RETRY_MS: u64 = 200;
+/// Longest pause before the view's stream is opened again.
+pub const VIEW_RETRY_MS_MAX: u64 = 5_000;
+/// A view stream without a line for this long is opened anew.
+pub const VIEW_STREAM_IDLE_MS: u64 = 120_000;
+/// Longest line of a view stream.
+pub const VIEW_LINE_BYTES_MAX: usize = contract::transport::ANSWER_BYTES_MAX;
+/// First pause before another attempt to join or renew.
+pub const RENEW_RETRY_MS: u64 = 250;
+/// Longest pause before another attempt to join or renew.
+pub const RENEW_RETRY_MS_MAX: u64 = 30_000;
+/// Attempts to join: `identity` may be starting at the same time.
+pub const JOIN_ATTEMPTS_MAX: u32 = 40;
