@@ -1,0 +1,347 @@
+//! Init: the process between the guard and the service.
+//!
+//! The outer init is the guard's child on the host side of the PID namespace; it enters the namespaces, forks PID 1 and
+//! waits. PID 1 builds the rest, becomes powerless, starts the service and supervises it. Without user namespaces there
+//! is one init, which stays outside of the service's filters and decides its connections.
+//!
+//! Guarantees: I5 every missing layer that the required level names is a refusal; I12 neither init is dumpable.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid, getppid, pipe2, sethostname};
+
+use crate::artefact::{BindError, Bound};
+use crate::cgroup::Leaf;
+use crate::landlock::{self, ABI_SCOPES, ABI_TCP};
+use crate::namespaces::{self, Identity};
+use crate::notify::Notifier;
+use crate::profile::{Level, Profile};
+use crate::report::{LayerName, Report};
+use crate::seccomp::{self, Filters};
+use crate::service::{self, Plan};
+use crate::supervise::{self, Watch};
+use crate::wire::{ChildNote, Refusal, Reply, Request, Wire};
+use crate::{cgroup, limits, net, root, sys};
+
+/// What the subcommand `sandbox-init` does. It must be called before any other thread exists.
+///
+/// The exit code is for nobody: the guard hears everything over the wire at descriptor 3.
+pub fn init_main() -> ! {
+    let parent = getppid();
+    // Before anything else: the descriptors of the guard that were not close-on-exec.
+    let started = sys::close_from(4).and_then(|()| sys::take_wire()).map(Wire::from);
+    let Ok(guard) = started else { sys::exit_now(125) };
+    if die_with(parent).is_err() {
+        sys::exit_now(125);
+    }
+    let code = match start(&guard, parent) {
+        Ok(()) => 0,
+        Err(refusal) => {
+            // Without a guard there is nobody to tell.
+            let _ = guard.send(&Reply::Refused(refusal), &[]);
+            1
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn setup<T, E: std::fmt::Display>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
+    result.map_err(|cause| Refusal::Setup { step: step.to_owned(), why: cause.to_string() })
+}
+
+fn need<T, E: std::fmt::Display>(layer: LayerName, result: Result<T, E>) -> Result<T, Refusal> {
+    result.map_err(|cause| Refusal::Layer { layer, why: cause.to_string() })
+}
+
+fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
+    let profile = match setup("receiving the profile", guard.receive())? {
+        Some((Request::Start(profile), _)) => profile,
+        _ => return setup("receiving the profile", Err("the guard sent none")),
+    };
+    profile.check().map_err(Refusal::Profile)?;
+    let mut report = Report::default();
+    let identity = Identity::of_this_process(profile.run_as_id);
+
+    let (abi, abi_detail) = landlock::abi(&profile.dangerous_simulate);
+    if abi < 1 {
+        return need(LayerName::LandlockFiles, Err(abi_detail));
+    }
+    let filters = match profile.dangerous_simulate.no_seccomp {
+        true => Err("simulated as missing".to_owned()),
+        false => Filters::compile(),
+    };
+    let filters = need(LayerName::Seccomp, filters)?;
+    let leaf = cgroup::enter(&profile.limits);
+    match &leaf {
+        Ok(leaf) => report.applied(LayerName::Cgroup, leaf.detail.clone()),
+        Err(why) => report.absent(LayerName::Cgroup, why.clone()),
+    }
+
+    let stage = Stage { profile: &profile, guard, parent, identity, abi, filters: &filters, leaf: leaf.as_ref().ok() };
+    let entered = match profile.dangerous_simulate.no_user_namespaces {
+        true => Err(io::Error::other("simulated as missing")),
+        false => namespaces::enter_user(identity),
+    };
+    match entered {
+        Ok(()) => stage.full(report),
+        Err(cause) if profile.required_level == Level::Full => {
+            let advice = format!("{cause}; allow unprivileged user namespaces, or accept level `confined` in the manifest");
+            need(LayerName::UserNamespace, Err(advice))
+        }
+        Err(cause) => {
+            report.absent(LayerName::UserNamespace, cause.to_string());
+            stage.confined(report)
+        }
+    }
+}
+
+struct Stage<'a> {
+    profile: &'a Profile,
+    guard: &'a Wire,
+    parent: Pid,
+    identity: Identity,
+    abi: i32,
+    filters: &'a Filters,
+    leaf: Option<&'a Leaf>,
+}
+
+impl Stage<'_> {
+    /// Level `Full`, on the host side: forks PID 1 and waits for it.
+    fn full(&self, mut report: Report) -> Result<(), Refusal> {
+        let id = self.identity.uid;
+        report.applied(LayerName::UserNamespace, format!("the service has uid {id} inside and outside"));
+        let own_cgroups = need(LayerName::NetworkNamespace, namespaces::enter_others())?;
+        need(LayerName::UserNamespace, die_with(self.parent))?;
+        let (alive_read, alive_write) = setup("pipe", pipe2(nix::fcntl::OFlag::O_CLOEXEC))?;
+        let Some(child) = setup("forking PID 1", sys::fork())? else {
+            drop(alive_write);
+            let outcome =
+                need(LayerName::PidNamespace, die_with_parent(&alive_read)).and_then(|()| self.inside(report, own_cgroups, &alive_read));
+            if let Err(refusal) = outcome {
+                // Without a guard there is nobody to tell.
+                let _ = self.guard.send(&Reply::Refused(refusal), &[]);
+            }
+            sys::exit_now(0);
+        };
+        drop(alive_read);
+        // From here on it holds nothing and can do nothing but wait.
+        // Under the same uid as PID 1, without which the kernel would not kill that with it.
+        let powerless = namespaces::leave_powers(self.identity, true).and_then(|()| die_with(self.parent));
+        let waited = wait_for(child);
+        drop(alive_write);
+        if let Some(leaf) = self.leaf {
+            leaf.leave();
+        }
+        setup("leaving powers", powerless)?;
+        setup("waiting", waited)
+    }
+
+    /// PID 1.
+    fn inside(&self, mut report: Report, own_cgroups: bool, alive: &OwnedFd) -> Result<(), Refusal> {
+        let profile = self.profile;
+        let artefacts = bind(profile)?;
+        setup("host name", sethostname(&profile.name))?;
+        need(LayerName::NetworkNamespace, net::loopback_up())?;
+        self.pass_listeners()?;
+        let built = need(LayerName::MountNamespace, root::build(profile, &artefacts, self.identity))?;
+        report.applied(LayerName::MountNamespace, "own root: declared paths, read-only but for state and /tmp");
+        report.applied(LayerName::PidNamespace, "own processes only; all die with init");
+        report.applied(LayerName::NetworkNamespace, flows(profile));
+        let others = if own_cgroups { "IPC, UTS, cgroup" } else { "IPC, UTS; this kernel gives no cgroup namespace" };
+        report.applied(LayerName::OtherNamespaces, others);
+        match &built.proc {
+            Ok(options) => report.applied(LayerName::PrivateProc, options.clone()),
+            Err(why) => report.absent(LayerName::PrivateProc, why.clone()),
+        }
+        need(LayerName::Capabilities, namespaces::leave_powers(self.identity, true))?;
+        // A change of uid takes the parent-death signal away.
+        need(LayerName::PidNamespace, die_with_parent(alive))?;
+        let place = Place { level: Level::Full, tmp: Path::new("/tmp"), proc: built.proc.is_ok(), outer: Some(alive) };
+        self.run(report, &artefacts, &place)
+    }
+
+    /// Level `Confined`.
+    fn confined(&self, mut report: Report) -> Result<(), Refusal> {
+        if self.abi < ABI_SCOPES {
+            let why = format!("ABI {}; without a PID namespace, ABI {ABI_SCOPES} (Linux 6.12) must keep signals inside", self.abi);
+            return need(LayerName::LandlockScopes, Err(why));
+        }
+        let artefacts = bind(self.profile)?;
+        self.pass_listeners()?;
+        let tmp = setup("temporary folder", private_tmp(self.identity))?;
+        for name in [LayerName::MountNamespace, LayerName::PidNamespace, LayerName::NetworkNamespace, LayerName::OtherNamespaces] {
+            report.absent(name, "needs a user namespace");
+        }
+        report.absent(LayerName::PrivateProc, "no /proc can be read at all");
+        let outcome = setup("subreaper", sys::become_subreaper())
+            .and_then(|()| need(LayerName::Capabilities, self.give_state_away()))
+            .and_then(|()| need(LayerName::Capabilities, namespaces::leave_powers(self.identity, self.identity.was_root)))
+            .and_then(|()| setup("parent-death signal", die_with(self.parent)))
+            .and_then(|()| self.run(report, &artefacts, &Place { level: Level::Confined, tmp: &tmp, proc: false, outer: None }));
+        let _ = fs::remove_dir_all(&tmp); // Best effort: its name is random and its owner the service's.
+        outcome
+    }
+
+    fn give_state_away(&self) -> io::Result<()> {
+        match &self.profile.state {
+            Some(state) if self.identity.was_root => Ok(nix::unistd::chown(state, Some(self.identity.uid), Some(self.identity.gid))?),
+            _ => Ok(()),
+        }
+    }
+
+    fn pass_listeners(&self) -> Result<(), Refusal> {
+        let listeners = need(LayerName::NetworkNamespace, net::listeners(&self.profile.flows))?;
+        let names = self.profile.flows.iter().map(|flow| flow.name.clone()).collect();
+        let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        setup("passing listeners", self.guard.send(&Reply::Listeners { names }, &fds))
+    }
+
+    /// Starts the service and stays with it until its end.
+    fn run(&self, mut report: Report, artefacts: &[Bound], place: &Place<'_>) -> Result<(), Refusal> {
+        let profile = self.profile;
+        let children = setup("signals", supervise::watch_children())?;
+        let (to_child, to_init) = setup("socketpair", Wire::pair())?;
+        let own = place.level == Level::Full;
+        let plan = Plan {
+            profile,
+            artefacts,
+            level: place.level,
+            landlock_abi: self.abi,
+            tasks_already: limits::counted_already(own, self.identity.uid),
+            filters: self.filters,
+            tmp: place.tmp,
+            proc: place.proc,
+            parent: getpid(),
+        };
+        let started = supervise::now();
+        let Some(service) = setup("forking the service", sys::fork())? else {
+            drop(to_child);
+            service::become_service(&plan, &to_init);
+        };
+        drop(to_init);
+        let notifier = hear_child(&to_child)?;
+        self.confirm(&mut report, artefacts, place.level)?;
+        setup("reporting", self.guard.send(&Reply::Started { report, pid: service.as_raw() }, &[]))?;
+        let watch = Watch {
+            profile,
+            level: place.level,
+            guard: self.guard,
+            service,
+            children,
+            outer: place.outer,
+            notifier: notifier.map(|fd| Notifier::new(fd, profile)),
+            started,
+            waiting: Vec::new(),
+        };
+        watch.run();
+        Ok(())
+    }
+
+    /// The program is executing, so every layer before it was accepted by the kernel.
+    fn confirm(&self, report: &mut Report, artefacts: &[Bound], level: Level) -> Result<(), Refusal> {
+        for bound in artefacts {
+            bound.recheck().map_err(refusal)?;
+        }
+        report.applied(LayerName::Artefacts, format!("{} measured, unchanged", artefacts.len()));
+        report.applied(LayerName::Capabilities, "none; bounding and ambient sets empty; no_new_privs");
+        report.applied(LayerName::LandlockFiles, format!("ABI {}", self.abi));
+        if self.abi >= ABI_TCP {
+            report.applied(LayerName::LandlockTcp, "listens on its own port, connects to its flows' ports");
+        } else {
+            report.absent(LayerName::LandlockTcp, format!("ABI {}; needs {ABI_TCP} (Linux 6.7)", self.abi));
+        }
+        if self.abi >= ABI_SCOPES {
+            report.applied(LayerName::LandlockScopes, "signals and abstract sockets");
+        } else {
+            report.absent(LayerName::LandlockScopes, format!("ABI {}; needs {ABI_SCOPES} (Linux 6.12)", self.abi));
+        }
+        report.applied(LayerName::Seccomp, format!("{} calls allowed", seccomp::allowed_count()));
+        match level {
+            Level::Full => report.absent(LayerName::SeccompNotify, "not needed: the namespace has no other destination"),
+            Level::Confined => report.applied(LayerName::SeccompNotify, flows(self.profile)),
+        }
+        report.applied(LayerName::Rlimits, limits::describe(&self.profile.limits));
+        report.level = Some(level);
+        report.layers.sort_by_key(|layer| layer.name);
+        Ok(())
+    }
+}
+
+struct Place<'a> {
+    level: Level,
+    tmp: &'a Path,
+    proc: bool,
+    outer: Option<&'a OwnedFd>,
+}
+
+fn flows(profile: &Profile) -> String {
+    format!("{} flows on 127.0.0.1, nothing else", profile.flows.len())
+}
+
+fn bind(profile: &Profile) -> Result<Vec<Bound>, Refusal> {
+    profile.artefacts().map(|artefact| Bound::open(artefact).map_err(refusal)).collect()
+}
+
+fn refusal(cause: BindError) -> Refusal {
+    match cause {
+        BindError::Mismatch(mismatch) => Refusal::Mismatch(mismatch),
+        BindError::Open(..) => Refusal::Setup { step: "opening artefacts".to_owned(), why: cause.to_string() },
+    }
+}
+
+/// Notes of the child until it executes the program (then its end of the pair closes).
+fn hear_child(child: &Wire) -> Result<Option<OwnedFd>, Refusal> {
+    let mut listener = None;
+    loop {
+        match setup("hearing the child", child.receive())? {
+            Some((ChildNote::Listener, fds)) => listener = fds.into_iter().next(),
+            Some((ChildNote::Refused(refusal), _)) => return Err(refusal),
+            None => return Ok(listener),
+        }
+    }
+}
+
+/// Asks to be killed with the guard's thread, and looks whether that came too late.
+fn die_with(parent: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == parent { Ok(()) } else { Err(io::Error::other("the guard died")) }
+}
+
+/// Asks to be killed with the outer init, and looks whether that came too late: the pipe's other end is only there.
+fn die_with_parent(alive: &OwnedFd) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let mut fds = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    let [fd] = fds;
+    if fd.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+        return Err(io::Error::other("the outer init died"));
+    }
+    Ok(())
+}
+
+fn wait_for(child: Pid) -> io::Result<()> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(()),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+}
+
+fn private_tmp(identity: Identity) -> io::Result<PathBuf> {
+    let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("sandbox-XXXXXX"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+    if identity.was_root {
+        nix::unistd::chown(&path, Some(identity.uid), Some(identity.gid))?;
+    }
+    Ok(path)
+}

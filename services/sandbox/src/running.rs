@@ -1,0 +1,395 @@
+//! A running sandbox, as the guard holds it.
+//!
+//! One thread owns the child and reads the wire; requests are written by whoever has one (a message is sent whole). When
+//! the handle is dropped, everything in the sandbox is killed.
+//!
+//! Not here: what is spoken on the streams (`proxy`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::launch::SandboxError;
+use crate::report::Report;
+use crate::wire::{Reply, Request, Wire};
+
+/// Longest line that is passed on whole, bytes; a longer one comes in pieces.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Lines that wait for the guard; past this, lines are lost and counted, and the service never stalls.
+const LINES_WAITING_MAX: usize = 1024;
+
+/// Which output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line that the service wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Where.
+    pub stream: Stream,
+    /// The text without its end of line; bytes that are not UTF-8 are replaced.
+    pub text: String,
+    /// Lines that were lost before this one because nobody read in time.
+    pub lost: u64,
+}
+
+/// Why a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The program ended, by itself or by a signal.
+    Service,
+    /// Its wall-clock limit.
+    WallClock,
+    /// The guard closed the wire.
+    GuardGone,
+    /// Init was killed.
+    InitKilled,
+    /// Init failed, and ended the service therefore.
+    InitFailed(String),
+}
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// Signal, if it was killed; 31 (SIGSYS) is a system call that only attacks need.
+    pub signal: Option<i32>,
+    /// Why.
+    pub cause: ExitCause,
+}
+
+impl Exit {
+    pub(crate) fn code(code: i32) -> Self {
+        Self { code: Some(code), signal: None, cause: ExitCause::Service }
+    }
+
+    pub(crate) fn signal(signal: i32) -> Self {
+        Self { code: None, signal: Some(signal), cause: ExitCause::Service }
+    }
+
+    /// Whether the program ended by itself with code 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+type Answers = Mutex<BTreeMap<u64, oneshot::Sender<Result<OwnedFd, SandboxError>>>>;
+
+/// Shared by the handle and its thread.
+#[derive(Debug)]
+struct Shared {
+    wire: Wire,
+    answers: Answers,
+    next: AtomicU64,
+    /// The outer init while it lives; killed by number only under this lock, before it is reaped.
+    init: Mutex<Option<Pid>>,
+}
+
+/// A service that runs in its sandbox.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    report: Report,
+    pid: u32,
+    listeners: Vec<(String, TcpListener)>,
+    lines: Option<mpsc::Receiver<Line>>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+struct Begun {
+    shared: Arc<Shared>,
+    report: Report,
+    listeners: Vec<(String, TcpListener)>,
+    lines: mpsc::Receiver<Line>,
+    pid: u32,
+}
+
+/// Runs `command` from a thread of its own and waits until the service executes.
+pub(crate) fn start(command: Command, wire: Wire, request: Request) -> Result<Running, SandboxError> {
+    let (tell, told) = blocking::sync_channel(1);
+    let (ended, exit) = watch::channel(None);
+    let thread = std::thread::Builder::new().name("sandbox".to_owned()).stack_size(256 * 1024);
+    thread.spawn(move || own(command, wire, &request, &tell, &ended)).map_err(SandboxError::Init)?;
+    let begun = told.recv().map_err(|_| SandboxError::Ended)??;
+    let Begun { shared, report, listeners, lines, pid } = begun;
+    Ok(Running { shared, report, pid, listeners, lines: Some(lines), exit })
+}
+
+/// The owning thread: from the fork to the reaping.
+fn own(
+    mut command: Command,
+    wire: Wire,
+    request: &Request,
+    tell: &blocking::SyncSender<Result<Begun, SandboxError>>,
+    ended: &watch::Sender<Option<Exit>>,
+) {
+    let child = command.spawn();
+    drop(command); // And with it the other end of the wire.
+    let mut child = match child {
+        Ok(child) => child,
+        Err(cause) => {
+            let _ = tell.send(Err(SandboxError::Init(cause))); // The caller waits for exactly one message.
+            return;
+        }
+    };
+    let shared = Arc::new(Shared {
+        wire,
+        answers: Mutex::default(),
+        next: AtomicU64::new(0),
+        init: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
+    });
+    let mut exit = None;
+    match begin(&mut child, &shared, request) {
+        Ok(begun) => {
+            // A caller that went away drops the handle, which kills.
+            let _ = tell.send(Ok(begun));
+            exit = serve(&shared);
+        }
+        Err(error) => {
+            let _ = child.kill();
+            let _ = tell.send(Err(error));
+        }
+    }
+    let exit = exit.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled });
+    reap(&mut child, &shared);
+    lock(&shared.answers).clear();
+    ended.send_replace(Some(exit));
+}
+
+fn reap(child: &mut Child, shared: &Shared) {
+    // Waits without reaping first, so that no other process can have the number while `kill` may use it.
+    let pid = lock(&shared.init).unwrap_or(Pid::from_raw(0));
+    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+    while let Err(nix::Error::EINTR) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {}
+    *lock(&shared.init) = None;
+    let _ = child.wait(); // Its exit status says nothing that the wire did not.
+}
+
+fn begin(child: &mut Child, shared: &Arc<Shared>, request: &Request) -> Result<Begun, SandboxError> {
+    shared.wire.send(request, &[]).map_err(SandboxError::Init)?;
+    let mut listeners = Vec::new();
+    loop {
+        match shared.wire.receive::<Reply>().map_err(SandboxError::Init)? {
+            Some((Reply::Listeners { names }, fds)) if names.len() == fds.len() => {
+                listeners = names.into_iter().zip(fds.into_iter().map(TcpListener::from)).collect();
+            }
+            Some((Reply::Started { report, pid: _ }, _)) => {
+                let lines = read_lines(child).map_err(SandboxError::Init)?;
+                return Ok(Begun { shared: Arc::clone(shared), report, listeners, lines, pid: child.id() });
+            }
+            Some((Reply::Refused(refusal), _)) => return Err(refusal.into()),
+            Some(other) => return Err(SandboxError::Init(io::Error::other(format!("unexpected message {:?}", other.0)))),
+            None => {
+                let status = child.wait().map_err(SandboxError::Init)?;
+                let why = format!("init ended with code {:?}, signal {:?}", status.code(), status.signal());
+                return Err(SandboxError::Init(io::Error::other(why)));
+            }
+        }
+    }
+}
+
+/// Hands replies to those who wait, until the end.
+fn serve(shared: &Shared) -> Option<Exit> {
+    loop {
+        let (id, answer) = match shared.wire.receive::<Reply>() {
+            Ok(Some((Reply::Connected { id }, fds))) => {
+                (id, fds.into_iter().next().ok_or_else(|| SandboxError::NotConnected("no socket came".to_owned())))
+            }
+            Ok(Some((Reply::NotConnected { id, why }, _))) => (id, Err(SandboxError::NotConnected(why))),
+            Ok(Some((Reply::Exited(exit), _))) => return Some(exit),
+            Ok(Some(_)) => continue,
+            Ok(None) | Err(_) => return None,
+        };
+        if let Some(waiting) = lock(&shared.answers).remove(&id) {
+            let _ = waiting.send(answer); // Who stopped waiting gets nothing; the socket closes.
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code under these locks panics, and each value is valid at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    /// The listening sockets of the declared flows, once; blocking mode. Empty afterwards.
+    pub fn take_listeners(&mut self) -> Vec<(String, TcpListener)> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// What the service writes, once.
+    pub fn take_lines(&mut self) -> Option<mpsc::Receiver<Line>> {
+        self.lines.take()
+    }
+
+    /// Every layer, applied or not.
+    #[must_use]
+    pub fn applied(&self) -> &Report {
+        &self.report
+    }
+
+    /// The outer init's pid in the guard's PID namespace.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Opens a connection to the service's port; non-blocking mode, ready for a runtime. Any number may be under way.
+    ///
+    /// # Errors
+    /// `NotConnected` if nothing listens in time; `Ended` if the sandbox did.
+    pub async fn connect(&self) -> Result<TcpStream, SandboxError> {
+        let stream: TcpStream = self.ask()?.await.map_err(|_| SandboxError::Ended)??.into();
+        stream.set_nonblocking(true).map_err(SandboxError::Init)?;
+        Ok(stream)
+    }
+
+    /// As [`Running::connect`] for a thread that may wait; blocking mode.
+    ///
+    /// # Errors
+    /// As [`Running::connect`].
+    pub fn connect_blocking(&self) -> Result<TcpStream, SandboxError> {
+        let stream: TcpStream = self.ask()?.blocking_recv().map_err(|_| SandboxError::Ended)??.into();
+        stream.set_nonblocking(false).map_err(SandboxError::Init)?;
+        Ok(stream)
+    }
+
+    fn ask(&self) -> Result<oneshot::Receiver<Result<OwnedFd, SandboxError>>, SandboxError> {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        lock(&self.shared.answers).insert(id, tell);
+        // After the insertion, so that the end of the sandbox is seen either by the clearing or here.
+        if self.exit.borrow().is_some() || self.shared.wire.send(&Request::Connect { id }, &[]).is_err() {
+            lock(&self.shared.answers).remove(&id);
+            return Err(SandboxError::Ended);
+        }
+        Ok(told)
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn exited(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    /// Waits for the end.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        // The thread always says how it ended before it goes.
+        ended.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled })
+    }
+
+    /// Asks the service to end (SIGTERM), and kills it after `grace`. Needs a runtime with time.
+    pub async fn terminate(&self, grace: Duration) -> Exit {
+        let _ = self.shared.wire.send(&Request::Terminate, &[]); // Ended already: `wait` returns at once.
+        match tokio::time::timeout(grace, self.wait()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                self.kill();
+                self.wait().await
+            }
+        }
+    }
+
+    /// Asks the service to end (SIGTERM) and returns at once.
+    pub fn request_end(&self) {
+        let _ = self.shared.wire.send(&Request::Terminate, &[]); // Ended already.
+    }
+
+    /// Kills everything in the sandbox.
+    pub fn kill(&self) {
+        if let Some(init) = *lock(&self.shared.init) {
+            let _ = kill(init, Signal::SIGKILL); // A zombie already: nothing left to kill.
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Reads both outputs in one thread until both end.
+fn read_lines(child: &mut Child) -> io::Result<mpsc::Receiver<Line>> {
+    let missing = || io::Error::other("no pipe");
+    let out: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();
+    let err: OwnedFd = child.stderr.take().ok_or_else(missing)?.into();
+    let (tell, told) = mpsc::channel(LINES_WAITING_MAX);
+    let sources = VecDeque::from([Source::new(Stream::Stdout, out), Source::new(Stream::Stderr, err)]);
+    let thread = std::thread::Builder::new().name("sandbox-output".to_owned()).stack_size(128 * 1024);
+    thread.spawn(move || copy_lines(sources, &tell))?;
+    Ok(told)
+}
+
+struct Source {
+    stream: Stream,
+    file: std::fs::File,
+    part: Vec<u8>,
+}
+
+impl Source {
+    fn new(stream: Stream, fd: OwnedFd) -> Self {
+        Self { stream, file: fd.into(), part: Vec::new() }
+    }
+}
+
+fn copy_lines(mut sources: VecDeque<Source>, tell: &mpsc::Sender<Line>) {
+    let mut lost = 0;
+    let mut buffer = vec![0_u8; 8192];
+    while !sources.is_empty() {
+        let mut fds: Vec<_> = sources.iter().map(|source| PollFd::new(source.file.as_fd(), PollFlags::POLLIN)).collect();
+        if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(nix::Error::EINTR)) {
+            return;
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        drop(fds);
+        let mut open = VecDeque::new();
+        for (mut source, ready) in std::mem::take(&mut sources).into_iter().zip(ready) {
+            if !ready {
+                open.push_back(source);
+                continue;
+            }
+            let count = source.file.read(&mut buffer).unwrap_or(0);
+            source.part.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            while let Some(end) = line_end(&source.part, count == 0) {
+                let line: Vec<u8> = source.part.drain(..end).collect();
+                let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
+                match tell.try_send(Line { stream: source.stream, text, lost }) {
+                    Ok(()) => lost = 0,
+                    Err(_) => lost += 1,
+                }
+            }
+            if count > 0 {
+                open.push_back(source);
+            }
+        }
+        sources = open;
+    }
+}
+
+fn line_end(part: &[u8], is_end: bool) -> Option<usize> {
+    let end = part.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+    end.or_else(|| ((is_end && !part.is_empty()) || part.len() >= LINE_BYTES_MAX).then_some(part.len()))
+}

@@ -1,0 +1,211 @@
+//! What init does while the service runs: reap, connect, pass on, and end everything in time.
+//!
+//! One thread, one poll loop. It ends when the service ended, the guard is gone, or the wall clock ran out; as PID 1 its
+//! own end is the kernel's order to kill whatever is left in the namespace.
+//!
+//! Guarantees: I7 wall clock. No process of the sandbox outlives init (`Full`: by the kernel; `Confined`: by search).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::net::{self, Attempt};
+use crate::notify::Notifier;
+use crate::profile::{Level, Profile};
+use crate::running::{Exit, ExitCause};
+use crate::wire::{Reply, Request, Wire};
+
+const RETRY: Duration = Duration::from_millis(5);
+/// After its start patience a service that refuses is given this long, for instance to restart its own listener.
+const PATIENCE_LATER: Duration = Duration::from_millis(500);
+
+/// Everything the loop holds.
+pub(crate) struct Watch<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) level: Level,
+    pub(crate) guard: &'a Wire,
+    pub(crate) service: Pid,
+    pub(crate) children: SignalFd,
+    /// Closed at its other end when the outer init ends.
+    pub(crate) outer: Option<&'a OwnedFd>,
+    pub(crate) notifier: Option<Notifier>,
+    pub(crate) started: Instant,
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+/// An inbound connection that is not there yet.
+pub(crate) struct Waiting {
+    id: u64,
+    pending: Option<OwnedFd>,
+    until: Instant,
+}
+
+/// Blocks SIGCHLD and opens it as a descriptor. Before the service is forked.
+pub(crate) fn watch_children() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+impl Watch<'_> {
+    /// Runs until the end, tells the guard how it ended, and kills what is left.
+    pub(crate) fn run(mut self) -> Exit {
+        let exit = self.watch().unwrap_or_else(|cause| Exit { code: None, signal: None, cause: ExitCause::InitFailed(cause.to_string()) });
+        self.kill_all();
+        // A guard that is gone needs no answer.
+        let _ = self.guard.send(&Reply::Exited(exit.clone()), &[]);
+        exit
+    }
+
+    fn watch(&mut self) -> io::Result<Exit> {
+        let end = self.profile.limits.wall_ms.map(|wall| self.started + Duration::from_millis(wall));
+        loop {
+            if let Some(exit) = self.reap()? {
+                return Ok(exit);
+            }
+            if end.is_some_and(|end| now() >= end) {
+                return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::WallClock });
+            }
+            self.retry_waiting()?;
+            let (from_guard, from_notifier) = self.poll(end)?;
+            if self.outer_is_gone()? {
+                return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled });
+            }
+            if from_guard {
+                match self.guard.receive::<Request>()? {
+                    Some((Request::Connect { id }, _)) => self.connect(id),
+                    Some((Request::Terminate, _)) => {
+                        let _ = kill(self.service, Signal::SIGTERM); // Gone already: the next turn reaps it.
+                    }
+                    Some((Request::Start(_), _)) => return Err(io::Error::other("started twice")),
+                    None => return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::GuardGone }),
+                }
+            }
+            if from_notifier && let Some(notifier) = &self.notifier {
+                notifier.answer_one();
+            }
+        }
+    }
+
+    fn poll(&self, end: Option<Instant>) -> io::Result<(bool, bool)> {
+        let mut wait = end.map(|end| end.saturating_duration_since(now()));
+        if !self.waiting.is_empty() {
+            wait = Some(wait.unwrap_or(RETRY).min(RETRY));
+        }
+        // Rounded up, so that the end is not polled for.
+        let timeout = match wait {
+            None => PollTimeout::NONE,
+            Some(wait) => PollTimeout::try_from(wait.as_millis().saturating_add(1).min(60_000)).unwrap_or(PollTimeout::MAX),
+        };
+        let mut fds = vec![PollFd::new(self.guard.as_fd(), PollFlags::POLLIN), PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+        if let Some(outer) = self.outer {
+            fds.push(PollFd::new(outer.as_fd(), PollFlags::POLLIN));
+        } else if let Some(notifier) = &self.notifier {
+            fds.push(PollFd::new(notifier.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        while self.children.read_signal()?.is_some() {}
+        let ready = |index: usize| fds.get(index).and_then(PollFd::revents);
+        let guard = ready(0).is_some_and(|events| !events.is_empty());
+        let notifier = ready(2).is_some_and(|events| events.contains(PollFlags::POLLIN));
+        Ok((guard, notifier))
+    }
+
+    /// The kernel kills PID 1 with the outer init; this holds even if it may not (another uid while it is being set up).
+    fn outer_is_gone(&self) -> io::Result<bool> {
+        let Some(outer) = self.outer else { return Ok(false) };
+        let mut fds = [PollFd::new(outer.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    }
+
+    /// Reaps every child, also inherited ones; the service's own end is the result.
+    fn reap(&self) -> io::Result<Option<Exit>> {
+        loop {
+            let exit = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == self.service => Exit::code(code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.service => Exit::signal(signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(cause) => return Err(cause.into()),
+            };
+            return Ok(Some(exit));
+        }
+    }
+
+    fn connect(&mut self, id: u64) {
+        let patience = self.started + Duration::from_millis(self.profile.start_patience_ms);
+        self.waiting.push(Waiting { id, pending: None, until: patience.max(now() + PATIENCE_LATER) });
+    }
+
+    fn retry_waiting(&mut self) -> io::Result<()> {
+        let Some(port) = self.profile.port else {
+            for waiting in self.waiting.drain(..) {
+                self.guard.send(&refused(waiting.id, "this service has no port"), &[])?;
+            }
+            return Ok(());
+        };
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            let attempt = match waiting.pending.take() {
+                Some(fd) => net::try_finish(fd),
+                None => net::try_connect(port),
+            };
+            match attempt {
+                Ok(Attempt::Connected(fd)) => self.guard.send(&Reply::Connected { id: waiting.id }, &[fd.as_fd()])?,
+                Ok(_) if now() >= waiting.until => {
+                    let why = format!("nothing accepts connections on 127.0.0.1:{port}; does the service listen on $PORT?");
+                    self.guard.send(&refused(waiting.id, &why), &[])?;
+                }
+                Ok(Attempt::Pending(fd)) => self.waiting.push(Waiting { pending: Some(fd), ..waiting }),
+                Ok(Attempt::Refused) => self.waiting.push(waiting),
+                Err(cause) => self.guard.send(&refused(waiting.id, &cause.to_string()), &[])?,
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_all(&self) {
+        if self.level == Level::Full {
+            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL); // Everything in this PID namespace but PID 1.
+            return;
+        }
+        // Orphans come to this process, so its children are, sooner or later, all that is left.
+        let children = format!("/proc/self/task/{}/children", std::process::id());
+        for _ in 0..1000 {
+            for pid in fs::read_to_string(&children).unwrap_or_default().split_whitespace() {
+                if let Ok(pid) = pid.parse() {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::ECHILD) => return,
+                Ok(WaitStatus::StillAlive) => {
+                    let mut fds = [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+                    let _ = poll(&mut fds, 1_u8); // Until the next one ends; at most a millisecond.
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn refused(id: u64, why: &str) -> Reply {
+    Reply::NotConnected { id, why: why.to_owned() }
+}
+
+/// Limits of processes are the kernel's time, not the system's clock: no simulation runs in here.
+#[allow(clippy::disallowed_methods, reason = "init is outside of every simulation, and depends on no other crate")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,156 @@
+//! The sandbox from outside (the guard's part) and inside (the attacker's): real kernel, real processes.
+//!
+//! The test binary is also init, the attacker and a guard of another uid: `entry` runs before the test harness makes a
+//! thread. Needs: Linux with Landlock ABI 6, user namespaces, Python 3; as root also the right to become uid 65534.
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests; one link-section attribute"
+)]
+
+mod confined;
+mod contained;
+mod refused;
+mod talking;
+mod unreachable;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::attack::{Plan, Reached};
+use crate::*;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ENTRY: extern "C" fn() = entry;
+
+/// What this binary is when it is not the tests.
+extern "C" fn entry() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let code = match arguments.first().map(String::as_str) {
+        Some("sandbox-init") => init_main(),
+        Some("attack") => attack::main(&arguments[1..]).into(),
+        Some("as-guard") => as_guard(),
+        _ => return,
+    };
+    std::process::exit(code);
+}
+
+/// A guard in a process of its own: the profile comes by stdin, the outcome goes to stdout.
+fn as_guard() -> i32 {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).unwrap();
+    let running = match spawn(serde_json::from_str(&text).unwrap()) {
+        Ok(running) => running,
+        Err(error) => {
+            println!("{error}");
+            return 1;
+        }
+    };
+    let (exit, lines) = finish(running);
+    println!("{}", lines.join("\n"));
+    exit.code.unwrap_or(99)
+}
+
+/// A folder for one test, which the service's uid can pass through.
+struct Ground(TempDir);
+
+impl Ground {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A profile whose program is the attacker.
+    fn profile(&self, arguments: &[&str]) -> Profile {
+        let program = Artefact::measure(std::env::current_exe().unwrap()).unwrap();
+        Profile {
+            name: "attacker".to_owned(),
+            required_level: Level::Full,
+            program,
+            arguments: std::iter::once("attack").chain(arguments.iter().copied()).map(str::to_owned).collect(),
+            environment: BTreeMap::from([("LANG".to_owned(), "C".to_owned())]),
+            port: None,
+            flows: Vec::new(),
+            tools: Vec::new(),
+            scripts: Vec::new(),
+            read: Profile::system_read(),
+            state: Some(self.state()),
+            work_dir: None,
+            limits: Limits {
+                memory_bytes: 512 << 20,
+                processes: 64,
+                open_files: 256,
+                file_bytes: 64 << 20,
+                cpu_seconds: None,
+                cpu_cores: None,
+                wall_ms: Some(30_000),
+                tmp_bytes: 8 << 20,
+            },
+            run_as_id: 65_534,
+            start_patience_ms: 5_000,
+            dangerous_simulate: Simulate::default(),
+        }
+    }
+
+    fn probing(&self, plan: &Plan) -> Profile {
+        self.profile(&["probe", &serde_json::to_string(plan).unwrap()])
+    }
+}
+
+/// A plan that walks nothing, for tests that look at one thing.
+fn still() -> Plan {
+    Plan { walk: Vec::new(), ..Plan::default() }
+}
+
+/// Waits for the end and gives what was printed.
+fn finish(mut running: Running) -> (Exit, Vec<String>) {
+    let mut lines = running.take_lines().unwrap();
+    let mut all = Vec::new();
+    while let Some(line) = lines.blocking_recv() {
+        all.push(line.text);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    (runtime.block_on(running.wait()), all)
+}
+
+fn output(profile: Profile) -> String {
+    let (exit, lines) = finish(spawn(profile).unwrap());
+    assert!(exit.success(), "{exit:?}: {lines:?}");
+    lines.join("\n")
+}
+
+/// What the attacker reached. A line longer than a line comes in pieces, so pieces are joined.
+fn reached(profile: Profile) -> Reached {
+    let (exit, lines) = finish(spawn(profile).unwrap());
+    serde_json::from_str(&lines.concat()).unwrap_or_else(|cause| panic!("{cause}: {exit:?} {lines:?}"))
+}
+
+fn own_listener() -> (std::net::TcpListener, std::net::SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn below(path: &Path, declared: &[PathBuf]) -> bool {
+    declared.iter().any(|above| path.starts_with(above))
+}

@@ -1,0 +1,144 @@
+//! Bombs go off inside; nothing outlives its sandbox.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn bombs_are_contained() {
+    // I7
+    let ground = Ground::new();
+    let forks = output(ground.profile(&["fork-bomb"]));
+    let count: u64 = forks.split(' ').next().unwrap().parse().unwrap();
+    assert!((50..=64).contains(&count), "{forks}");
+
+    let memory = output(ground.profile(&["memory-bomb"]));
+    let count: u64 = memory.split(' ').next().unwrap().parse().unwrap();
+    assert!((300..=512).contains(&count), "{memory}");
+
+    let shared = output(ground.profile(&["shared-memory-bomb"]));
+    assert!(["dev zero false, tmp 7 MiB", "dev zero false, tmp 8 MiB"].contains(&shared.as_str()), "{shared}");
+
+    let path = ground.state().join("big");
+    let (exit, _) = finish(spawn(ground.profile(&["file-bomb", path.to_str().unwrap()])).unwrap());
+    assert_eq!(exit.signal, Some(libc::SIGXFSZ));
+    assert_eq!(std::fs::metadata(path).unwrap().len(), 64 << 20);
+}
+
+#[test]
+fn the_wall_clock_ends_it() {
+    // I7
+    let ground = Ground::new();
+    let mut profile = ground.profile(&["sleep"]);
+    profile.limits.wall_ms = Some(200);
+    let begun = Instant::now();
+    let (exit, _) = finish(spawn(profile).unwrap());
+    assert_eq!(exit.cause, ExitCause::WallClock);
+    assert!((200..3000).contains(&begun.elapsed().as_millis()));
+}
+
+/// The orphan counts in this file as long as it lives.
+fn is_counting(path: &Path) -> bool {
+    let read = || std::fs::read_to_string(path).unwrap_or_default();
+    let before = read();
+    std::thread::sleep(Duration::from_millis(150));
+    read() != before
+}
+
+pub(super) fn await_counting(path: &Path, expected: bool) -> bool {
+    (0..60).any(|_| is_counting(path) == expected)
+}
+
+#[test]
+fn orphans_end_with_their_service() {
+    // I8
+    let ground = Ground::new();
+    let count = ground.state().join("count");
+    assert_eq!(output(ground.profile(&["orphan", count.to_str().unwrap()])), "left");
+    assert!(count.exists());
+    assert!(!is_counting(&count));
+}
+
+#[test]
+fn a_dropped_handle_kills() {
+    let ground = Ground::new();
+    let running = spawn(ground.profile(&["sleep"])).unwrap();
+    let pid = nix::unistd::Pid::from_raw(running.pid().try_into().unwrap());
+    drop(running);
+    let gone = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        nix::sys::signal::kill(pid, None).is_err()
+    });
+    assert!(gone);
+}
+
+#[test]
+fn when_the_guard_is_killed_the_service_is_gone() {
+    let ground = Ground::new();
+    let count = ground.state().join("count");
+    let mut profile = ground.profile(&["-c", ""]);
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    let code = format!("import time\nfor i in range(3000):\n open({count:?}, 'w').write(str(i))\n time.sleep(0.01)");
+    profile.arguments = vec!["-c".to_owned(), code];
+    let mut guard =
+        Command::new(std::env::current_exe().unwrap()).arg("as-guard").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    guard.stdin.take().unwrap().write_all(&serde_json::to_vec(&profile).unwrap()).unwrap();
+    assert!(await_counting(&count, true));
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    assert!(await_counting(&count, false));
+}
+
+#[test]
+fn terminate_asks_first_and_kills_after_the_grace() {
+    let ground = Ground::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let polite = spawn(ground.profile(&["sleep"])).unwrap();
+    let exit = runtime.block_on(polite.terminate(Duration::from_secs(5)));
+    assert_eq!(exit.signal, Some(libc::SIGTERM));
+
+    let mut profile = ground.profile(&[]);
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    let code = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(60)";
+    profile.arguments = vec!["-c".to_owned(), code.to_owned()];
+    let mut deaf = spawn(profile).unwrap();
+    assert_eq!(deaf.take_lines().unwrap().blocking_recv().unwrap().text, "deaf");
+    let begun = Instant::now();
+    let exit = runtime.block_on(deaf.terminate(Duration::from_millis(200)));
+    assert_eq!(exit.cause, ExitCause::InitKilled);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn ordinary_programs_work_and_the_start_is_quick() {
+    // I13: printed, not asserted tightly, since the machine is shared.
+    let ground = Ground::new();
+    let mut profile = ground.profile(&[]);
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    profile.scripts = vec![];
+    let code = "import threading, subprocess, tempfile, os, json, socket, ssl, sqlite3\n\
+        t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
+        tempfile.TemporaryFile().write(b'x')\n\
+        sqlite3.connect('state.db').execute('create table t(x)')\n\
+        print(subprocess.run(['/usr/bin/id', '-u'], capture_output=True).returncode, os.cpu_count() > 0)";
+    profile.arguments = vec!["-c".to_owned(), code.to_owned()];
+    profile.tools = vec![Artefact::measure("/usr/bin/id").unwrap()];
+    assert_eq!(output(profile), "0 True");
+    assert!(ground.state().join("state.db").exists());
+
+    let small = ground.profile(&[]);
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        let mut profile = small.clone();
+        profile.program = Artefact::measure("/usr/bin/true").unwrap();
+        let begun = Instant::now();
+        let running = spawn(profile).unwrap();
+        times.push(begun.elapsed());
+        drop(running);
+    }
+    times.sort();
+    println!("start of /usr/bin/true until its exec: median {:?}, worst {:?}", times[5], times[9]);
+    assert!(times[5] < Duration::from_secs(1));
+}

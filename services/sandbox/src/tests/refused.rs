@@ -1,0 +1,123 @@
+//! No unconfined start, no other program.
+
+use super::*;
+
+fn refusal(profile: Profile) -> SandboxError {
+    match spawn(profile) {
+        Ok(running) => panic!("it started: {}", running.applied()),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_missing_layer_is_a_refusal_that_names_it() {
+    // I5
+    let ground = Ground::new();
+    let marked = |simulate: Simulate, level: Level| {
+        let mut profile = ground.profile(&["file-bomb", ground.state().join("ran").to_str().unwrap()]);
+        profile.required_level = level;
+        profile.dangerous_simulate = simulate;
+        profile
+    };
+    let no_landlock = Simulate { landlock_abi: Some(0), ..Simulate::default() };
+    let no_seccomp = Simulate { no_seccomp: true, ..Simulate::default() };
+    let no_userns = Simulate { no_user_namespaces: true, ..Simulate::default() };
+    let old = Simulate { no_user_namespaces: true, landlock_abi: Some(5), ..Simulate::default() };
+    let table = [
+        (no_landlock.clone(), Level::Full, LayerName::LandlockFiles),
+        (no_landlock, Level::Confined, LayerName::LandlockFiles),
+        (no_seccomp.clone(), Level::Full, LayerName::Seccomp),
+        (no_seccomp, Level::Confined, LayerName::Seccomp),
+        (no_userns, Level::Full, LayerName::UserNamespace),
+        (old, Level::Confined, LayerName::LandlockScopes),
+    ];
+    for (simulate, level, expected) in table {
+        let error = refusal(marked(simulate, level));
+        let SandboxError::MissingLayer { layer, .. } = &error else { panic!("{error}") };
+        assert_eq!(*layer, expected, "{error}");
+        assert!(!ground.state().join("ran").exists(), "it ran: {error}");
+    }
+}
+
+#[test]
+fn a_swapped_program_is_refused() {
+    // C6, I15
+    let ground = Ground::new();
+    let program = ground.path("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut profile = ground.profile(&["echo", "hello"]);
+    profile.program = Artefact::measure(&program).unwrap();
+    assert_eq!(output(profile.clone()), "hello");
+
+    let mut bytes = std::fs::read(&program).unwrap();
+    bytes.push(0);
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, bytes).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error = refusal(profile.clone());
+    let SandboxError::ArtefactMismatch(mismatch) = error else { panic!("{error}") };
+    assert_eq!(mismatch.path, program);
+    assert_eq!(mismatch.expected, profile.program.sha256);
+    assert_eq!(mismatch.found, Artefact::measure(&program).unwrap().sha256);
+}
+
+#[test]
+fn a_changed_script_or_tool_is_refused() {
+    // C6, I15
+    let ground = Ground::new();
+    std::fs::write(ground.path("script.py"), "print('hello')").unwrap();
+    let script = Artefact::measure(ground.path("script.py")).unwrap();
+    std::fs::write(ground.path("script.py"), "print('hallo')").unwrap();
+    for as_tool in [true, false] {
+        let mut profile = ground.profile(&["echo"]);
+        if as_tool {
+            profile.tools.push(script.clone())
+        } else {
+            profile.scripts.push(script.clone())
+        }
+        assert!(matches!(refusal(profile), SandboxError::ArtefactMismatch(mismatch) if mismatch.path == script.path));
+    }
+}
+
+#[test]
+fn a_profile_that_contradicts_itself_is_refused() {
+    let ground = Ground::new();
+    let good = ground.profile(&["echo"]);
+    let bad: Vec<fn(&mut Profile)> = vec![
+        |it| it.read.push("relative".into()),
+        |it| it.read.push("/usr/../etc".into()),
+        |it| it.read.push("/".into()),
+        |it| it.read.push("/proc/1".into()),
+        |it| it.read.push(it.state.clone().unwrap().join("inside")),
+        |it| it.run_as_id = 0,
+        |it| it.flows = vec![Flow { name: "a".into(), port: 1 }, Flow { name: "b".into(), port: 1 }],
+        |it| it.port = Some(0),
+        |it| it.arguments.push("nul\0".into()),
+        |it| drop(it.environment.insert("a=b".into(), String::new())),
+    ];
+    for (index, spoil) in bad.iter().enumerate() {
+        let mut profile = good.clone();
+        spoil(&mut profile);
+        assert!(matches!(refusal(profile), SandboxError::Profile(_)), "{index}");
+    }
+    let mut gone = good;
+    gone.read.push("/nowhere/at/all".into());
+    assert!(refusal(gone).to_string().contains("/nowhere/at/all"));
+}
+
+#[test]
+fn the_probe_says_what_a_start_then_gets() {
+    // I5
+    let can = probe();
+    assert_eq!(can.level, Some(Level::Full), "{can}");
+    let ground = Ground::new();
+    let running = spawn(ground.profile(&["sleep"])).unwrap();
+    assert_eq!(running.applied().level, can.level);
+    for layer in &running.applied().layers {
+        if layer.applied {
+            assert!(can.holds(layer.name), "{}: {}", layer.name, layer.detail);
+        }
+    }
+    assert!(can.to_string().contains("user namespace"));
+    println!("{}", running.applied());
+}
