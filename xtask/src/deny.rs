@@ -11,5 +11,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// When a dependency is refused.
 pub fn run() -> Outcome {
     packages::ensure_cargo_tool("cargo-deny", CARGO_DENY)?;
+    // The check itself is offline; it reads the sources that cargo has fetched, for every target.
+    tree::run(tree::cargo().args(["fetch", "--quiet", "--locked"]))?;
     tree::run(tree::cargo().args(["deny", "--offline", "--log-level", "error", "check", "licenses", "bans", "sources"]))
 }
