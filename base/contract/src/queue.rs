@@ -1,5 +1,6 @@
 //! The contract of `queue`: publish, and leases. Messages are CloudEvents 1.0 over HTTP, binary content mode.
 
+use base64::Engine as _;
 use http::{HeaderMap, Method, Request, header};
 use serde::{Deserialize, Serialize};
 use trust::{Authority, Digest, Fault, ObjectRef, SpiffeId};
@@ -18,6 +19,10 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/leases/{lease}", action: "queue.lease.read", who: Who::Roles(&["objects"]) },
     Route { method: "GET", path: "/queues", action: "queue.stats.read", who: Who::Roles(&["evidence"]) },
 ];
+
+/// Header in which `objects`, and nobody else, gives the authority that it verified when it granted what it now speaks of: base64 of
+/// the JSON of `trust::Authority`. The token of that time may have ended since. From any other caller it is refused.
+pub const AUTHORITY_HEADER: &str = "palisade-authority";
 
 /// A CloudEvent (CloudEvents 1.0, section 3.1): context attributes and data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +60,15 @@ pub struct Leased {
     pub token: Option<String>,
     /// The event.
     pub event: Event,
+}
+
+/// The answer to extending a lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Extended {
+    /// Its new end, milliseconds since the epoch.
+    pub until_ms: u64,
+    /// A token that lives as long, if the message carried authority.
+    pub token: Option<String>,
 }
 
 /// Whether a lease lives, for whom and over what.
@@ -165,17 +179,40 @@ impl QueueClient {
     /// # Errors
     /// `Refused`, `TooLarge` (256 KiB), `Unavailable`.
     pub async fn publish(&self, call: &Call<'_>, queue: &str, event: &Event) -> Result<Published, Fault> {
+        self.send(call, queue, event, None).await
+    }
+    /// Publishes on an authority that was verified and kept; only for `objects`.
+    /// # Errors
+    /// As `publish`.
+    pub async fn publish_kept(&self, call: &Call<'_>, queue: &str, event: &Event, authority: &Authority) -> Result<Published, Fault> {
+        let json = serde_json::to_vec(authority).map_err(Fault::internal)?;
+        let value = base64::engine::general_purpose::STANDARD.encode(json);
+        self.send(call, queue, event, Some(value)).await
+    }
+    async fn send(&self, call: &Call<'_>, queue: &str, event: &Event, authority: Option<String>) -> Result<Published, Fault> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("/queues/{queue}"))
             .body(body::full(event.data.clone()))
             .map_err(|error| Fault::bad_request("not a queue's name").because(error))?;
         event.write_headers(request.headers_mut())?;
+        if let Some(value) = authority {
+            let value = value.parse().map_err(|_| Fault::bad_request("the authority is not a header value"))?;
+            request.headers_mut().insert(AUTHORITY_HEADER, value);
+        }
         let response = self.0.send(call, request).await?;
         let status = response.status();
         let bytes = body::collect(response.into_body(), trust::limits::JSON_BODY_BYTES_MAX).await?;
         if !status.is_success() {
-            return Err(Fault::unavailable(format!("the queue answered {status}")));
+            let public = format!("the queue answered {status}");
+            return Err(match status.as_u16() {
+                400 => Fault::bad_request(public),
+                401 | 403 => Fault::refused(public),
+                404 => Fault::not_found(public),
+                409 => Fault::conflict(public),
+                413 => Fault::too_large(public),
+                _ => Fault::unavailable(public),
+            });
         }
         serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("the queue answered something else than agreed").because(error))
     }

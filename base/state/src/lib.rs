@@ -7,9 +7,11 @@
 //! Guarantees: the storage half of H1, G10: nothing acknowledged is lost.
 //! Not here:   any table of any service; PostgreSQL, which becomes a second dialect behind `Store` when one machine is not enough.
 
+mod key;
 mod migration;
 mod store;
 
+pub use key::{KEY_BYTES, open_key};
 pub use migration::Migration;
 pub use store::{StateError, Store, WriteTxn, int, uint};
 

@@ -38,6 +38,12 @@ pub enum StateError {
         /// Which file.
         path: PathBuf,
     },
+    /// The key file does not hold a key.
+    #[error("{path} is not a key of 32 bytes; restore it from a backup")]
+    KeyDamaged {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A later release wrote this file.
     #[error(
         "the database has schema version {found}, this release knows versions up to {known}; use the release that wrote it, or a later one"

@@ -1,12 +1,12 @@
 //! The store's promises, with real files.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use sqlx::Row;
 
-use crate::{Migration, StateError, Store, int, uint};
+use crate::{Migration, StateError, Store, int, open_key, uint};
 
 const ONE: Migration =
     Migration { version: 1, name: "notes", sql: "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT" };
@@ -115,4 +115,15 @@ fn numbers_survive_the_trip_or_saturate() {
         assert_eq!(uint(int(n)), n);
     }
     assert_eq!((int(u64::MAX), uint(-1)), (i64::MAX, 0));
+}
+
+#[test]
+fn a_key_is_made_once_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("k.key");
+    let first = open_key(&path, &trust::SystemEntropy).unwrap().expose().clone();
+    assert_eq!(&first, open_key(&path, &trust::SystemEntropy).unwrap().expose());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(&path, &first[..31]).unwrap();
+    assert!(matches!(open_key(&path, &trust::SystemEntropy), Err(StateError::KeyDamaged { .. })));
 }
