@@ -76,14 +76,17 @@ impl Bound {
     }
 
     /// Compares once more, after the program was executed: has the content been written to since it was measured?
-    pub(crate) fn recheck(&self) -> Result<(), BindError> {
-        let after = self.file.metadata().map_err(|cause| BindError::Open(self.artefact.path.clone(), cause))?;
+    /// With `by_path` (where the service opens the path itself, not a mount of this descriptor): is it still this file?
+    pub(crate) fn recheck(&self, by_path: bool) -> Result<(), BindError> {
+        let failed = |cause| BindError::Open(self.artefact.path.clone(), cause);
+        let after = self.file.metadata().map_err(failed)?;
         let print = |it: &Metadata| (it.size(), it.mtime(), it.mtime_nsec(), it.ino(), it.dev());
         // A link count change alters ctime without altering content, so ctime alone would refuse an innocent file.
         let touched = print(&after) != print(&self.before)
             || ((after.ctime(), after.ctime_nsec()) != (self.before.ctime(), self.before.ctime_nsec())
                 && after.nlink() == self.before.nlink());
-        if touched { Err(self.mismatch("content changed while it was being started".to_owned()).into()) } else { Ok(()) }
+        let swapped = by_path && print(&std::fs::metadata(&self.real).map_err(failed)?) != print(&after);
+        if touched || swapped { Err(self.mismatch("changed while it was being started".to_owned()).into()) } else { Ok(()) }
     }
 
     fn mismatch(&self, found: String) -> ArtefactMismatch {

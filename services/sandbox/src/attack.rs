@@ -54,25 +54,20 @@ impl Default for Plan {
             write: paths(&["/usr/bin/x", "/etc/x", "/x", "/proc/sys/kernel/core_pattern", "/dev/x"]),
             walk: paths(&[
                 "/",
-                "/bin",
                 "/boot",
                 "/data",
                 "/dev",
                 "/etc",
                 "/home",
-                "/lib",
-                "/lib64",
                 "/media",
                 "/mnt",
                 "/opt",
                 "/proc",
                 "/root",
                 "/run",
-                "/sbin",
                 "/srv",
                 "/sys",
                 "/tmp",
-                "/usr",
                 "/var",
                 "/work",
                 "/workspace",
@@ -82,7 +77,7 @@ impl Default for Plan {
             listen: addresses(&["0.0.0.0:0", "127.0.0.1:1"]),
             execute: paths(&["/bin/sh", "/usr/bin/id"]),
             signal: vec![-1],
-            canaries: Vec::new(),
+            canaries: ["PRIVATE KEY-----", "BEGIN CERTIFICATE"].map(str::to_owned).to_vec(),
         }
     }
 }
@@ -114,6 +109,8 @@ pub struct Reached {
     pub calls: BTreeMap<String, String>,
     /// Where a canary was found.
     pub canaries: Vec<String>,
+    /// Open descriptors and what they are, if `/proc` shows them.
+    pub descriptors: BTreeMap<i32, String>,
     /// The whole environment.
     pub environment: BTreeMap<String, String>,
 }
@@ -138,7 +135,7 @@ pub fn main(arguments: &[String]) -> u8 {
             Ok(plan) => report(&plan),
             Err(cause) => say(&format!("plan: {cause}")),
         },
-        _ => report(&Plan::default()),
+        _ => in_place_of(arguments),
     }
 }
 
@@ -153,6 +150,15 @@ fn report(plan: &Plan) -> u8 {
         Ok(text) => say(&text),
         Err(cause) => say(&cause.to_string()),
     }
+}
+
+/// In another program's place: the last argument is likely the file that this one should write.
+fn in_place_of(arguments: &[String]) -> u8 {
+    let Ok(text) = serde_json::to_string(&reach(&Plan::default())) else { return 1 };
+    if let Some(path) = arguments.last() {
+        let _ = fs::write(path, &text); // An attempt like the others.
+    }
+    say(&text)
 }
 
 /// Tries everything.
@@ -177,6 +183,7 @@ pub fn reach(plan: &Plan) -> Reached {
         executed: plan.execute.iter().filter(|path| can_execute(path)).cloned().collect(),
         signalled: signals.filter(|pid| *pid > 1 && can_signal(*pid)).collect(),
         spied: processes.iter().filter(spy).copied().collect(),
+        descriptors: descriptors(),
         processes,
         calls: calls::try_all(),
         canaries: find(&plan.canaries, &walked),
@@ -225,6 +232,10 @@ fn processes() -> Vec<i32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
 }
 
+fn descriptors() -> BTreeMap<i32, String> {
+    (0..1024).filter_map(|fd| Some((fd, fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.to_string_lossy().into_owned()))).collect()
+}
+
 /// Every regular file below that can be opened, links not followed.
 fn walk(folder: &Path, max: usize, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -243,6 +254,8 @@ fn walk(folder: &Path, max: usize, found: &mut Vec<PathBuf>) {
 
 fn find(canaries: &[String], walked: &[PathBuf]) -> Vec<String> {
     const FILE_BYTES_MAX: u64 = 1 << 20;
+    /// The distribution's own files, many and the same everywhere.
+    const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/sbin"];
     let mut found = Vec::new();
     let mut look = |place: String, bytes: &[u8]| {
         for canary in canaries.iter().filter(|canary| !canary.is_empty()) {
@@ -257,7 +270,7 @@ fn find(canaries: &[String], walked: &[PathBuf]) -> Vec<String> {
     for (key, value) in std::env::vars_os() {
         look(format!("environment {}", key.to_string_lossy()), value.as_encoded_bytes());
     }
-    for path in walked.iter().filter(|path| !path.starts_with("/usr") && !path.starts_with("/proc/self")) {
+    for path in walked.iter().filter(|path| !SYSTEM.iter().any(|system| path.starts_with(system))) {
         let mut bytes = Vec::new();
         if fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).is_ok() {
             look(path.display().to_string(), &bytes);

@@ -177,9 +177,12 @@ impl Stage<'_> {
         let artefacts = bind(self.profile)?;
         self.pass_listeners()?;
         let tmp = setup("temporary folder", private_tmp(self.identity))?;
-        for name in [LayerName::MountNamespace, LayerName::PidNamespace, LayerName::NetworkNamespace, LayerName::OtherNamespaces] {
+        for name in [LayerName::MountNamespace, LayerName::PidNamespace, LayerName::OtherNamespaces] {
             report.absent(name, "needs a user namespace");
         }
+        let exposed = "needs a user namespace; other programs in this network can reach the service's port and its flows: \
+                       run it in a container of its own";
+        report.absent(LayerName::NetworkNamespace, exposed);
         report.absent(LayerName::PrivateProc, "no /proc can be read at all");
         let outcome = setup("subreaper", sys::become_subreaper())
             .and_then(|()| need(LayerName::Capabilities, self.give_state_away()))
@@ -248,7 +251,7 @@ impl Stage<'_> {
     /// The program is executing, so every layer before it was accepted by the kernel.
     fn confirm(&self, report: &mut Report, artefacts: &[Bound], level: Level) -> Result<(), Refusal> {
         for bound in artefacts {
-            bound.recheck().map_err(refusal)?;
+            bound.recheck(level == Level::Confined).map_err(refusal)?;
         }
         report.applied(LayerName::Artefacts, format!("{} measured, unchanged", artefacts.len()));
         report.applied(LayerName::Capabilities, "none; bounding and ambient sets empty; no_new_privs");

@@ -39,6 +39,7 @@ mod wire;
 pub use artefact::ArtefactMismatch;
 pub use init::init_main;
 pub use launch::{Launcher, SandboxError, spawn};
+pub use limits::forbid_dumps;
 pub use probe::probe;
 pub use profile::{Artefact, Flow, Level, Limits, Profile, Simulate};
 pub use report::{Layer, LayerName, Report};

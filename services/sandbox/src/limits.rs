@@ -1,7 +1,7 @@
 //! Limits: a bomb goes off inside.
 //!
 //! Spec:       `setrlimit(2)`.
-//! Guarantees: I7 memory, processes, descriptors, file size, CPU; the wall clock is in `supervise`.
+//! Guarantees: I7 memory, processes, descriptors, file size, CPU; the wall clock is in `supervise`. I12 [`forbid_dumps`].
 
 use std::fs;
 use std::io;
@@ -52,6 +52,15 @@ pub(crate) fn counted_already(own_user_namespace: bool, uid: Uid) -> u64 {
         .map(|entry| fs::read_dir(entry.path().join("task")).map_or(0, |tasks| tasks.count() as u64))
         .sum::<u64>()
         .max(OWN_TASKS)
+}
+
+/// What the guard and every role does first: no core dump, no debugger, no `/proc` of it for others of the same uid.
+///
+/// # Errors
+/// The kernel refuses, which it has no reason to.
+pub fn forbid_dumps() -> io::Result<()> {
+    set(Resource::RLIMIT_CORE, 0)?;
+    Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
 /// One line for the report.

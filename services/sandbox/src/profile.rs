@@ -105,7 +105,7 @@ pub struct Profile {
     pub program: Artefact,
     /// Arguments after the program's own name.
     pub arguments: Vec<String>,
-    /// The whole environment.
+    /// The whole environment. At level `Confined` the value of `TMPDIR`, if it is set, is replaced by the private folder.
     pub environment: BTreeMap<String, String>,
     /// Where it listens, on 127.0.0.1 of its namespace.
     pub port: Option<u16>,

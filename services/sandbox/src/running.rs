@@ -254,6 +254,23 @@ impl Running {
         self.pid
     }
 
+    /// Every process of this sandbox, with both inits, as pids of the guard's PID namespace. Processes that begin or end
+    /// meanwhile may be missing.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let mut all = vec![self.pid];
+        let mut next = 0;
+        while let Some(pid) = all.get(next).copied() {
+            next += 1;
+            let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks.flatten() {
+                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            }
+        }
+        all
+    }
+
     /// Opens a connection to the service's port; non-blocking mode, ready for a runtime. Any number may be under way.
     ///
     /// # Errors

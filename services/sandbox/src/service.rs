@@ -111,7 +111,10 @@ fn try_execute(plan: &Plan<'_>, program: &Bound) -> io::Result<io::Error> {
     }
     let mut environment = Vec::new();
     for (key, value) in &profile.environment {
-        environment.push(text(format!("{key}={value}").as_bytes())?);
+        // Without a mount namespace the private temporary folder has a name of its own.
+        let moved = plan.level == Level::Confined && key == "TMPDIR";
+        let value = if moved { plan.tmp.as_os_str().as_bytes() } else { value.as_bytes() };
+        environment.push(text(&[key.as_bytes(), b"=", value].concat())?);
     }
     if plan.level == Level::Full {
         // By path: what is mounted there is the very file that was measured, and `#!` works.

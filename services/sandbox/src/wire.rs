@@ -7,6 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::cmsg_space;
 use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
@@ -71,23 +72,27 @@ const FDS_MAX: usize = crate::profile::FLOWS_MAX;
 
 /// One end.
 #[derive(Debug)]
-pub(crate) struct Wire(OwnedFd);
+pub(crate) struct Wire {
+    fd: OwnedFd,
+    /// Kept between messages; one thread receives.
+    buffer: Mutex<Vec<u8>>,
+}
 
 impl From<OwnedFd> for Wire {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, buffer: Mutex::default() }
     }
 }
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<Wire> for OwnedFd {
     fn from(wire: Wire) -> Self {
-        wire.0
+        wire.fd
     }
 }
 
@@ -95,7 +100,7 @@ impl Wire {
     /// Two connected ends, both close-on-exec.
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Self(one), Self(other)))
+        Ok((one.into(), other.into()))
     }
 
     /// Sends one message whole.
@@ -108,7 +113,7 @@ impl Wire {
         let rights = [ControlMessage::ScmRights(&raw)];
         let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
         loop {
-            match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.fd.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(cause) => return Err(cause.into()),
@@ -118,11 +123,12 @@ impl Wire {
 
     /// Waits for one message; `None` when the other side is gone.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0_u8; MESSAGE_BYTES_MAX];
+        let mut bytes = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.resize(MESSAGE_BYTES_MAX, 0);
         let mut space = cmsg_space!([i32; FDS_MAX]);
         loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
-            let got = match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            let got = match recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
                 Ok(got) => got,
                 Err(nix::Error::EINTR) => continue,
                 Err(nix::Error::ECONNRESET) => return Ok(None),

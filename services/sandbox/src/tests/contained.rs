@@ -128,6 +128,13 @@ fn ordinary_programs_work_and_the_start_is_quick() {
     assert_eq!(output(profile), "0 True");
     assert!(ground.state().join("state.db").exists());
 
+    let mut profile = ground.profile(&[]);
+    profile.program = Artefact::measure("/usr/bin/ffmpeg").unwrap();
+    let arguments = "-v error -f lavfi -i testsrc=d=1:s=320x240 -f lavfi -i sine=d=1 -c:v libx264 -c:a aac -movflags +faststart out.mp4";
+    profile.arguments = arguments.split(' ').map(str::to_owned).collect();
+    assert_eq!(output(profile), "", "FFmpeg has nothing to complain about");
+    assert!(std::fs::metadata(ground.state().join("out.mp4")).unwrap().len() > 1000);
+
     let small = ground.profile(&[]);
     let mut times = Vec::new();
     for _ in 0..10 {

@@ -44,6 +44,7 @@ fn inbound_connections_come_from_inside() {
     let running = spawn(serving(&ground)).unwrap();
     let mut one = running.connect_blocking().unwrap();
     assert_eq!(hello(&mut one, "first"), "first");
+    assert_eq!(running.processes().len(), 3, "two inits and the service");
     drop(one);
     std::thread::scope(|scope| {
         for number in 0..8 {

@@ -34,12 +34,12 @@ pub(super) fn assert_doors_closed(reached: &Reached) {
 fn what_can_be_opened_is_what_is_declared() {
     // I2, I11
     let ground = Ground::new();
-    std::fs::write(ground.path("declared"), "yes").unwrap();
-    std::fs::write(ground.path("undeclared"), "no").unwrap();
+    std::fs::write(ground.path("declared"), "yes, said the finch").unwrap();
+    std::fs::write(ground.path("undeclared"), "no, said the canary").unwrap();
     // `/` itself cannot be listed inside, so each of its entries is tried.
     let top = std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().path());
     let plan = Plan {
-        walk: top.chain([ground.path("."), "/".into()]).collect(),
+        walk: top.chain(["/".into()]).collect(),
         write: vec![
             ground.path("declared"),
             ground.path("new"),
@@ -50,6 +50,7 @@ fn what_can_be_opened_is_what_is_declared() {
             "/usr/new".into(),
             "/dev/null".into(),
         ],
+        canaries: vec!["the finch".to_owned(), "the canary".to_owned()],
         ..Plan::default()
     };
     let mut profile = ground.probing(&plan);
@@ -68,9 +69,17 @@ fn what_can_be_opened_is_what_is_declared() {
     assert!(reached.walked.contains(&ground.path("declared")));
     assert!(!reached.walked.contains(&ground.path("undeclared")));
     assert!(reached.walked.len() > 100, "the walk saw nothing: {}", reached.walked.len());
-    assert_eq!(reached.written, [ground.state().join("new"), "/tmp/new".into(), "/dev/null".into()]);
+    // Beside the state folder only the private /tmp, in which this ground's folder is the sandbox's own.
+    let outside: Vec<_> = reached.written.iter().filter(|path| !path.starts_with("/tmp") || below(path, &[ground.state()])).collect();
+    assert_eq!(outside, [&ground.state().join("new"), &PathBuf::from("/dev/null")]);
+    assert!(reached.written.contains(&"/tmp/new".into()));
+    assert!(!ground.path("new").exists() && !Path::new("/tmp/new").exists(), "written on the host");
+    assert_eq!(std::fs::read_to_string(ground.path("declared")).unwrap(), "yes, said the finch");
     assert_eq!(reached.read, [PathBuf::from("/etc/passwd")], "the generated one");
     assert!(reached.walked.iter().any(|path| path.starts_with("/proc")), "its own process");
+    // Its own arguments hold both words; beyond them only the declared file holds one.
+    let places: Vec<_> = reached.canaries.iter().filter(|place| !own(Path::new(place))).collect();
+    assert_eq!(places, [&ground.path("declared").display().to_string()]);
     assert!(reached.executed.is_empty(), "{:?}", reached.executed);
     assert_eq!(reached.environment, BTreeMap::from([("LANG".to_owned(), "C".to_owned())]));
     assert!(!std::fs::read_to_string("/etc/hosts").unwrap_or_default().contains("new"));
@@ -127,10 +136,13 @@ fn other_processes_are_neither_seen_nor_signalled() {
 fn nothing_is_left_of_roots_powers() {
     // I1, I4
     let ground = Ground::new();
-    let powers = reached(ground.probing(&still())).powers;
+    let reached = reached(ground.probing(&still()));
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(powers[set], "0000000000000000", "{set}");
+        assert_eq!(reached.powers[set], "0000000000000000", "{set}");
     }
+    let descriptors: Vec<_> = reached.descriptors.keys().copied().collect();
+    assert_eq!(descriptors, [0, 1, 2], "{:?}", reached.descriptors);
+    let powers = &reached.powers;
     assert_eq!(powers["NoNewPrivs"], "1");
     assert_eq!(powers["Seccomp"], "2");
     assert!(!powers["Uid"].split_whitespace().any(|id| id == "0"), "{}", powers["Uid"]);
