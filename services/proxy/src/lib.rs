@@ -7,11 +7,16 @@
 //! INVARIANT: nothing here decides by itself who may do what: contracts (`Who`), the view (`callers`) and the policy engine do.
 //! Never here: policies, storage of a service, processes, `unsafe`.
 
+pub mod account;
 pub mod bundle;
 pub mod canonical;
+pub mod enforce;
+pub mod edge;
 pub mod headers;
 pub mod limits;
+pub mod passage;
 pub mod pause;
+pub mod serve;
 pub mod svid;
 pub mod tls;
 pub mod view;

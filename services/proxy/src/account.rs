@@ -1,0 +1,208 @@
+//! The account of one request: what is known of it, the decision, and its span; kept by every enforcement point in the same way.
+//!
+//! The decision is recorded before the request goes on, because a loss must stop it. The span ends with the last byte of the answer,
+//! or when the caller goes away.
+//!
+//! Guarantees: J4, J7 every decision is recorded with its reason, policies and epoch; D11 rate, errors and duration of each hop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::Body;
+use contract::body;
+use http::Response;
+use serde_json::{Map, Value};
+use telemetry::event::CallDecided;
+use telemetry::{Recorder, SpanStart};
+use trust::{Authority, Clock, Decision, DenyReason, TraceContext};
+
+use crate::passage::Passage;
+
+/// Status of a span whose caller went away before there was an answer (as nginx has it).
+const CALLER_GONE: u16 = 499;
+const RESOURCE_BYTES_MAX: usize = 512;
+
+/// One request's account.
+#[derive(Debug)]
+pub struct Account {
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    start: SpanStart,
+    began: Duration,
+    kind: &'static str,
+    status: u16,
+    quiet: bool,
+    /// Route template for metrics and the span's name; never a path.
+    route: String,
+    event: CallDecided,
+    notes: Map<String, Value>,
+}
+
+impl Account {
+    /// Begins: at `point`, as a span of `kind` (`server`, `client`, `consumer`) under `parent`. Until more is known the request is
+    /// `unauthenticated` and refused.
+    #[must_use]
+    pub fn begin(recorder: &Recorder, clock: &Arc<dyn Clock>, point: &'static str, kind: &'static str, parent: Option<TraceContext>) -> Self {
+        let event = CallDecided {
+            point,
+            principal: "unauthenticated".to_owned(),
+            action: "request".to_owned(),
+            resource: String::new(),
+            user: String::new(),
+            purpose: String::new(),
+            txn: String::new(),
+            job: String::new(),
+            decision: Decision::deny(DenyReason::CallerNotAdmitted),
+        };
+        let start = recorder.start(parent);
+        Self { recorder: recorder.clone(), clock: Arc::clone(clock), start, began: clock.monotonic(), kind, status: CALLER_GONE, quiet: false, route: "unknown".to_owned(), event, notes: Map::new() }
+    }
+
+    /// Who calls.
+    pub fn principal(&mut self, principal: impl Into<String>) {
+        self.event.principal = principal.into();
+    }
+
+    /// What is done (`call`, `queue.publish`), to what (a path, an object), over which route template.
+    pub fn act(&mut self, action: impl Into<String>, resource: impl Into<String>, route: impl Into<String>) {
+        self.event.action = action.into();
+        self.resource(resource);
+        self.route = route.into();
+    }
+
+    /// What is done, so far as known.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        &self.event.action
+    }
+
+    /// To what.
+    pub fn resource(&mut self, resource: impl Into<String>) {
+        let mut resource = resource.into();
+        if resource.len() > RESOURCE_BYTES_MAX {
+            let end = (0..=RESOURCE_BYTES_MAX).rev().find(|end| resource.is_char_boundary(*end)).unwrap_or_default();
+            resource.truncate(end);
+        }
+        self.event.resource = resource;
+    }
+
+    /// On whose authority.
+    pub fn authority(&mut self, authority: &Authority) {
+        self.event.user.clone_from(&authority.user);
+        self.event.purpose.clone_from(&authority.purpose);
+        self.event.txn.clone_from(&authority.txn);
+        self.event.job = authority.job.as_ref().map(|job| job.id.clone()).unwrap_or_default();
+    }
+
+    /// The person, where no authority is needed.
+    pub fn user(&mut self, user: impl Into<String>) {
+        self.event.user = user.into();
+    }
+
+    /// Says something more on the span alone.
+    pub fn note(&mut self, name: &str, value: impl Into<Value>) {
+        self.notes.insert(name.to_owned(), value.into());
+    }
+
+    /// Telemetry about telemetry: once allowed it leaves no record and no span, or each batch would make the next. Refusals do.
+    pub fn quiet(&mut self) {
+        self.quiet = true;
+    }
+
+    /// The span of this request: parent of all that it causes.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.start.context
+    }
+
+    /// Records the decision.
+    ///
+    /// # Errors
+    /// The reason of a Deny; `AuditUnavailable` when the record could not be kept, also for an Allow.
+    pub fn decide(&mut self, decision: Decision) -> Result<(), DenyReason> {
+        let denied = decision.deny_reason();
+        self.event.decision = decision;
+        let recorded = if self.quiet && denied.is_none() { Ok(()) } else { self.recorder.record(Some(self.start.context), &self.event) };
+        match (recorded, denied) {
+            (Err(_), _) => {
+                self.event.decision = Decision::deny(DenyReason::AuditUnavailable);
+                Err(DenyReason::AuditUnavailable)
+            }
+            (Ok(()), Some(reason)) => Err(reason),
+            (Ok(()), None) => Ok(()),
+        }
+    }
+
+    /// Records a refusal that no policy was asked about, and answers it.
+    #[must_use]
+    pub fn refuse(mut self, reason: DenyReason) -> Response<Body> {
+        let reason = self.decide(Decision::deny(reason)).err().unwrap_or(reason);
+        self.denied(reason)
+    }
+
+    /// The answer to a Deny that is recorded already.
+    #[must_use]
+    pub fn denied(self, reason: DenyReason) -> Response<Body> {
+        self.finish(body::denied(reason))
+    }
+
+    /// Ends the account when the answer's body has ended. `held` is kept as long: permits, tickets.
+    #[must_use]
+    pub fn finish_holding<H: Send + 'static>(mut self, response: Response<Body>, held: H) -> Response<Body> {
+        let status = response.status().as_u16();
+        response.map(|body| {
+            Passage::new(body)
+                .at_end(move |_ended| {
+                    self.status = status;
+                    drop(self);
+                    drop(held);
+                })
+                .into_body()
+        })
+    }
+
+    /// Ends the account when the answer's body has ended.
+    #[must_use]
+    pub fn finish(self, response: Response<Body>) -> Response<Body> {
+        self.finish_holding(response, ())
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let seconds = self.clock.monotonic().saturating_sub(self.began).as_secs_f64();
+        self.recorder.metrics().request(self.event.point, &self.route, self.status, seconds);
+        if self.quiet && self.event.decision.is_allow() {
+            return;
+        }
+        let mut attributes = std::mem::take(&mut self.notes);
+        let mut put = |name: &str, value: &str| {
+            if !value.is_empty() {
+                attributes.insert(name.to_owned(), Value::from(value));
+            }
+        };
+        put("point", self.event.point);
+        put("peer", &self.event.principal);
+        put("action", &self.event.action);
+        put("resource", &self.event.resource);
+        put("user", &self.event.user);
+        put("purpose", &self.event.purpose);
+        put("txn", &self.event.txn);
+        put("job", &self.event.job);
+        let (policies, epoch) = match &self.event.decision {
+            Decision::Allow { policies, epoch } => {
+                put("decision", "allow");
+                (policies, epoch)
+            }
+            Decision::Deny { reason, policies, epoch } => {
+                put("decision", "deny");
+                put("reason", reason.code());
+                (policies, epoch)
+            }
+        };
+        put("policy", &policies.join(" "));
+        attributes.insert("epoch".to_owned(), Value::from(*epoch));
+        let name = format!("{} {}", self.event.point, self.route);
+        self.recorder.end(&self.start, &name, self.kind, self.status, attributes);
+    }
+}

@@ -1,0 +1,142 @@
+//! Bodies in passing: what is noticed while bytes go by, none of them held back.
+//!
+//! Guarantees: A18 streaming without buffering; A13 in part: a body without progress ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use contract::{Body, BoxError};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+
+/// A body that makes no progress.
+#[derive(Debug, thiserror::Error)]
+#[error("the body made no progress for {0:?}")]
+pub struct Stalled(pub Duration);
+
+/// Counts the frames of a body, so that somebody who waits can tell a slow upload from a dead one.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Frames gone by so far.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A body with eyes on it.
+pub struct Passage {
+    inner: Body,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    progress: Option<Progress>,
+    at_end: Option<Box<dyn FnOnce(Ended) + Send>>,
+}
+
+/// How a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With its last byte.
+    Whole,
+    /// Before: its source failed, or its reader went away.
+    Broken,
+}
+
+impl Passage {
+    /// Any body of bytes.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, progress: None, at_end: None }
+    }
+
+    /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
+    #[must_use]
+    pub fn within(mut self, idle_ms: u64) -> Self {
+        let idle = Duration::from_millis(idle_ms);
+        self.idle = Some((idle, Box::pin(tokio::time::sleep(idle))));
+        self
+    }
+
+    /// Counts its frames.
+    #[must_use]
+    pub fn counted(mut self, progress: &Progress) -> Self {
+        self.progress = Some(progress.clone());
+        self
+    }
+
+    /// Does something once it is over, however it ends. Until then whatever `act` owns is kept.
+    #[must_use]
+    pub fn at_end(mut self, act: impl FnOnce(Ended) + Send + 'static) -> Self {
+        self.at_end = Some(Box::new(act));
+        self
+    }
+
+    /// As a body.
+    #[must_use]
+    pub fn into_body(self) -> Body {
+        self.boxed_unsync()
+    }
+
+    fn ended(&mut self, how: Ended) {
+        if let Some(act) = self.at_end.take() {
+            act(how);
+        }
+    }
+}
+
+impl HttpBody for Passage {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if let (Poll::Pending, Some((idle, timer))) = (&polled, &mut this.idle) {
+            ready!(timer.as_mut().poll(cx));
+            let stalled = Stalled(*idle);
+            this.ended(Ended::Broken);
+            return Poll::Ready(Some(Err(Box::new(stalled))));
+        }
+        if let (Poll::Ready(_), Some((idle, timer))) = (&polled, &mut this.idle) {
+            timer.as_mut().reset(Instant::now() + *idle);
+        }
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => {
+                if let Some(progress) = &this.progress {
+                    progress.0.fetch_add(1, Ordering::Relaxed);
+                }
+                if this.inner.is_end_stream() {
+                    this.ended(Ended::Whole);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.ended(Ended::Broken),
+            Poll::Ready(None) => this.ended(Ended::Whole),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let how = if self.inner.is_end_stream() { Ended::Whole } else { Ended::Broken };
+        self.ended(how);
+    }
+}

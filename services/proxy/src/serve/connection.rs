@@ -1,0 +1,79 @@
+//! One accepted connection: HTTP/1.1 behind its screen, or HTTP/2, until its peer goes or the process drains.
+//!
+//! Guarantees: A1 HTTP/1.1 and 2; A13 limits on heads, streams and windows. Drain: what is in flight ends, nothing new begins.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use contract::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::screen::Screen;
+use super::stall::Stall;
+use crate::limits;
+use crate::passage::Passage;
+
+/// Serves HTTP/1.1; `refused` hears of messages that the screen did not let through.
+pub async fn http1<S, H, F, R>(stream: S, handler: H, stop: &CancellationToken, refused: R)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + Send + Sync,
+    F: Future<Output = Response<Body>> + Send,
+    R: Fn(&'static str) + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::HEAD_READ_MS))
+        .max_headers(trust::limits::HEADERS_MAX)
+        .max_buf_size(limits::HTTP1_BUFFER_BYTES)
+        .half_close(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = handler(request.map(|body| Passage::new(body).within(limits::BODY_IDLE_MS).into_body()));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Screen::new(Stall::new(stream), refused)), service));
+    tokio::select! {
+        // However a connection ends, its requests have said for themselves how they ended.
+        _ended = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ended = tokio::time::timeout(Duration::from_millis(limits::DRAIN_MS), connection).await;
+}
+
+/// Serves HTTP/2.
+pub async fn http2<S, H, F>(stream: S, handler: H, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + Send + Sync,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(limits::SEND_BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(trust::limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_millis(limits::PING_EVERY_MS))
+        .keep_alive_timeout(Duration::from_millis(limits::PING_ANSWER_MS));
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = handler(request.map(|body| Passage::new(body).within(limits::BODY_IDLE_MS).into_body()));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Stall::new(stream)), service));
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ended = tokio::time::timeout(Duration::from_millis(limits::DRAIN_MS), connection).await;
+}
