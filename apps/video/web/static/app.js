@@ -1,0 +1,393 @@
+// The page: uploads, the list that follows them, and the player. No framework, no dependency, no inline style.
+const $ = (id) => document.getElementById(id);
+const TYPES = { mp4: "video/mp4", m4v: "video/mp4", webm: "video/webm" };
+const IN_FLIGHT = new Set(["uploaded", "validated", "transcoding"]);
+const LABELS = {
+  awaiting_upload: "Not uploaded", uploading: "Uploading", uploaded: "Checking", validated: "In line", transcoding: "Transcoding",
+  ready: "Ready", rejected: "Refused", failed: "Failed",
+};
+const HINTS = {
+  rejected: "Nothing was played or converted. Fix the file and upload it again.",
+  failed: "Try another export of this video.",
+  awaiting_upload: "The upload did not finish. Delete this one and drop the file again.",
+};
+const FAST_MS = 1000, SLOW_MS = 10000, GRANT_MS = 10 * 60 * 1000, AT_ONCE = 2, SETTLE_MS = 60 * 1000;
+
+const state = { videos: new Map(), cards: new Map(), uploads: new Map(), grants: new Map(), sent: new Map(), next: null, timer: 0, playing: null };
+
+// ---- Talking to the API -------------------------------------------------------------------------------------------
+
+class Problem extends Error {
+  constructor(error, hint) { super(error); this.hint = hint || ""; }
+}
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      ...options, headers: { "Accept": "application/json", "X-Requested-With": "fetch", ...options.headers },
+    });
+  } catch {
+    throw new Problem("The server cannot be reached.", "Check your connection; this page keeps trying.");
+  }
+  if (response.status === 401) {
+    location.assign("/auth/login?return=/");
+    return new Promise(() => {});
+  }
+  const answer = await response.json().catch(() => null);
+  if (!response.ok) {
+    throw new Problem(answer?.error || `The server answered ${response.status}.`, answer?.hint || "Try again in a moment.");
+  }
+  return answer;
+}
+
+const send = (method, path, value) =>
+  ask(path, { method, headers: { "Content-Type": "application/json" }, body: value && JSON.stringify(value) });
+
+/** Addresses to watch a ready video, kept for a while shorter than they live. */
+function grant(id) {
+  const kept = state.grants.get(id);
+  if (kept && kept.until > Date.now()) return kept.promise;
+  const promise = ask(`/api/videos/${id}/watch`);
+  state.grants.set(id, { promise, until: Date.now() + GRANT_MS });
+  promise.catch(() => state.grants.delete(id));
+  return promise;
+}
+
+// ---- Words --------------------------------------------------------------------------------------------------------
+
+function clock(seconds) {
+  const whole = Math.round(seconds), pad = (n) => String(n).padStart(2, "0");
+  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return h ? `${h}:${pad(m)}:${pad(s)}` : `${m}:${pad(s)}`;
+}
+
+function size(bytes) {
+  const units = ["B", "kB", "MB", "GB"];
+  let unit = 0;
+  for (; bytes >= 1000 && unit < 3; unit++) bytes /= 1000;
+  return `${bytes >= 10 || unit === 0 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
+}
+
+const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+function when(stamp) {
+  const seconds = (new Date(stamp) - Date.now()) / 1000;
+  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+    if (-seconds >= length) return ago.format(Math.round(seconds / length), unit);
+  }
+  return "just now";
+}
+
+// ---- The list -----------------------------------------------------------------------------------------------------
+
+function card(id) {
+  const known = state.cards.get(id);
+  if (known) return known;
+  const root = $("card").content.firstElementChild.cloneNode(true);
+  const find = (selector) => root.querySelector(selector);
+  const parts = {
+    root, still: find(".still"), image: find("img"), ring: find(".ring"), length: find(".length"), name: find("h3"), chip: find(".chip"),
+    progress: find("progress"), why: find(".why"), facts: find(".facts"), cancel: find(".cancel"), trace: find(".trace"), remove: find(".remove"),
+  };
+  parts.still.addEventListener("click", () => play(id));
+  parts.remove.addEventListener("click", () => remove(id));
+  parts.cancel.addEventListener("click", () => state.uploads.get(id)?.request.abort());
+  state.cards.set(id, parts);
+  return parts;
+}
+
+function draw(video) {
+  const it = card(video.id), upload = state.uploads.get(video.id);
+  const shown = upload ? "uploading" : video.state;
+  const busy = shown === "uploading" || IN_FLIGHT.has(shown);
+  const counted = shown === "uploading" || shown === "transcoding";
+  const done = upload ? upload.percent : video.progress;
+  it.root.dataset.video = video.id;
+  it.root.dataset.state = shown;
+  it.root.classList.toggle("ready", shown === "ready");
+  it.root.classList.toggle("busy", busy);
+  it.root.classList.toggle("waiting", busy && !counted);
+  it.root.classList.toggle("bad", shown === "rejected" || shown === "failed");
+  it.still.disabled = shown !== "ready";
+  it.still.setAttribute("aria-label", shown === "ready" ? `Play ${video.name}` : `${video.name}: ${LABELS[shown]}`);
+  it.name.textContent = it.name.title = video.name;
+  it.chip.textContent = LABELS[shown] || shown;
+  it.ring.style.setProperty("--done", done);
+  it.ring.dataset.text = `${Math.floor(done)}%`;
+  it.progress.hidden = !counted;
+  it.progress.value = done;
+  it.progress.setAttribute("aria-label", `${LABELS[shown]} ${video.name}`);
+  it.length.textContent = video.duration_s ? clock(video.duration_s) : "";
+  const why = upload ? "" : [video.reason, HINTS[video.state]].filter(Boolean).map(sentence).join(" ");
+  it.why.hidden = !why;
+  it.why.textContent = why;
+  const best = video.renditions.map((made) => made.name).join(" · ");
+  it.facts.textContent = upload
+    ? `${size(upload.sent)} of ${size(video.size)}${upload.rate ? ` · ${size(upload.rate)}/s` : ""}`
+    : [best || size(video.size), when(video.created_at)].join(" · ");
+  it.cancel.hidden = !upload;
+  it.remove.hidden = Boolean(upload) || busy;
+  it.trace.hidden = Boolean(upload);
+  it.trace.href = `/console/traces?video=${encodeURIComponent(video.id)}`;
+  if (shown === "ready" && video.poster && !it.image.src) poster(video.id, it.image);
+  return it.root;
+}
+
+const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+
+async function poster(id, image) {
+  try {
+    const { poster_url } = await grant(id);
+    if (!poster_url) return;
+    image.onload = () => { image.hidden = false; };
+    image.src = poster_url;
+  } catch { /* A card without a picture is a card. */ }
+}
+
+function drawAll() {
+  const newest = [...state.videos.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
+  const grid = $("grid");
+  newest.forEach((video, index) => {
+    const root = draw(video);
+    if (grid.children[index] !== root) grid.insertBefore(root, grid.children[index] || null);
+  });
+  for (const [id, it] of state.cards) {
+    if (!state.videos.has(id)) { it.root.remove(); state.cards.delete(id); }
+  }
+  $("empty").hidden = newest.length > 0 || !$("notice").hidden;
+  $("more").hidden = !state.next;
+  const ready = newest.filter((video) => video.state === "ready").length;
+  const running = newest.filter((video) => state.uploads.has(video.id) || IN_FLIGHT.has(video.state)).length;
+  if (newest.length) {
+    $("summary").textContent = `${ready} ready to play${running ? ` · ${running} in the works` : ""}. Private to you.`;
+  }
+}
+
+/** Takes a page of the list; the first page also says what is gone. */
+function take(answer, first) {
+  if (first) {
+    const kept = new Set(answer.videos.map((video) => video.id));
+    const oldest = answer.videos.at(-1)?.id || "";
+    for (const id of state.videos.keys()) {
+      if (!kept.has(id) && !state.uploads.has(id) && (id > oldest || !answer.next_before)) state.videos.delete(id);
+    }
+    if (!state.paged) state.next = answer.next_before;
+  } else {
+    state.paged = true;
+    state.next = answer.next_before;
+  }
+  for (const video of answer.videos) {
+    settle(video);
+    state.videos.set(video.id, video);
+  }
+  drawAll();
+}
+
+/** What this page has just sent is uploaded, though the catalogue may hear of it a moment later. */
+function settle(video) {
+  if (video?.state === "awaiting_upload" && state.sent.get(video.id) > Date.now()) video.state = "uploaded";
+}
+
+function notice(problem) {
+  const box = $("notice");
+  box.hidden = !problem;
+  box.replaceChildren();
+  if (!problem) return;
+  box.append(problem.message);
+  if (problem.hint) box.append(Object.assign(document.createElement("small"), { textContent: problem.hint }));
+}
+
+async function poll() {
+  clearTimeout(state.timer);
+  if (!document.hidden) {
+    try {
+      take(await ask("/api/videos?limit=24"), true);
+      if (state.polling === false) notice(null);
+      state.polling = true;
+    } catch (problem) {
+      state.polling = false;
+      notice(problem);
+    }
+  }
+  const flying = [...state.videos.values()].some((video) => IN_FLIGHT.has(video.state)) || state.uploads.size > 0;
+  state.timer = setTimeout(poll, flying ? FAST_MS : SLOW_MS);
+}
+
+// ---- Uploads ------------------------------------------------------------------------------------------------------
+
+const line = [];
+let running = 0;
+
+function enqueue(files) {
+  notice(null);
+  line.push(...files);
+  begin();
+}
+
+function begin() {
+  while (running < AT_ONCE && line.length) {
+    running += 1;
+    upload(line.shift()).catch(notice).finally(() => { running -= 1; begin(); });
+  }
+}
+
+async function upload(file) {
+  const type = file.type || TYPES[file.name.split(".").pop().toLowerCase()] || "application/octet-stream";
+  const made = await send("POST", "/api/videos", { name: file.name, size: file.size, type }).catch((problem) => {
+    problem.message = `${file.name}: ${problem.message}`;
+    throw problem;
+  });
+  const request = new XMLHttpRequest();
+  const going = { request, percent: 0, sent: 0, rate: 0, begun: performance.now() };
+  state.uploads.set(made.id, going);
+  state.videos.set(made.id, {
+    id: made.id, name: file.name, size: file.size, state: "awaiting_upload", progress: 0, reason: null,
+    created_at: new Date().toISOString(), duration_s: null, renditions: [], poster: null,
+  });
+  drawAll();
+  try {
+    await put(request, made.upload, file, (sent) => {
+      Object.assign(going, { sent, percent: (sent / file.size) * 100, rate: sent / Math.max(0.2, (performance.now() - going.begun) / 1000) });
+      draw(state.videos.get(made.id));
+    });
+    state.sent.set(made.id, Date.now() + SETTLE_MS);
+    settle(state.videos.get(made.id));
+  } catch (problem) {
+    send("DELETE", `/api/videos/${made.id}`).catch(() => {});
+    state.videos.delete(made.id);
+    if (problem) throw new Problem(`${file.name}: ${problem.message}`, problem.hint);
+  } finally {
+    state.uploads.delete(made.id);
+    drawAll();
+    poll();
+  }
+}
+
+/** Sends the bytes; XMLHttpRequest, since fetch tells nothing about an upload's progress. */
+function put(request, grant, file, progress) {
+  return new Promise((resolve, reject) => {
+    request.upload.onprogress = (event) => progress(event.loaded);
+    request.onload = () => {
+      if (request.status >= 200 && request.status < 300) return resolve();
+      return reject(new Problem(`the upload was refused (${request.status}).`, "The permission to upload may have run out; try again."));
+    };
+    request.onerror = () => reject(new Problem("the connection broke during the upload.", "Check your connection and drop the file again."));
+    request.onabort = () => reject(null);
+    request.open(grant.method, grant.url);
+    for (const [name, value] of Object.entries(grant.headers)) request.setRequestHeader(name, value);
+    request.send(file);
+  });
+}
+
+// ---- Player -------------------------------------------------------------------------------------------------------
+
+async function play(id) {
+  const video = state.videos.get(id);
+  if (video?.state !== "ready") return;
+  try {
+    const { renditions, poster_url } = await grant(id);
+    state.playing = id;
+    $("player-name").textContent = video.name;
+    $("player-trace").href = `/console/traces?video=${encodeURIComponent(id)}`;
+    $("video").poster = poster_url || "";
+    const bestFirst = [...renditions].sort((a, b) => b.height - a.height);
+    $("qualities").replaceChildren(...bestFirst.map((made) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: made.name });
+      button.addEventListener("click", () => show(made, bestFirst));
+      return button;
+    }));
+    $("player").showModal();
+    show(bestFirst[0], bestFirst);
+  } catch (problem) {
+    notice(problem);
+  }
+}
+
+/** Changes to a rendition and goes on where the other one was. */
+function show(made, all) {
+  const player = $("video"), at = player.currentTime, fresh = !player.currentSrc || player.readyState === 0;
+  [...$("qualities").children].forEach((button, index) => button.setAttribute("aria-pressed", String(all[index] === made)));
+  $("player-facts").textContent = `${made.width} × ${made.height} · ${clock(made.duration_s)} · ${size(made.bytes)}`;
+  const paused = !fresh && player.paused;
+  player.src = made.url;
+  player.addEventListener("loadedmetadata", () => { if (!fresh) player.currentTime = at; }, { once: true });
+  if (!paused) player.play().catch(() => { /* The browser wants a click first; the controls are there. */ });
+}
+
+$("player").addEventListener("close", () => {
+  $("video").removeAttribute("src");
+  $("video").load();
+  state.playing = null;
+});
+$("video").addEventListener("error", () => {
+  if (!state.playing || !$("video").getAttribute("src")) return;
+  state.grants.delete(state.playing);
+  $("player").close();
+  notice(new Problem("This video cannot be played right now.", "Open it once more; its address may have run out."));
+});
+$("player-close").addEventListener("click", () => $("player").close());
+$("player").addEventListener("click", (event) => { if (event.target === $("player")) $("player").close(); });
+
+// ---- Deleting -----------------------------------------------------------------------------------------------------
+
+function remove(id) {
+  const video = state.videos.get(id), dialog = $("ask");
+  $("ask-text").textContent = `“${video.name}” and everything made from it will be gone for good.`;
+  dialog.returnValue = "no";
+  dialog.onclose = async () => {
+    if (dialog.returnValue !== "yes") return;
+    try {
+      await send("DELETE", `/api/videos/${id}`);
+      state.videos.delete(id);
+      drawAll();
+    } catch (problem) {
+      notice(problem);
+    }
+  };
+  dialog.showModal();
+}
+
+// ---- Beginning ----------------------------------------------------------------------------------------------------
+
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => { enqueue($("file").files); $("file").value = ""; });
+let inside = 0;
+for (const [name, step] of [["dragenter", 1], ["dragleave", -1]]) {
+  addEventListener(name, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    inside = Math.max(0, inside + step);
+    document.body.classList.toggle("dragging", inside > 0);
+  });
+}
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  inside = 0;
+  document.body.classList.remove("dragging");
+  if (event.dataTransfer.files.length) enqueue(event.dataTransfer.files);
+});
+addEventListener("beforeunload", (event) => { if (state.uploads.size) event.preventDefault(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+$("more").addEventListener("click", async () => {
+  try {
+    take(await ask(`/api/videos?limit=24&before=${encodeURIComponent(state.next)}`), false);
+  } catch (problem) {
+    notice(problem);
+  }
+});
+$("theme").addEventListener("click", () => {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("theme", dark ? "light" : "dark");
+});
+
+const first = JSON.parse($("first").textContent);
+if (first.error) {
+  notice(new Problem(first.error, first.hint));
+  state.polling = false;
+  poll();
+} else {
+  take(first, true);
+  const flying = first.videos.some((video) => IN_FLIGHT.has(video.state));
+  state.timer = setTimeout(poll, flying ? FAST_MS : SLOW_MS);
+}
