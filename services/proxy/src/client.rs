@@ -1,0 +1,15 @@
+//! Calling: how requests reach peers. `mesh` transports verify that the peer is exactly who it should be; UNIX transports lead to this
+//! machine's own processes.
+//!
+//! Nothing is sent twice: a request is repeated only when its connection was gone before a byte of it was written.
+//!
+//! Guarantees: D1; D9 in part (time-outs everywhere); A18 both bodies stream, with back-pressure.
+
+mod connect;
+mod mesh;
+mod streams;
+mod unix;
+
+pub use connect::{CallFailed, fault_of};
+pub use mesh::{Address, MeshTransport, Patience};
+pub use unix::{IdentityTransport, PairTransport, UnixTransport};

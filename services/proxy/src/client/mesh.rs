@@ -1,0 +1,181 @@
+//! A peer of the mesh: mutual TLS to one SPIFFE ID, HTTP/2.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::{Body, Transport};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, Response, Uri, header};
+use rustls::pki_types::UnixTime;
+use trust::{Fault, SpiffeId};
+
+use super::connect::{self, CallFailed};
+use super::streams::{self, Place, Shared, Streams};
+use crate::bundle::Usage;
+use crate::passage::{Passage, Progress};
+use crate::svid::WorkloadIdentity;
+use crate::view::ViewHolder;
+use crate::{headers, limits, tls};
+
+/// Where a peer is.
+#[derive(Debug, Clone)]
+pub enum Address {
+    /// Where the view says at the moment of the call. Without a fresh view, or when it names no such peer, the call is refused.
+    Viewed(Arc<ViewHolder>),
+    /// There: only for `control`, `identity` and `evidence`, which views come from or which must be reached without one.
+    Fixed(SocketAddr),
+}
+
+/// How long the head of an answer may take after the request's last byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// `limits::ANSWER_HEAD_MS`.
+    Call,
+    /// `limits::DELIVERY_HEAD_MS`: the answer comes when the work is done.
+    Delivery,
+}
+
+/// A transport to one peer. Cheap to share; make one for each peer and keep it.
+pub struct MeshTransport {
+    identity: Arc<WorkloadIdentity>,
+    peer: SpiffeId,
+    address: Address,
+    patience: Patience,
+    config: Arc<rustls::ClientConfig>,
+    streams: Streams,
+}
+
+impl MeshTransport {
+    /// A transport to `peer` in the name of `identity`.
+    ///
+    /// # Errors
+    /// `Internal` when TLS cannot be configured, which is a defect of the build.
+    pub fn new(identity: &Arc<WorkloadIdentity>, peer: SpiffeId, address: Address, patience: Patience) -> Result<Arc<Self>, Fault> {
+        let config = tls::client(Some(identity), identity.bundle(), &peer, &[tls::H2]).map_err(Fault::internal)?;
+        Ok(Arc::new(Self { identity: Arc::clone(identity), peer, address, patience, config, streams: Streams::default() }))
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> &SpiffeId {
+        &self.peer
+    }
+
+    fn address(&self) -> Result<SocketAddr, CallFailed> {
+        match &self.address {
+            Address::Fixed(address) => Ok(*address),
+            Address::Viewed(holder) => {
+                let loaded = holder.fresh().map_err(|_| CallFailed::Undeclared)?;
+                loaded.view.peers.get(&self.peer).and_then(|text| text.parse().ok()).ok_or(CallFailed::Undeclared)
+            }
+        }
+    }
+
+    async fn connection(&self, address: SocketAddr) -> Result<(Shared, Place), CallFailed> {
+        let made_for = (address, self.identity.generation());
+        let good = |shared: &Shared| self.identity.bundle().still_good(&shared.peer).is_ok();
+        if let Some(found) = self.streams.free(made_for, good) {
+            return Ok(found);
+        }
+        let _making = self.streams.making.lock().await;
+        if let Some(found) = self.streams.free(made_for, good) {
+            return Ok(found);
+        }
+        let stream = connect::tls(connect::tcp(address).await?, Arc::clone(&self.config)).await?;
+        let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(CallFailed::WrongPeer(trust::DenyReason::SvidMalformed))?;
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
+        let peer = self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
+        let shared = Shared::begin(stream, made_for, peer).await?;
+        self.streams.add(&shared);
+        Ok(shared.enter())
+    }
+
+    /// Sends a request; the answer's body streams.
+    ///
+    /// # Errors
+    /// See `CallFailed`.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+        let address = self.address()?;
+        let progress = Progress::default();
+        let mut request = self.as_http2(request)?.map(|body| Passage::new(body).counted(&progress).into_body());
+        let mut fresh = false;
+        loop {
+            let (mut shared, place) = self.connection(address).await?;
+            let sent = match shared.sender.ready().await {
+                Ok(()) => wait(shared.sender.try_send_request(request), &progress, self.patience).await?,
+                Err(error) if fresh => return Err(streams::broken(error)),
+                Err(_) => {
+                    self.streams.forget(&shared);
+                    fresh = true;
+                    continue;
+                }
+            };
+            match sent {
+                Ok(response) => return Ok(response.map(|body| Passage::new(body).at_end(move |_| drop(place)).into_body())),
+                Err(mut error) => {
+                    self.streams.forget(&shared);
+                    match error.take_message() {
+                        Some(unsent) if !fresh => {
+                            request = unsent;
+                            fresh = true;
+                        }
+                        _ => return Err(streams::broken(error.into_error())),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The peer's name stands in `:authority`, unless the caller says otherwise in `Host` (the edge passes the browser's on).
+    fn as_http2(&self, mut request: Request<Body>) -> Result<Request<Body>, CallFailed> {
+        let said = take_host(request.headers_mut());
+        let authority = said.map_or_else(|| Authority::try_from(self.peer.workload.name()).map_err(http::Error::from), Ok);
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(authority.map_err(CallFailed::Request)?);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| CallFailed::Request(error.into()))?;
+        *request.version_mut() = http::Version::HTTP_2;
+        headers::strip_hop_by_hop(request.headers_mut());
+        Ok(request)
+    }
+}
+
+/// Waits for the head of an answer, `patience` after the last progress of the request's body.
+async fn wait<T>(answer: impl Future<Output = T>, progress: &Progress, patience: Patience) -> Result<T, CallFailed> {
+    let ms = match patience {
+        Patience::Call => limits::ANSWER_HEAD_MS,
+        Patience::Delivery => limits::DELIVERY_HEAD_MS,
+    };
+    let mut answer = std::pin::pin!(answer);
+    let mut seen = progress.seen();
+    loop {
+        if let Ok(answered) = tokio::time::timeout(Duration::from_millis(ms), answer.as_mut()).await {
+            return Ok(answered);
+        }
+        let now = progress.seen();
+        if now == seen {
+            return Err(CallFailed::Late(ms));
+        }
+        seen = now;
+    }
+}
+
+fn take_host(headers: &mut HeaderMap) -> Option<Authority> {
+    headers.remove(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok())
+}
+
+#[async_trait]
+impl Transport for MeshTransport {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        self.call(request).await.map_err(connect::fault_of)
+    }
+}
+
+impl fmt::Debug for MeshTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshTransport").field("peer", &self.peer.to_string()).field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
