@@ -10,12 +10,15 @@
 pub mod account;
 pub mod bundle;
 pub mod canonical;
+pub mod client;
 pub mod enforce;
 pub mod edge;
 pub mod headers;
 pub mod limits;
+pub mod listen;
 pub mod passage;
 pub mod pause;
+pub mod renewal;
 pub mod serve;
 pub mod svid;
 pub mod tls;

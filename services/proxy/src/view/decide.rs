@@ -6,6 +6,15 @@ use trust::{Authority, Decision, SpiffeId};
 /// What a guard asks before a request reaches its service.
 #[derive(Debug, Clone, Copy)]
 pub enum Question<'a> {
+    /// At the edge: may the internet enter this public route of `service` (`METHOD /path/{template}`) on this authority?
+    Enter {
+        /// The service's name.
+        service: &'a str,
+        /// The route, as the manifest writes it.
+        route: &'a str,
+        /// The person's authority.
+        authority: Option<&'a Authority>,
+    },
     /// May `caller` call this route of `service` (`METHOD /path/{template}`) on this authority?
     Call {
         /// The calling workload, as its connection proved.

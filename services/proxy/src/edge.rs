@@ -1,0 +1,304 @@
+//! The public gateway. A request's life is `serve`: accept, identify, admit, authorise, mint, forward, record, in this order.
+//!
+//! Each step can only stop the request or give the next one what it needs, so none can be left out: there is nothing to forward
+//! without an entry, no entry without an answer of the policy, and the record of the decision is kept before the decision takes effect.
+//!
+//! Spec:       DESIGN section 5.
+//! Guarantees: A1 A3 A4 A5 A6 A7 A11 A13 A14 A17 A18, J5, J7 at this point.
+//! Not here:   who may (the view's policies), who is who (`login`), bytes of objects (`objects`).
+
+mod admission;
+mod answer;
+mod cookie;
+mod destination;
+mod entry;
+mod limit;
+mod listen;
+mod oidc;
+mod onward;
+mod person;
+mod session;
+mod sign_in;
+mod stop;
+mod visit;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use contract::control::EdgeProfile;
+use contract::{Body, Client, Transport};
+use http::{Method, Request, Response, header};
+use telemetry::Recorder;
+use telemetry::event::FaultRaised;
+use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
+
+use self::admission::{Admission, Permit};
+use self::destination::{Destination, SessionPage};
+use self::entry::Entry;
+use self::oidc::Login;
+use self::person::{People, Person};
+use self::stop::{Refusal, Stop};
+use self::visit::Visit;
+use crate::account::Account;
+use crate::view::{Loaded, ViewHolder};
+
+pub use self::admission::Limits;
+pub use self::answer::TRACE_HEADER;
+pub use self::listen::{CertificateError, PublicCertificate};
+pub use self::session::Sessions;
+pub use self::visit::Place;
+
+/// The enforcement point's name.
+const POINT: &str = "edge";
+
+/// Ways to the peers that the edge may call: services' guards and the roles `login`, `objects` and `evidence`.
+pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
+    /// The way to that workload, whose identity it verifies; none if the view names no such peer.
+    fn transport(&self, peer: &SpiffeId) -> Option<Arc<dyn Transport>>;
+}
+
+/// What an edge is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it is, as browsers write it.
+    pub place: Place,
+    /// What one may ask for.
+    pub limits: Limits,
+    /// What it may decide on; its identity mints the transaction tokens.
+    pub views: Arc<ViewHolder>,
+    /// Its own database.
+    pub sessions: Sessions,
+    /// Ways to its peers.
+    pub peers: Arc<dyn Peers>,
+    /// The way to `role/login`.
+    pub login: Arc<dyn Transport>,
+    /// Says what happened.
+    pub recorder: Recorder,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Unpredictable bytes.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The gateway.
+#[derive(Debug)]
+pub struct Edge {
+    place: Place,
+    limits: Limits,
+    views: Arc<ViewHolder>,
+    sessions: Sessions,
+    people: People,
+    login: Arc<Login>,
+    peers: Arc<dyn Peers>,
+    admission: Admission,
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// How a request left the steps: with an answer, or stopped.
+type Outcome = Result<Response<Body>, Stop>;
+
+impl Edge {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let login = Arc::new(Login::new(Client::new(parts.login), Arc::clone(&parts.clock), parts.recorder.clone()));
+        Arc::new(Self {
+            people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
+            admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
+            login,
+            place: parts.place,
+            limits: parts.limits,
+            views: parts.views,
+            sessions: parts.sessions,
+            peers: parts.peers,
+            recorder: parts.recorder,
+            clock: parts.clock,
+            entropy: parts.entropy,
+        })
+    }
+
+    /// Answers a request that came from that address.
+    pub async fn serve(&self, from: IpAddr, request: Request<Body>) -> Response<Body> {
+        let mut account = self.account();
+        let mut page = visit::wants_page(request.headers());
+        let (outcome, permit) = match self.decide(from, request, &mut account, &mut page).await {
+            Ok((admitted, permit)) => (self.forward(admitted, &mut account).await, Some(permit)),
+            Err(stop) => (Err(stop), None),
+        };
+        self.record(account, outcome, page, permit)
+    }
+
+    /// The steps before anything takes effect.
+    async fn decide(&self, from: IpAddr, request: Request<Body>, account: &mut Account, page: &mut bool) -> Result<(Admitted, Permit), Stop> {
+        let view = self.views.fresh()?;
+        let (visit, body) = self.accept(&view, from, request, account)?;
+        *page = visit.destination.is_page();
+        let person = self.identify(&visit, account).await?;
+        let permit = self.admit(&visit, person.as_ref())?;
+        let Entry { decision, authority } = self.authorise(&view, &visit, person.as_ref(), account)?;
+        let token = self.mint(&view, authority.as_ref())?;
+        account.decide(decision)?;
+        Ok((Admitted { visit, body, person, view, token }, permit))
+    }
+
+    /// Reads the request in the one way that it can be read, and finds where it goes.
+    fn accept(&self, view: &Loaded, from: IpAddr, request: Request<Body>, account: &mut Account) -> Result<(Visit, Body), Stop> {
+        self.admission.address(from)?;
+        Visit::read(&self.place, profile(view)?, from, request, account)
+    }
+
+    /// Finds out who it is, where that matters.
+    async fn identify(&self, visit: &Visit, account: &mut Account) -> Result<Option<Person>, Stop> {
+        match &visit.destination {
+            Destination::Login { .. } | Destination::Presigned { .. } => return Ok(None),
+            Destination::Session(page) if *page != SessionPage::Me => return Ok(None),
+            _ => {}
+        }
+        match self.people.identify(visit, account.trace()).await {
+            Ok(person) => {
+                account.user(person.claims.sub.clone());
+                Ok(Some(person))
+            }
+            Err(Stop::Refused(Refusal { reason: reason @ (DenyReason::CredentialMissing | DenyReason::SessionEnded), .. }))
+                if visit.destination.is_page() && visit.head.method == Method::GET =>
+            {
+                Err(Stop::SignIn { reason, return_to: visit.target().to_owned() })
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Checks rate, concurrency and announced size.
+    fn admit(&self, visit: &Visit, person: Option<&Person>) -> Result<Permit, Stop> {
+        let announced = visit.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        if announced.is_some_and(|bytes| bytes > visit.destination.body_bytes_max()) {
+            return Err(DenyReason::BodyTooLarge.into());
+        }
+        self.admission.request(visit.from, person.map(|p| p.claims.sub.as_str()))
+    }
+
+    /// Asks whether this person may go there, and with which authority.
+    fn authorise(&self, view: &Loaded, visit: &Visit, person: Option<&Person>, account: &mut Account) -> Result<Entry, Stop> {
+        let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy)?;
+        if let Some(authority) = &entry.authority {
+            account.authority(authority);
+        }
+        Ok(entry)
+    }
+
+    /// Puts the authority into a transaction token of minutes' life.
+    fn mint(&self, view: &Loaded, authority: Option<&Authority>) -> Result<Option<String>, Stop> {
+        let Some(authority) = authority else { return Ok(None) };
+        // Without a key that the view knows, no guard would accept what we mint: better to say so here.
+        let minter = self.views.identity().minter(&view.verifier).ok_or(DenyReason::ViewStale)?;
+        let token = minter.mint(authority, trust::limits::TXN_TOKEN_LIFE_S, &*self.clock).map_err(Fault::internal)?;
+        Ok(Some(token))
+    }
+
+    /// Sends it on, or answers it here where it is about the session itself.
+    async fn forward(&self, admitted: Admitted, account: &mut Account) -> Outcome {
+        let Admitted { visit, body, person, view, token } = admitted;
+        let trace = account.trace();
+        let role = |name: &str| view.view.trust_domain.role(name);
+        let peer = match &visit.destination {
+            Destination::Session(page) => return self.session_page(*page, profile(&view)?, &visit, person, trace).await,
+            Destination::Login { .. } => return onward::pass(self.login.client(), visit, body, None, trace).await,
+            Destination::Presigned { .. } => {
+                account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
+                role("objects")
+            }
+            Destination::Console { .. } => role("evidence"),
+            Destination::Service(route) => route.service.clone(),
+        };
+        account.note("forwarded_to", peer.to_string());
+        let transport = self.peers.transport(&peer).ok_or_else(|| Fault::unavailable("the peer has no address now"))?;
+        onward::pass(&Client::new(transport), visit, body, token.as_deref(), trace).await
+    }
+
+    async fn session_page(&self, page: SessionPage, profile: &EdgeProfile, visit: &Visit, person: Option<Person>, trace: TraceContext) -> Outcome {
+        match page {
+            SessionPage::SignIn => sign_in::begin(&self.sessions, visit, profile, &*self.entropy).await,
+            SessionPage::Callback => sign_in::complete(&self.sessions, &self.login, &self.recorder, visit, trace).await,
+            SessionPage::SignOut => sign_in::end(&self.sessions, &self.login, &self.recorder, visit, trace).await,
+            SessionPage::Me => person.map(|person| sign_in::me(&person)).ok_or_else(|| DenyReason::CredentialMissing.into()),
+        }
+    }
+
+    /// Makes the answer, and closes the account with its last byte.
+    fn record(&self, mut account: Account, outcome: Outcome, page: bool, permit: Option<Permit>) -> Response<Body> {
+        let trace = account.trace();
+        let mut answer = match outcome {
+            Ok(answer) => answer,
+            Err(stop) => match self.refuse(&mut account, stop, page) {
+                Ok(answer) => answer,
+                Err(lost) => answer::refusal(&lost.into(), page, trace),
+            },
+        };
+        answer::harden(answer.headers_mut(), trace);
+        account.finish_holding(answer, permit)
+    }
+
+    fn refuse(&self, account: &mut Account, stop: Stop, page: bool) -> Result<Response<Body>, DenyReason> {
+        let trace = account.trace();
+        match stop {
+            Stop::Refused(refusal) => {
+                Self::keep(account, refusal.decision())?;
+                let mut answer = answer::refusal(&refusal, page, trace);
+                if refusal.reason == DenyReason::SessionEnded {
+                    forget_session(&mut answer);
+                }
+                Ok(answer)
+            }
+            Stop::SignIn { reason, return_to } => {
+                Self::keep(account, Decision::deny(reason))?;
+                Ok(answer::redirect(&sign_in::address(&return_to)))
+            }
+            Stop::Failed(fault) => {
+                let cause = fault.cause.as_ref().map_or_else(|| fault.public.clone(), |cause| format!("{}: {cause}", fault.public));
+                account.note("fault", fault.public.clone());
+                let raised = FaultRaised { point: POINT, action: account.action().to_owned(), cause };
+                self.recorder.record(Some(trace), &raised).map_err(|_| DenyReason::AuditUnavailable)?;
+                Ok(answer::failure(&fault, page, trace))
+            }
+        }
+    }
+
+    /// Keeps a refusal in the audit log; an error only when it could not be kept.
+    fn keep(account: &mut Account, decision: Decision) -> Result<(), DenyReason> {
+        let meant = decision.deny_reason();
+        match account.decide(decision) {
+            Err(reason) if Some(reason) != meant => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the account of a request from outside, with a trace of its own (J5).
+    fn account(&self) -> Account {
+        let mut account = Account::begin(&self.recorder, &self.clock, POINT, "server", None);
+        account.principal("internet");
+        account.act("enter", "unknown", "unknown");
+        account
+    }
+}
+
+/// What the first five steps give the sixth.
+struct Admitted {
+    visit: Visit,
+    body: Body,
+    person: Option<Person>,
+    view: Arc<Loaded>,
+    token: Option<String>,
+}
+
+fn profile(view: &Loaded) -> Result<&EdgeProfile, DenyReason> {
+    view.view.edge.as_ref().ok_or(DenyReason::ViewStale)
+}
+
+fn forget_session(answer: &mut Response<Body>) {
+    if let Some(cookie) = cookie::clear(cookie::SESSION) {
+        answer.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+

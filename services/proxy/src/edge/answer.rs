@@ -1,0 +1,168 @@
+//! Answers: the headers that every one has, and what a refusal or a failure looks like.
+//!
+//! People get a small page, programs get JSON; neither learns more than the reason's code and the trace's id. What a service answers
+//! passes without the headers by which it could speak for the gateway: cookies, CORS, HSTS, identity.
+//!
+//! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3.
+//! Guarantees: A14 the header checklist; A5 in the direction of the answer.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use contract::{Body, body};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use trust::{DenyReason, Digest, Fault, FaultKind, TraceContext};
+
+use super::stop::Refusal;
+use crate::headers;
+
+/// Header of every answer with the trace's id.
+pub const TRACE_HEADER: &str = "palisade-trace";
+
+const CSP: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+const STYLE: &str = include_str!("page.css");
+
+/// Who gave an answer that passes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// One of Palisade's roles, or the edge itself: its own policy for its content counts.
+    Role,
+    /// `login`, which also keeps a cookie of its own.
+    Login,
+    /// A service: it may tighten the policy for its content, never loosen it.
+    Service,
+}
+
+/// Headers by which an answer would speak for the whole gateway.
+const GATEWAY_ONLY: &[&str] = &[
+    "strict-transport-security", "alt-svc", "clear-site-data", "server", "x-powered-by", "via", "service-worker-allowed", "public-key-pins",
+    "access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods",
+    "access-control-expose-headers", "access-control-max-age", "x-frame-options", "traceparent", "tracestate", "origin-agent-cluster", "nel",
+    "report-to", "reporting-endpoints", "www-authenticate",
+];
+
+/// Makes a peer's answer one that may leave the house.
+pub fn cleanse(source: Source, answer: &mut HeaderMap) {
+    headers::strip_hop_by_hop(answer);
+    headers::strip_identity(answer);
+    for name in GATEWAY_ONLY {
+        if !(source == Source::Login && *name == "www-authenticate") {
+            answer.remove(*name);
+        }
+    }
+    if source != Source::Login {
+        answer.remove(header::SET_COOKIE);
+    }
+    if source == Source::Service {
+        // Several policies are enforced together (CSP Level 3, section 8.1): its own can only narrow ours.
+        answer.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+    }
+}
+
+/// Adds what every answer has.
+pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
+    let fixed = [
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // Not `no-referrer`: under it a browser sends `Origin: null` with a form's POST to our own origin.
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ];
+    for (name, value) in fixed {
+        answer.insert(name, HeaderValue::from_static(value));
+    }
+    answer.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(CSP));
+    answer.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers::set(answer, TRACE_HEADER, &trace.trace_hex());
+}
+
+/// The answer for a refusal.
+#[must_use]
+pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<Body> {
+    let status = StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut answer = if page { refusal_page(refusal.reason, status, trace) } else { body::denied(refusal.reason) };
+    let fields = answer.headers_mut();
+    if let Some(seconds) = refusal.retry_after_s {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = refusal.allow.as_ref().and_then(|allow| allow.parse().ok()) {
+        fields.insert(header::ALLOW, allow);
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = match refusal.reason {
+            DenyReason::CredentialMissing | DenyReason::SessionEnded => "Bearer",
+            _ => "Bearer error=\"invalid_token\"",
+        };
+        fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    answer
+}
+
+/// The answer for something that was allowed but could not be done.
+#[must_use]
+pub fn failure(fault: &Fault, page: bool, trace: TraceContext) -> Response<Body> {
+    // What a peer did wrong is a bad gateway's, not the caller's (RFC 9110, section 15.6.3).
+    let status = match fault.kind {
+        FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        FaultKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        FaultKind::BadRequest => StatusCode::BAD_REQUEST,
+        FaultKind::Refused | FaultKind::NotFound | FaultKind::Conflict | FaultKind::Unprocessable => StatusCode::BAD_GATEWAY,
+    };
+    let (title, text) = match status {
+        StatusCode::SERVICE_UNAVAILABLE => ("Back in a moment", "A part of this site is starting or not reachable right now. Please try again."),
+        StatusCode::GATEWAY_TIMEOUT => ("That took too long", "A part of this site did not answer in time. Please try again."),
+        StatusCode::PAYLOAD_TOO_LARGE => ("Too large", "What you sent is larger than this page accepts."),
+        StatusCode::BAD_REQUEST => ("Not understood", "The request arrived incomplete. Please try again."),
+        _ => ("Something went wrong", "It is not your fault. Please try again; if it stays, tell us the number below."),
+    };
+    let mut answer =
+        if page { self::page(status, title, text, trace) } else { body::json(status, &serde_json::json!({ "error": title })) };
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// Sends a browser on with GET, within this origin.
+#[must_use]
+pub fn redirect(to: &str) -> Response<Body> {
+    let mut answer = body::plain(StatusCode::SEE_OTHER);
+    headers::set(answer.headers_mut(), "location", to);
+    answer
+}
+
+/// A page with one message. Title and text are the edge's own words, never a request's bytes.
+#[must_use]
+pub fn page(status: StatusCode, title: &'static str, text: &'static str, trace: TraceContext) -> Response<Body> {
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{title}</title><style>{STYLE}</style></head><body><main><p class=\"status\">{}</p><h1>{title}</h1><p>{text}</p>\
+         <p><a href=\"/\">Go to the start</a></p><footer>Trace <code>{}</code></footer></main></body></html>",
+        status.as_u16(),
+        trace.trace_hex()
+    );
+    let mut answer = body::with_type(status, "text/html; charset=utf-8", html);
+    let style = STANDARD.encode(Digest::of(STYLE.as_bytes()).as_bytes());
+    let csp = format!("default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'");
+    headers::set(answer.headers_mut(), "content-security-policy", &csp);
+    answer
+}
+
+fn refusal_page(reason: DenyReason, status: StatusCode, trace: TraceContext) -> Response<Body> {
+    let (title, text) = match (status, reason) {
+        (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => ("Nothing here", "There is no such page."),
+        (StatusCode::TOO_MANY_REQUESTS, _) => ("Slow down a little", "There were many requests from you in a short time. Please wait a moment."),
+        (StatusCode::SERVICE_UNAVAILABLE, _) => ("Back in a moment", "A part that must agree cannot be asked right now, so nothing is let through. Please try again."),
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => ("Too large", "What you sent is larger than this page accepts."),
+        (StatusCode::BAD_REQUEST, _) => ("Not understood", "The request could be read in two ways, so it was not read at all."),
+        (_, DenyReason::SignInFailed) => ("Sign-in was not completed", "It was interrupted, took too long, or was begun in another window. Please start again."),
+        (StatusCode::UNAUTHORIZED, _) => ("Please sign in", "This page is for people who are signed in."),
+        (_, DenyReason::CrossSite) => ("Not from here", "This action must be started from this site's own pages."),
+        _ => ("Not for you", "You are signed in, but this page is not open to you."),
+    };
+    page(status, title, text, trace)
+}

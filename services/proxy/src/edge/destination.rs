@@ -1,0 +1,220 @@
+//! Destinations: where a method and a path lead. What leads nowhere is never passed on.
+//!
+//! Palisade's own paths (`/auth`, `/oidc`, `/console`) win over buckets, and those over the services' routes; among the latter the most
+//! literal template wins, whatever the order.
+//!
+//! Guarantees: A3 routes by method and path; A6 deny by default: unknown is 404, another method 405 with `Allow`.
+//! Not here:   who may (`authorise`).
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use contract::control::{EdgeProfile, PublicRoute};
+use contract::login::ISSUER_PATH;
+use contract::route::{self, Route, Who};
+use http::Method;
+use trust::DenyReason;
+
+use super::stop::{Refusal, Stop};
+use crate::canonical;
+
+/// Longest body of a request to `login`, in bytes: a form.
+const FORM_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The edge's own pages around sessions.
+    Session(SessionPage),
+    /// `login`'s public endpoints, under the issuer's path.
+    Login {
+        /// The row of its contract.
+        route: &'static Route,
+        /// The path there.
+        path: String,
+    },
+    /// An object by presigned URL.
+    Presigned {
+        /// Its bucket.
+        bucket: String,
+        /// Largest object there, in bytes.
+        body_bytes_max: u64,
+    },
+    /// The console of `evidence`, for administrators.
+    Console {
+        /// The row of its contract.
+        route: &'static Route,
+    },
+    /// A service.
+    Service(PublicRoute),
+}
+
+/// The edge's own pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPage {
+    /// Begins a sign-in.
+    SignIn,
+    /// Takes `login`'s answer.
+    Callback,
+    /// Ends the session.
+    SignOut,
+    /// Who is signed in.
+    Me,
+}
+
+impl Destination {
+    /// Where `method` and `path` (canonical, no query) lead.
+    ///
+    /// # Errors
+    /// `RouteUnknown`, `MethodUnlisted`, or `RequestAmbiguous` for a path whose values could be read in two ways.
+    pub fn find(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Self, Stop> {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        match first {
+            "auth" => session_page(method, path),
+            "oidc" => login(method, path),
+            "console" => console(method, path),
+            _ => match profile.buckets.get(first) {
+                Some(max) => presigned(method, path, first, *max),
+                None => service(profile, method, path),
+            },
+        }
+    }
+
+    /// Its name in metrics and audit records: never a request's own bytes.
+    #[must_use]
+    pub fn name(&self, method: &Method) -> String {
+        match self {
+            Self::Session(page) => format!("edge:{}", page.path()),
+            Self::Login { route, .. } => format!("login:{} {}", route.method, route.path),
+            Self::Presigned { bucket, .. } => format!("objects:{method} /{bucket}/{{*key}}"),
+            Self::Console { route } => format!("evidence:{} {}", route.method, route.path),
+            Self::Service(route) => format!("{}:{} {}", route.service.as_service().unwrap_or_default(), route.method, route.path),
+        }
+    }
+
+    /// What the decision about it is called in audit records.
+    #[must_use]
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Session(page) => page.action(),
+            Self::Login { route, .. } | Self::Console { route } => route.action,
+            Self::Presigned { .. } => "redeem",
+            Self::Service(_) => "enter",
+        }
+    }
+
+    /// Whether people look at what it answers.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        match self {
+            Self::Session(page) => *page != SessionPage::Me,
+            Self::Login { route, .. } => matches!(route.action, "login.authorize" | "login.sign_in.page" | "login.sign_in" | "login.enrol.page" | "login.enrol"),
+            Self::Console { .. } => true,
+            Self::Presigned { .. } => false,
+            Self::Service(route) => route.page,
+        }
+    }
+
+    /// Largest body, in bytes.
+    #[must_use]
+    pub fn body_bytes_max(&self) -> u64 {
+        match self {
+            Self::Session(_) | Self::Login { .. } | Self::Console { .. } => FORM_BYTES_MAX,
+            Self::Presigned { body_bytes_max, .. } => *body_bytes_max,
+            Self::Service(route) => route.body_bytes_max,
+        }
+    }
+}
+
+impl SessionPage {
+    const ALL: [Self; 4] = [Self::SignIn, Self::Callback, Self::SignOut, Self::Me];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::SignIn => "/auth/login",
+            Self::Callback => contract::login::EDGE_CALLBACK,
+            Self::SignOut => "/auth/logout",
+            Self::Me => "/auth/me",
+        }
+    }
+
+    fn action(self) -> &'static str {
+        match self {
+            Self::SignIn => "session.sign_in",
+            Self::Callback => "session.callback",
+            Self::SignOut => "session.sign_out",
+            Self::Me => "session.read",
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        *method == Method::GET || (self == Self::SignOut && *method == Method::POST)
+    }
+}
+
+fn session_page(method: &Method, path: &str) -> Result<Destination, Stop> {
+    let page = SessionPage::ALL.into_iter().find(|page| page.path() == path).ok_or(DenyReason::RouteUnknown)?;
+    if page.takes(method) {
+        return Ok(Destination::Session(page));
+    }
+    Err(method_unlisted(if page == SessionPage::SignOut { &["GET", "POST"] } else { &["GET"] }))
+}
+
+fn login(method: &Method, path: &str) -> Result<Destination, Stop> {
+    let inner = path.strip_prefix(ISSUER_PATH).unwrap_or_default();
+    let public = |route: &&Route| route.who == Who::Roles(&["edge"]);
+    let route = row(contract::login::ROUTES, public, method, inner)?;
+    Ok(Destination::Login { route, path: inner.to_owned() })
+}
+
+fn console(method: &Method, path: &str) -> Result<Destination, Stop> {
+    let for_people = |route: &&Route| matches!(route.who, Who::Person(_));
+    Ok(Destination::Console { route: row(contract::evidence::ROUTES, for_people, method, path)? })
+}
+
+/// The row of a contract that fits, among those that are public.
+fn row(table: &'static [Route], public: impl Fn(&&'static Route) -> bool, method: &Method, path: &str) -> Result<&'static Route, Stop> {
+    let fitting: Vec<_> = table.iter().filter(|r| public(r)).filter_map(|r| Some((route::matches(r.path, path)?, r))).collect();
+    let best = fitting.iter().filter(|(_, r)| r.method == method.as_str()).min_by(|a, b| a.0.0.cmp(&b.0.0));
+    match best {
+        Some(((_, values), route)) => {
+            values_are_plain(route.path, values)?;
+            Ok(route)
+        }
+        None if fitting.is_empty() => Err(DenyReason::RouteUnknown.into()),
+        None => Err(method_unlisted(&fitting.iter().map(|(_, r)| r.method).collect::<Vec<_>>())),
+    }
+}
+
+fn presigned(method: &Method, path: &str, bucket: &str, body_bytes_max: u64) -> Result<Destination, Stop> {
+    let key = path.strip_prefix('/').and_then(|p| p.strip_prefix(bucket)).and_then(|p| p.strip_prefix('/'));
+    if key.is_none_or(str::is_empty) {
+        return Err(DenyReason::RouteUnknown.into());
+    }
+    match *method {
+        Method::GET | Method::HEAD | Method::PUT => Ok(Destination::Presigned { bucket: bucket.to_owned(), body_bytes_max }),
+        _ => Err(method_unlisted(&["GET", "HEAD", "PUT"])),
+    }
+}
+
+fn service(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Destination, Stop> {
+    let fitting: Vec<_> = profile.routes.iter().filter_map(|r| Some((route::matches(&r.path, path)?, r))).collect();
+    let best = fitting.iter().filter(|(_, r)| r.method == method.as_str()).min_by(|a, b| a.0.0.cmp(&b.0.0));
+    match best {
+        Some(((_, values), route)) => {
+            values_are_plain(&route.path, values)?;
+            Ok(Destination::Service((*route).clone()))
+        }
+        None if fitting.is_empty() => Err(DenyReason::RouteUnknown.into()),
+        None => Err(method_unlisted(&fitting.iter().map(|(_, r)| r.method.as_str()).collect::<Vec<_>>())),
+    }
+}
+
+fn values_are_plain(template: &str, values: &[(&str, Cow<'_, str>)]) -> Result<(), Stop> {
+    canonical::values(template, values).map_err(|_| DenyReason::RequestAmbiguous.into())
+}
+
+fn method_unlisted(methods: &[&str]) -> Stop {
+    let allow = methods.iter().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+    Stop::Refused(Refusal { allow: Some(allow), ..Refusal::from(DenyReason::MethodUnlisted) })
+}

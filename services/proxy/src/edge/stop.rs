@@ -1,0 +1,68 @@
+//! Why a request went no further.
+
+use trust::{Decision, DenyReason, Fault};
+
+/// How a step ends a request.
+#[derive(Debug)]
+pub enum Stop {
+    /// Refused: recorded, never detailed to the caller.
+    Refused(Refusal),
+    /// A page for which nobody is signed in: the browser is sent to sign in and comes back to this local path.
+    SignIn {
+        /// Why the present credential, if any, is none.
+        reason: DenyReason,
+        /// Path and query to come back to.
+        return_to: String,
+    },
+    /// Allowed, but it could not be done.
+    Failed(Fault),
+}
+
+/// A refusal and what the answer says about it.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: DenyReason,
+    /// Policies that forbade it.
+    pub policies: Vec<String>,
+    /// Epoch of the view that decided.
+    pub epoch: u64,
+    /// Seconds after which another attempt makes sense.
+    pub retry_after_s: Option<u64>,
+    /// Methods that the path has.
+    pub allow: Option<String>,
+}
+
+impl Refusal {
+    /// As an answer of an enforcement point.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        Decision::Deny { reason: self.reason, policies: self.policies.clone(), epoch: self.epoch }
+    }
+}
+
+impl From<DenyReason> for Refusal {
+    fn from(reason: DenyReason) -> Self {
+        let retry_after_s = matches!(
+            reason,
+            DenyReason::RateExceeded
+                | DenyReason::ConcurrencyExceeded
+                | DenyReason::ViewStale
+                | DenyReason::DependencyDown
+                | DenyReason::AuditUnavailable
+        );
+        Self { reason, policies: Vec::new(), epoch: 0, retry_after_s: retry_after_s.then_some(1), allow: None }
+    }
+}
+
+impl From<DenyReason> for Stop {
+    fn from(reason: DenyReason) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}

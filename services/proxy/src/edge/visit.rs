@@ -1,0 +1,228 @@
+//! A visit: a request from outside, once it is known that it can be read in one way only, and stripped of what strangers may not say.
+//!
+//! Nothing of a visit's headers claims an identity any more; its credential stands apart, so that it cannot travel on by accident.
+//!
+//! Spec:       RFC 9110 sections 7.2 (Host) and 7.6.1; W3C Trace Context section 3.4; Fetch Metadata (`Sec-Fetch-Site`).
+//! Guarantees: A4, A5, A11 (credentials are taken out here), A14 (cross-site), J5 (a stranger's trace is noted, never joined).
+//! Not here:   whether the credential is good (`person`).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use contract::Body;
+use contract::control::EdgeProfile;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Method, Request, header};
+use trust::{DenyReason, Secret};
+
+use super::cookie;
+use super::destination::Destination;
+use super::session::Reference;
+use super::stop::Stop;
+use crate::account::Account;
+use crate::{canonical, headers};
+
+/// Headers by which tracing systems name a trace.
+const TRACE_HEADERS: &[&str] = &["traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Where the edge is, as browsers write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Host names, lower-case.
+    pub hosts: BTreeSet<String>,
+    /// Port that browsers use.
+    pub port: u16,
+}
+
+/// What a request shows to say who makes it.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// Nothing.
+    Nothing,
+    /// A session's id.
+    Session(Reference),
+    /// A session cookie that is none.
+    SessionMalformed,
+    /// An access token.
+    Bearer(Secret<String>),
+}
+
+/// Where a request was made, as far as the browser says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// On a page of this origin.
+    Same,
+    /// By the person: typed, or from a bookmark.
+    Typed,
+    /// Elsewhere.
+    Cross,
+    /// Not said: not a browser of these years.
+    Unsaid,
+}
+
+/// A request that was accepted.
+#[derive(Debug)]
+pub struct Visit {
+    /// Address that it came from.
+    pub from: IpAddr,
+    /// The origin that it was made to: `https://HOST[:PORT]`.
+    pub origin: String,
+    /// Where it goes.
+    pub destination: Destination,
+    /// Who it claims to be from.
+    pub credential: Credential,
+    /// Names the browser while it signs in.
+    pub browser: Option<Reference>,
+    /// Where it was made.
+    pub site: Site,
+    /// `Authorization` and cookies that are `login`'s business; nobody else gets them.
+    pub for_login: HeaderMap,
+    /// Method, target and the rest of the headers.
+    pub head: Parts,
+}
+
+impl Place {
+    /// The origin that a request's host names.
+    ///
+    /// # Errors
+    /// `RouteUnknown` when it is not one of ours.
+    pub fn origin(&self, host: &str) -> Result<String, DenyReason> {
+        let authority: Authority = host.parse().map_err(|_| DenyReason::RequestAmbiguous)?;
+        let name = authority.host().to_ascii_lowercase();
+        let written_plainly = authority.as_str().len() == authority.host().len() + authority.port().map_or(0, |p| p.as_str().len().saturating_add(1));
+        if !written_plainly {
+            return Err(DenyReason::RequestAmbiguous);
+        }
+        if !self.hosts.contains(&name) || authority.port_u16().unwrap_or(443) != self.port {
+            return Err(DenyReason::RouteUnknown);
+        }
+        Ok(self.origin_of(&name))
+    }
+
+    /// The origin of one of its hosts.
+    #[must_use]
+    pub fn origin_of(&self, name: &str) -> String {
+        if self.port == 443 { format!("https://{name}") } else { format!("https://{name}:{}", self.port) }
+    }
+}
+
+impl Visit {
+    /// Reads a request; its body is given back untouched.
+    ///
+    /// # Errors
+    /// `RequestAmbiguous`, `RouteUnknown`, `MethodUnlisted`.
+    pub fn read(place: &Place, profile: &EdgeProfile, from: IpAddr, request: Request<Body>, account: &mut Account) -> Result<(Self, Body), Stop> {
+        let (mut head, body) = request.into_parts();
+        let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
+        canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
+        let origin = place.origin(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
+        let path = canonical::path(head.uri.path()).map_err(ambiguous)?;
+        let destination = Destination::find(profile, &head.method, path)?;
+        let name = destination.name(&head.method);
+        account.act(destination.action(), name.clone(), name);
+        if let Some(stranger) = head.headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(trust::TraceContext::parse) {
+            account.note("claimed_trace", stranger.trace_hex());
+        }
+        let fields = &mut head.headers;
+        let site = Site::of(fields, &origin);
+        let credential = credential(fields)?;
+        let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
+        let mut for_login = HeaderMap::new();
+        if let Some(value) = fields.get(header::AUTHORIZATION) {
+            for_login.insert(header::AUTHORIZATION, value.clone());
+        }
+        if let Some(value) = cookie::without_ours(fields) {
+            for_login.insert(header::COOKIE, value);
+        }
+        cleanse(fields);
+        Ok((Self { from, origin, destination, credential, browser, site, for_login, head }, body))
+    }
+
+    /// Path and query as the browser sent them.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.head.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    /// The values of one query parameter, decoded.
+    pub fn query(&self, name: &str) -> impl Iterator<Item = String> {
+        url::form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes())
+            .filter(move |(its_name, _)| its_name == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    /// The one value of a query parameter; none if it is repeated.
+    #[must_use]
+    pub fn single(&self, name: &str) -> Option<String> {
+        let mut values = self.query(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// Whether the method may change something (RFC 9110, section 9.2.1).
+    #[must_use]
+    pub fn is_unsafe(&self) -> bool {
+        !matches!(self.head.method, Method::GET | Method::HEAD)
+    }
+}
+
+impl Site {
+    fn of(fields: &HeaderMap, origin: &str) -> Self {
+        let mut said = fields.get_all(SEC_FETCH_SITE).iter();
+        match (said.next().map(http::HeaderValue::as_bytes), said.next()) {
+            (Some(b"same-origin"), None) => return Self::Same,
+            (Some(b"none"), None) => return Self::Typed,
+            (Some(_), _) => return Self::Cross,
+            (None, _) => {}
+        }
+        let mut origins = fields.get_all(header::ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => Self::Unsaid,
+            (Some(value), None) if value.as_bytes() == origin.as_bytes() => Self::Same,
+            _ => Self::Cross,
+        }
+    }
+}
+
+/// Whether somebody who looks at pages asks, as far as the headers tell.
+#[must_use]
+pub fn wants_page(fields: &HeaderMap) -> bool {
+    fields.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn host(head: &Parts) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(header::HOST)?.to_str().ok(),
+    }
+}
+
+fn credential(fields: &HeaderMap) -> Result<Credential, DenyReason> {
+    let mut authorizations = fields.get_all(header::AUTHORIZATION).iter();
+    let bearer = match (authorizations.next(), authorizations.next()) {
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(DenyReason::RequestAmbiguous),
+        (Some(value), None) => {
+            // RFC 6750 section 2.1; another scheme is a token that we cannot accept.
+            let text = value.to_str().unwrap_or_default();
+            let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim());
+            Some(Secret::new(token.to_owned()))
+        }
+    };
+    match (bearer, cookie::find(fields, cookie::SESSION)?) {
+        (Some(_), Some(_)) => Err(DenyReason::RequestAmbiguous),
+        (Some(token), None) => Ok(Credential::Bearer(token)),
+        (None, Some(text)) => Ok(Reference::parse(&text).map_or(Credential::SessionMalformed, Credential::Session)),
+        (None, None) => Ok(Credential::Nothing),
+    }
+}
+
+fn cleanse(fields: &mut HeaderMap) {
+    headers::strip_hop_by_hop(fields);
+    headers::strip_identity(fields);
+    headers::strip_credentials(fields);
+    for name in TRACE_HEADERS {
+        fields.remove(HeaderName::from_static(name));
+    }
+}
