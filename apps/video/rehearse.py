@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -175,7 +176,7 @@ def start(neighbours: Neighbours, binaries: Path, folder: Path) -> list[subproce
         (folder / name).mkdir()
         environment = {
             "PORT": str(port), "STATE_DIR": str(folder / name), "TMPDIR": str(folder / name), "PATH": os.environ["PATH"],
-            "API_URL": f"http://127.0.0.1:{neighbours.server_address[1] + 1}", "QUEUE_URL": neighbours.url,
+            "API_URL": neighbours.url, "QUEUE_URL": neighbours.url,
             "AWS_ENDPOINT_URL": neighbours.url, "OTEL_EXPORTER_OTLP_ENDPOINT": neighbours.url,
         }
         running.append(subprocess.Popen(command, env=environment))
@@ -189,6 +190,7 @@ def main() -> None:
         neighbours = Neighbours(port, folder)
         running = start(neighbours, binaries, folder)
         print(f"open {neighbours.url}", flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             neighbours.serve_forever()
         except KeyboardInterrupt:

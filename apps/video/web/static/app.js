@@ -7,7 +7,7 @@ const LABELS = {
   ready: "Ready", rejected: "Refused", failed: "Failed",
 };
 const HINTS = {
-  rejected: "Nothing was played or converted. Fix the file and upload it again.",
+  rejected: "Nothing of it was decoded.",
   failed: "Try another export of this video.",
   awaiting_upload: "The upload did not finish. Delete this one and drop the file again.",
 };
@@ -69,6 +69,9 @@ function size(bytes) {
   return `${bytes >= 10 || unit === 0 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
 }
 
+/** A file's name without the ending that says nothing to a person. */
+const title = (name) => name.replace(/(.)\.(mp4|m4v|webm)$/i, "$1");
+
 const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 function when(stamp) {
   const seconds = (new Date(stamp) - Date.now()) / 1000;
@@ -110,7 +113,8 @@ function draw(video) {
   it.root.classList.toggle("bad", shown === "rejected" || shown === "failed");
   it.still.disabled = shown !== "ready";
   it.still.setAttribute("aria-label", shown === "ready" ? `Play ${video.name}` : `${video.name}: ${LABELS[shown]}`);
-  it.name.textContent = it.name.title = video.name;
+  it.name.textContent = title(video.name);
+  it.name.title = video.name;
   it.chip.textContent = LABELS[shown] || shown;
   it.ring.style.setProperty("--done", done);
   it.ring.dataset.text = `${Math.floor(done)}%`;
@@ -118,7 +122,7 @@ function draw(video) {
   it.progress.value = done;
   it.progress.setAttribute("aria-label", `${LABELS[shown]} ${video.name}`);
   it.length.textContent = video.duration_s ? clock(video.duration_s) : "";
-  const why = upload ? "" : [video.reason, HINTS[video.state]].filter(Boolean).map(sentence).join(" ");
+  const why = upload || busy ? "" : [video.reason, HINTS[video.state]].filter(Boolean).map(sentence).join(" ");
   it.why.hidden = !why;
   it.why.textContent = why;
   const best = video.renditions.map((made) => made.name).join(" · ");
@@ -133,7 +137,7 @@ function draw(video) {
   return it.root;
 }
 
-const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 async function poster(id, image) {
   try {
@@ -287,7 +291,7 @@ async function play(id) {
   try {
     const { renditions, poster_url } = await grant(id);
     state.playing = id;
-    $("player-name").textContent = video.name;
+    $("player-name").textContent = title(video.name);
     $("player-trace").href = `/console/traces?video=${encodeURIComponent(id)}`;
     $("video").poster = poster_url || "";
     const bestFirst = [...renditions].sort((a, b) => b.height - a.height);
