@@ -88,6 +88,8 @@ fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
     let stage = Stage { profile: &profile, guard, parent, identity, abi, filters: &filters, leaf: leaf.as_ref().ok() };
     let entered = match profile.dangerous_simulate.no_user_namespaces {
         true => Err(io::Error::other("simulated as missing")),
+        // Entering is for ever, so where there is an alternative it is tried out first.
+        false if profile.required_level == Level::Confined => namespaces::try_out().and_then(|()| namespaces::enter_user(identity)),
         false => namespaces::enter_user(identity),
     };
     match entered {
@@ -187,7 +189,8 @@ impl Stage<'_> {
         let outcome = setup("subreaper", sys::become_subreaper())
             .and_then(|()| need(LayerName::Capabilities, self.give_state_away()))
             .and_then(|()| need(LayerName::Capabilities, namespaces::leave_powers(self.identity, self.identity.was_root)))
-            .and_then(|()| setup("parent-death signal", die_with(self.parent)))
+            // The end of the wire is the sign here: a killed init could not kill what the service started.
+            .and_then(|()| setup("parent-death signal", prctl::set_pdeathsig(None)))
             .and_then(|()| self.run(report, &artefacts, &Place { level: Level::Confined, tmp: &tmp, proc: false, outer: None }));
         let _ = fs::remove_dir_all(&tmp); // Best effort: its name is random and its owner the service's.
         outcome
@@ -230,20 +233,26 @@ impl Stage<'_> {
             service::become_service(&plan, &to_init);
         };
         drop(to_init);
-        let notifier = hear_child(&to_child)?;
-        self.confirm(&mut report, artefacts, place.level)?;
-        setup("reporting", self.guard.send(&Reply::Started { report, pid: service.as_raw() }, &[]))?;
-        let watch = Watch {
+        let mut watch = Watch {
             profile,
             level: place.level,
             guard: self.guard,
             service,
             children,
             outer: place.outer,
-            notifier: notifier.map(|fd| Notifier::new(fd, profile)),
+            notifier: None,
             started,
             waiting: Vec::new(),
         };
+        let confirmed = hear_child(&to_child).and_then(|listener| {
+            watch.notifier = listener.map(|fd| Notifier::new(fd, profile));
+            self.confirm(&mut report, artefacts, place.level)?;
+            setup("reporting", self.guard.send(&Reply::Started { report, pid: service.as_raw() }, &[]))
+        });
+        if let Err(refusal) = confirmed {
+            watch.kill_all();
+            return Err(refusal);
+        }
         watch.run();
         Ok(())
     }

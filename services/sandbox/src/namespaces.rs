@@ -12,7 +12,7 @@ use std::io;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getpid, pipe2, read, setgroups, setresgid, setresuid, write};
 
 use crate::sys;
@@ -33,6 +33,17 @@ impl Identity {
         } else {
             Self { uid: geteuid(), gid: getegid(), was_root: false }
         }
+    }
+}
+
+/// Whether a child could enter what [`enter_user`] and [`enter_others`] enter: some hosts allow a user namespace, but no
+/// power in it.
+pub(crate) fn try_out() -> io::Result<()> {
+    let all = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
+    match sys::in_child(|| if unshare(all).is_ok() { 0 } else { -1 })? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, errno) => Err(io::Error::from_raw_os_error(errno)),
+        other => Err(io::Error::other(format!("{other:?}"))),
     }
 }
 
@@ -66,7 +77,7 @@ fn enter_user_as_root(identity: Identity) -> io::Result<()> {
     drop(entered_write);
     let status = waitpid(child, None)?;
     entered?;
-    if matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)) {
+    if matches!(status, WaitStatus::Exited(_, 0)) {
         Ok(())
     } else {
         Err(io::Error::other("the maps of the user namespace could not be written; has the guard CAP_SETUID and CAP_SETGID?"))

@@ -12,12 +12,12 @@
 
 use std::fs;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sys::socket::{SockaddrIn, bind, connect};
+use nix::sys::socket::{SockaddrStorage, bind, connect};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
@@ -68,8 +68,8 @@ impl AsFd for Notifier {
 
 /// What is to be done for the caller.
 enum Verdict {
-    Connect(OwnedFd, SockaddrIn),
-    Bind(OwnedFd, SockaddrIn),
+    Connect(OwnedFd, SockaddrStorage),
+    Bind(OwnedFd, SockaddrStorage),
     Refuse(i32),
 }
 
@@ -94,7 +94,7 @@ impl Notifier {
         }
     }
 
-    fn connect(&self, id: u64, socket: OwnedFd, address: SockaddrIn) {
+    fn connect(&self, id: u64, socket: OwnedFd, address: SockaddrStorage) {
         if self.connecting.fetch_add(1, Ordering::Relaxed) >= CONNECTS_MAX {
             self.connecting.fetch_sub(1, Ordering::Relaxed);
             return respond(&self.listener, id, libc::EAGAIN);
@@ -128,7 +128,12 @@ impl Notifier {
         if !still_asking(&self.listener, question.id) {
             return Err(io::Error::other("the caller is gone; its number may be another's"));
         }
-        let to = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, address.port()));
+        // In the caller's own family: an IPv6 socket takes the mapped form.
+        let to = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), address.port())),
+        };
+        let to = SockaddrStorage::from(to);
         Ok(if is_bind { Verdict::Bind(socket, to) } else { Verdict::Connect(socket, to) })
     }
 }

@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::launch::SandboxError;
+use crate::profile::Level;
 use crate::report::Report;
 use crate::wire::{Reply, Request, Wire};
 
@@ -60,7 +61,9 @@ pub enum ExitCause {
     WallClock,
     /// The guard closed the wire.
     GuardGone,
-    /// Init was killed.
+    /// The guard killed it.
+    Killed,
+    /// Init was killed by somebody else.
     InitKilled,
     /// Init failed, and ended the service therefore.
     InitFailed(String),
@@ -101,6 +104,8 @@ struct Shared {
     wire: Wire,
     answers: Answers,
     next: AtomicU64,
+    /// The end, if it comes, is the guard's wish.
+    killed: AtomicBool,
     /// The outer init while it lives; killed by number only under this lock, before it is reaped.
     init: Mutex<Option<Pid>>,
 }
@@ -156,6 +161,7 @@ fn own(
         wire,
         answers: Mutex::default(),
         next: AtomicU64::new(0),
+        killed: AtomicBool::new(false),
         init: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
     });
     let mut exit = None;
@@ -170,7 +176,10 @@ fn own(
             let _ = tell.send(Err(error));
         }
     }
-    let exit = exit.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled });
+    let mut exit = exit.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled });
+    if exit.cause == ExitCause::InitKilled && shared.killed.load(Ordering::Relaxed) {
+        exit.cause = ExitCause::Killed;
+    }
     reap(&mut child, &shared);
     lock(&shared.answers).clear();
     ended.send_replace(Some(exit));
@@ -336,6 +345,12 @@ impl Running {
 
     /// Kills everything in the sandbox.
     pub fn kill(&self) {
+        self.shared.killed.store(true, Ordering::Relaxed);
+        // Without a PID namespace the kernel does not kill all with init, so init does, and it ends at once when the wire
+        // does. It runs none of the service's code.
+        if self.report.level == Some(Level::Confined) && self.shared.wire.send(&Request::Kill, &[]).is_ok() {
+            return;
+        }
         if let Some(init) = *lock(&self.shared.init) {
             let _ = kill(init, Signal::SIGKILL); // A zombie already: nothing left to kill.
         }

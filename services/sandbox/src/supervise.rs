@@ -86,6 +86,7 @@ impl Watch<'_> {
                     Some((Request::Terminate, _)) => {
                         let _ = kill(self.service, Signal::SIGTERM); // Gone already: the next turn reaps it.
                     }
+                    Some((Request::Kill, _)) => return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Killed }),
                     Some((Request::Start(_), _)) => return Err(io::Error::other("started twice")),
                     None => return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::GuardGone }),
                 }
@@ -175,7 +176,8 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn kill_all(&self) {
+    /// Kills everything in the sandbox but this process.
+    pub(crate) fn kill_all(&self) {
         if self.level == Level::Full {
             let _ = kill(Pid::from_raw(-1), Signal::SIGKILL); // Everything in this PID namespace but PID 1.
             return;

@@ -258,7 +258,7 @@ pub(crate) fn before_exec(command: &mut std::process::Command, hook: impl FnMut(
     unsafe { command.pre_exec(hook) };
 }
 
-/// Forks in order to try something that may kill; for [`crate::attack`], in a single-threaded process.
+/// Forks in order to try something, in a single-threaded process. `act` answers like a system call: negative, and `errno`.
 pub(crate) fn in_child(act: impl FnOnce() -> libc::c_long) -> io::Result<nix::sys::wait::WaitStatus> {
     let Some(child) = fork()? else {
         let code = if act() < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(255) } else { 0 };

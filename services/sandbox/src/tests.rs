@@ -40,6 +40,7 @@ extern "C" fn entry() {
         Some("sandbox-init") => init_main(),
         Some("attack") => attack::main(&arguments[1..]).into(),
         Some("as-guard") => as_guard(),
+        Some("as-service") => as_service(),
         _ => return,
     };
     std::process::exit(code);
@@ -62,6 +63,31 @@ fn as_guard() -> i32 {
     let (exit, lines) = finish(running);
     println!("{}", lines.join("\n"));
     exit.code.unwrap_or(99)
+}
+
+/// An ordinary asynchronous service: all that tokio does at its start and with a request.
+fn as_service() -> i32 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+        let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+        loop {
+            let mut stream = tokio::select! {
+                stream = listener.accept() => stream.unwrap().0,
+                _ = end.recv() => return 0,
+            };
+            tokio::spawn(async move {
+                let mut buffer = [0; 64];
+                let count = stream.read(&mut buffer).await.unwrap();
+                tokio::fs::write("written", &buffer[..count]).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                let status = tokio::process::Command::new("/usr/bin/true").status().await.unwrap();
+                stream.write_all(format!("{} {status}", String::from_utf8_lossy(&buffer[..count])).as_bytes()).await.unwrap();
+            });
+        }
+    })
 }
 
 /// A folder for one test, which the service's uid can pass through.

@@ -29,6 +29,8 @@ pub(crate) enum Request {
     Connect { id: u64 },
     /// SIGTERM to the service.
     Terminate,
+    /// The end for everything in the sandbox.
+    Kill,
 }
 
 /// Init to guard.

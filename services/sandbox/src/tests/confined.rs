@@ -94,10 +94,53 @@ fn without_namespaces_orphans_end_with_their_service() {
 }
 
 #[test]
+fn without_namespaces_nothing_outlives_the_handle_or_the_guard() {
+    // I8
+    let ground = Ground::new();
+    let (count, tmp) = (ground.state().join("count"), ground.state().join("tmp"));
+    let mut profile = confined(ground.profile(&[]));
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    profile.environment.insert("TMPDIR".to_owned(), "/tmp".to_owned());
+    let code = format!(
+        "import os, time, tempfile\nopen({tmp:?}, 'w').write(tempfile.gettempdir())\nif os.fork(): time.sleep(60)\nos.setsid()\n\
+         for i in range(3000):\n open({count:?}, 'w').write(str(i))\n time.sleep(0.01)"
+    );
+    profile.arguments = vec!["-c".to_owned(), code];
+    let tmp_is_gone = || {
+        let folder = PathBuf::from(std::fs::read_to_string(&tmp).unwrap());
+        assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("sandbox-"), "{folder:?}");
+        (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !folder.exists()
+        })
+    };
+    let running = spawn(profile.clone()).unwrap();
+    assert!(super::contained::await_counting(&count, true));
+    drop(running);
+    assert!(super::contained::await_counting(&count, false));
+    assert!(tmp_is_gone());
+
+    let mut guard = super::contained::guard_of(&profile);
+    assert!(super::contained::await_counting(&count, true));
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    assert!(super::contained::await_counting(&count, false));
+    assert!(tmp_is_gone());
+}
+
+#[test]
 fn without_namespaces_a_swapped_program_is_refused() {
     // C6
     let ground = Ground::new();
     let mut profile = confined(ground.profile(&["echo"]));
     profile.program.sha256 = "0".repeat(64);
     assert!(matches!(spawn(profile), Err(SandboxError::ArtefactMismatch(_))));
+}
+
+#[test]
+fn the_best_level_is_taken_and_not_the_required_one() {
+    let ground = Ground::new();
+    let mut profile = ground.profile(&["sleep"]);
+    profile.required_level = Level::Confined;
+    assert_eq!(spawn(profile).unwrap().applied().level, Some(Level::Full));
 }

@@ -74,6 +74,14 @@ fn a_dropped_handle_kills() {
     assert!(gone);
 }
 
+/// A guard in a process of its own, which may be killed.
+pub(super) fn guard_of(profile: &Profile) -> std::process::Child {
+    let mut guard =
+        Command::new(std::env::current_exe().unwrap()).arg("as-guard").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    guard.stdin.take().unwrap().write_all(&serde_json::to_vec(profile).unwrap()).unwrap();
+    guard
+}
+
 #[test]
 fn when_the_guard_is_killed_the_service_is_gone() {
     let ground = Ground::new();
@@ -82,9 +90,7 @@ fn when_the_guard_is_killed_the_service_is_gone() {
     profile.program = Artefact::measure("/usr/bin/python3").unwrap();
     let code = format!("import time\nfor i in range(3000):\n open({count:?}, 'w').write(str(i))\n time.sleep(0.01)");
     profile.arguments = vec!["-c".to_owned(), code];
-    let mut guard =
-        Command::new(std::env::current_exe().unwrap()).arg("as-guard").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    guard.stdin.take().unwrap().write_all(&serde_json::to_vec(&profile).unwrap()).unwrap();
+    let mut guard = guard_of(&profile);
     assert!(await_counting(&count, true));
     guard.kill().unwrap();
     guard.wait().unwrap();
@@ -107,7 +113,7 @@ fn terminate_asks_first_and_kills_after_the_grace() {
     assert_eq!(deaf.take_lines().unwrap().blocking_recv().unwrap().text, "deaf");
     let begun = Instant::now();
     let exit = runtime.block_on(deaf.terminate(Duration::from_millis(200)));
-    assert_eq!(exit.cause, ExitCause::InitKilled);
+    assert_eq!(exit.cause, ExitCause::Killed);
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 

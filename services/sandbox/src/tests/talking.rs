@@ -79,7 +79,7 @@ fn nobody_listens_is_an_error_and_so_is_the_end() {
     assert!(matches!(&error, SandboxError::NotConnected(why) if why.contains("8080")), "{error}");
     running.kill();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    assert_eq!(runtime.block_on(running.wait()).cause, ExitCause::InitKilled);
+    assert_eq!(runtime.block_on(running.wait()).cause, ExitCause::Killed);
     assert!(matches!(running.connect_blocking().unwrap_err(), SandboxError::Ended));
 
     let no_port = spawn(ground.profile(&["sleep"])).unwrap();
@@ -92,4 +92,43 @@ fn exit_codes_signals_and_lines_are_passed_on() {
     let (exit, _) = finish(spawn(ground.profile(&["exit", "7"])).unwrap());
     assert_eq!((exit.code, exit.signal, exit.cause), (Some(7), None, ExitCause::Service));
     assert_eq!(output(ground.profile(&["echo", "one", "two"])), "one two");
+}
+
+#[test]
+fn services_in_rust_and_python_answer_and_end_when_asked() {
+    for level in [Level::Full, Level::Confined] {
+        let ground = Ground::new();
+        let port = own_listener().1.port();
+        let mut profile = ground.profile(&[]);
+        profile.required_level = level;
+        profile.dangerous_simulate.no_user_namespaces = level == Level::Confined;
+        profile.port = Some(port);
+        profile.environment.insert("PORT".to_owned(), port.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+
+        let mut python = profile.clone();
+        python.program = Artefact::measure("/usr/bin/python3").unwrap();
+        python.arguments = ["-m", "http.server", &port.to_string()].map(str::to_owned).to_vec();
+        std::fs::write(ground.state().join("page"), "hello from a page").unwrap();
+        std::fs::set_permissions(ground.state().join("page"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let running = spawn(python).unwrap();
+        let mut stream = running.connect_blocking().unwrap();
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("hello from a page"), "{text}");
+        runtime.block_on(running.terminate(std::time::Duration::from_secs(5)));
+
+        profile.arguments = vec!["as-service".to_owned()];
+        profile.tools = vec![Artefact::measure("/usr/bin/true").unwrap()];
+        let running = spawn(profile).unwrap();
+        let mut stream = running.connect_blocking().unwrap();
+        stream.write_all(b"async").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "async exit status: 0");
+        assert_eq!(std::fs::read_to_string(ground.state().join("written")).unwrap(), "async");
+        let exit = runtime.block_on(running.terminate(std::time::Duration::from_secs(5)));
+        assert!(exit.success(), "{exit:?}");
+    }
 }
