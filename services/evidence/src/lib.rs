@@ -3,5 +3,16 @@
 //! Guarantees: J1 (`exposition`), J2 in (`otlp`), J3 and J4 (`index`), J7 and J8 (`log`, `intake`), J9 (`index`), J10 in part (`live`).
 //! Not here:   pages (`console`, by way of `contract::console`), OTLP out, listeners.
 
+pub mod exposition;
+pub mod index;
+pub mod intake;
+pub mod live;
 pub mod log;
 pub mod note;
+pub mod otlp;
+pub mod room;
+
+pub use index::Retention;
+pub use log::{Place, Report, verify};
+pub use note::{NoteSigner, VerifierKey};
+pub use room::{Evidence, OpenError, Parts};

@@ -87,7 +87,7 @@ fn an_untouched_log_is_intact_also_after_reopening() {
 // J8: exhaustive: every byte of every file of a small log, three ways.
 #[test]
 fn any_one_changed_byte_anywhere_is_found_and_the_log_is_not_appended_to() {
-    let made = Made::with(5);
+    let made = Made::with(4);
     let mut files = made.segments();
     files.extend([made.checkpoints(), made.place.anchor.clone()]);
     let mut flips = 0;
@@ -105,7 +105,7 @@ fn any_one_changed_byte_anywhere_is_found_and_the_log_is_not_appended_to() {
         }
         fs::write(path, &good).unwrap();
     }
-    assert!(flips > 6_000, "{flips}");
+    assert!(flips > 5_000, "{flips}");
     assert!(made.verify().is_intact());
     // A start looks at the last segment: there too each byte counts.
     let last = made.segments().pop().unwrap();

@@ -1,0 +1,127 @@
+//! Traces and audit copies are found again, and bounded.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use contract::console::{AuditFilter, TraceFilter};
+use serde_json::{Map, json};
+use trust::AuditRecord;
+
+use super::*;
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+fn api() -> SpiffeId {
+    "spiffe://v/service/api".parse().unwrap()
+}
+
+fn span(trace: &str, id: u64, parent: &str, start_ms: u64, attributes: &[(&str, &str)]) -> Span {
+    let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+    Span {
+        trace: trace.to_owned(), span: format!("{id:016x}"), parent: parent.to_owned(), name: format!("span {id}"), kind: "server".into(),
+        start_ns: start_ms * 1_000_000, end_ns: (start_ms + 5) * 1_000_000, status: 200, attributes,
+    }
+}
+
+fn entry(n: u64, at_ms: u64, reason: &str, trace: &str) -> Entry {
+    let decision = if reason.is_empty() { json!({"allow": {"policies": ["p"], "epoch": 1}}) } else { json!({"deny": {"reason": reason}}) };
+    let fields: Map<_, _> = [("decision".to_owned(), decision), ("principal".to_owned(), json!("spiffe://v/service/web"))].into_iter().collect();
+    let record = AuditRecord { seq: n, at_ms, event: "CallDecided".into(), trace: trace.into(), span: String::new(), fields };
+    Entry { n, taken_ms: at_ms, workload: api(), process: "p1".into(), record }
+}
+
+async fn index() -> (tempfile::TempDir, Index) {
+    let folder = tempfile::tempdir().unwrap();
+    let index = Index::open(&folder.path().join("e.db")).await.unwrap();
+    (folder, index)
+}
+
+fn all() -> TraceFilter {
+    TraceFilter { limit: 50, ..TraceFilter::default() }
+}
+
+// J3, J12: from the browser to the rendition, found by the video.
+#[tokio::test]
+async fn a_trace_is_found_by_its_video_and_has_root_person_and_workloads() {
+    let (_folder, index) = index().await;
+    let edge: SpiffeId = "spiffe://v/role/edge".parse().unwrap();
+    let child = span(TRACE, 2, "0000000000000001", 110, &[("object", "originals/018f-video-id/original")]);
+    index.spans(&api(), "p1", std::slice::from_ref(&child)).await.unwrap();
+    index.spans(&edge, "p2", &[span(TRACE, 1, "", 100, &[("user", "ada")])]).await.unwrap();
+    assert_eq!(index.spans(&api(), "p1", &[child]).await.unwrap(), 0, "told twice, kept once");
+    let other = "1".repeat(32);
+    index.spans(&api(), "p1", &[span(&other, 3, "", 300, &[("user", "bob")])]).await.unwrap();
+
+    let traces = index.traces(&all()).await.unwrap();
+    assert_eq!(traces.iter().map(|t| t.trace.as_str()).collect::<Vec<_>>(), [other.as_str(), TRACE]);
+    let found = index.traces(&TraceFilter { video: "018f-video-id".into(), ..all() }).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let t = &found[0];
+    assert_eq!((t.name.as_str(), t.user.as_str(), t.workload.as_str(), t.spans), ("span 1", "ada", "role/edge", 2));
+    assert_eq!(t.workloads, ["role/edge", "service/api"]);
+    assert_eq!(t.end_ns - t.start_ns, 15_000_000);
+    assert_eq!(index.traces(&TraceFilter { user: "bob".into(), ..all() }).await.unwrap().len(), 1);
+    assert!(index.traces(&TraceFilter { troubled: true, ..all() }).await.unwrap().is_empty());
+}
+
+// J4: the decision at each hop is with the trace.
+#[tokio::test]
+async fn a_trace_has_the_decisions_made_in_it_in_whatever_order_they_arrive() {
+    let (_folder, index) = index().await;
+    index.copy(&[entry(1, 100, "", TRACE), entry(2, 101, "policy_denied", TRACE)]).await.unwrap();
+    index.spans(&api(), "p1", &[span(TRACE, 1, "", 100, &[])]).await.unwrap();
+    index.copy(&[entry(3, 102, "lease_ended", TRACE)]).await.unwrap();
+    let detail = index.trace(TRACE).await.unwrap().unwrap();
+    assert_eq!((detail.spans.len(), detail.records.len()), (1, 3));
+    assert_eq!(detail.records[0].record.fields["decision"]["allow"]["policies"][0], "p");
+    assert_eq!(index.traces(&TraceFilter { troubled: true, ..all() }).await.unwrap()[0].denied, 2);
+    assert!(index.trace(&"2".repeat(32)).await.unwrap().is_none());
+}
+
+// J9
+#[tokio::test]
+async fn refusals_are_counted_by_hour_and_reason() {
+    let (_folder, index) = index().await;
+    let hour = 3_600_000;
+    let entries = [(hour, "policy_denied"), (hour + 5, "policy_denied"), (hour + 6, "svid_expired"), (2 * hour, "policy_denied"), (2 * hour, ""), (2 * hour, "made_up")];
+    let entries: Vec<_> = (1..).zip(entries).map(|(n, (at, reason))| entry(n, at, reason, "")).collect();
+    index.copy(&entries).await.unwrap();
+    let counts = index.refusals(hour).await.unwrap();
+    let counts: Vec<_> = counts.iter().map(|c| (c.hour_ms / hour, c.reason.as_str(), c.count)).collect();
+    assert_eq!(counts, [(1, "policy_denied", 2), (1, "svid_expired", 1), (2, "policy_denied", 1)]);
+    let filter = AuditFilter { reason: "policy_denied".into(), limit: 2, ..AuditFilter::default() };
+    assert_eq!(index.audit(&filter).await.unwrap().iter().map(|r| r.n).collect::<Vec<_>>(), [4, 2]);
+    let older = AuditFilter { before: Some(4), refused: true, limit: 10, ..AuditFilter::default() };
+    assert_eq!(index.audit(&older).await.unwrap().iter().map(|r| r.n).collect::<Vec<_>>(), [3, 2, 1]);
+    let nobody = AuditFilter { who: "%".into(), limit: 10, ..AuditFilter::default() };
+    assert!(index.audit(&nobody).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_kept_is_bounded_by_age_and_number_and_whole_traces_go() {
+    let (_folder, index) = index().await;
+    for t in 0..10_u64 {
+        let trace = format!("{:032x}", t + 1);
+        index.spans(&api(), "p1", &[span(&trace, 1, "", t * 1000, &[("folder", "video-000")]), span(&trace, 2, "", t * 1000, &[])]).await.unwrap();
+    }
+    index.copy(&(1..=10).map(|n| entry(n, n * 1000, "policy_denied", "")).collect::<Vec<_>>()).await.unwrap();
+    index.forget(&Retention { age_s: 7, spans: 8, records: 5 }, 10_000).await.unwrap();
+    assert_eq!(index.traces(&all()).await.unwrap().len(), 4);
+    assert_eq!(index.traces(&TraceFilter { video: "video-000".into(), ..all() }).await.unwrap().len(), 4);
+    assert_eq!(index.audit(&AuditFilter { limit: 50, ..AuditFilter::default() }).await.unwrap().len(), 5);
+    assert_eq!(index.copied().await.unwrap(), 10);
+    assert_eq!(index.taken().await.unwrap(), [(api(), "p1".to_owned(), 10, 10)]);
+    index.forget(&Retention { age_s: 0, spans: 8, records: 5 }, 100_000).await.unwrap();
+    assert_eq!(index.copied().await.unwrap(), 10, "also when every copy is gone");
+}
+
+// J6: what is called a secret is not kept, and texts are cut at a character.
+#[tokio::test]
+async fn secrets_by_name_are_redacted_and_texts_are_cut() {
+    let (_folder, index) = index().await;
+    let long = "é".repeat(2_000);
+    index.spans(&api(), OTLP_PROCESS, &[span(TRACE, 1, "", 1, &[("http.request.header.Authorization", "Bearer x"), ("long", &long), ("user", "mallory")])]).await.unwrap();
+    let detail = index.trace(TRACE).await.unwrap().unwrap();
+    let attributes = &detail.spans[0].span.attributes;
+    assert_eq!(attributes["http.request.header.Authorization"], "redacted");
+    assert_eq!(attributes["long"].as_str().unwrap().len(), TEXT_BYTES_MAX);
+    assert_eq!(index.traces(&all()).await.unwrap()[0].user, "", "a service names no person");
+}

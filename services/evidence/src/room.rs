@@ -1,0 +1,424 @@
+//! The room: evidence's routes, and the facts that the console's pages are made of.
+//!
+//! Guarantees: J7: `POST /records` answers only for what is on the disk. J12: the console is served from here, by way of `Pages`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::console::{AuditFilter, AuditState, MapFacts, Pages, Reader, StoredRecord, TraceDetail, TraceFilter, TraceSummary};
+use contract::control::System;
+use contract::evidence::{Appended, Batch, ROUTES};
+use contract::queue::{QueueClient, QueueStats};
+use contract::{Body, Call, Caller, Client, Found, Peer, Room, Route, body, route};
+use http::{Request, Response, StatusCode};
+use state::StateError;
+use telemetry::Recorder;
+use telemetry::event::TamperingFound;
+use trust::{Clock, DenyReason, Fault, SpiffeId};
+
+use crate::exposition::{self, Told};
+use crate::index::search::node_of;
+use crate::index::{Index, OTLP_PROCESS, Retention};
+use crate::intake::{self, Intake, IntakeError, Taken};
+use crate::live::{Live, WINDOW_S};
+use crate::log::{self, AuditLog, LogError};
+use crate::note::{NoteSigner, VerifierKey};
+use crate::otlp;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_EVERY_MS: u64 = 2_000;
+const TEND_EVERY: Duration = Duration::from_secs(60);
+const METRICS_AGE_MS_MAX: u64 = 5 * 60 * 1000;
+const METRICS_PROCESSES_MAX: usize = 512;
+const PROCESS_NAME_BYTES_MAX: usize = 64;
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// What evidence is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its own identity.
+    pub own: SpiffeId,
+    /// Where the audit log and its anchor are.
+    pub place: log::Place,
+    /// Signs checkpoints.
+    pub signer: NoteSigner,
+    /// File of the index.
+    pub database: PathBuf,
+    /// What the index keeps.
+    pub retention: Retention,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// For its own events and metrics.
+    pub recorder: Recorder,
+    /// `control`, for the system.
+    pub control: Client,
+    /// `queue`, for figures.
+    pub queue: QueueClient,
+    /// The console.
+    pub pages: Arc<dyn Pages>,
+}
+
+/// Why evidence does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log is in use or cannot be read. (A log that does not verify is no reason not to start: evidence then takes nothing and says why.)
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The index cannot be opened.
+    #[error("the index of traces and audit records cannot be opened")]
+    Index(#[from] StateError),
+    /// No thread could be made.
+    #[error("no thread could be made for the audit log")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The newest answers of others.
+#[derive(Debug, Default)]
+struct Asked {
+    at_ms: u64,
+    system: Option<System>,
+    system_ms: u64,
+    queues: Vec<QueueStats>,
+}
+
+#[derive(Debug)]
+struct ProcessMetrics {
+    at_ms: u64,
+    text: String,
+}
+
+/// The room.
+#[derive(Debug)]
+pub struct Evidence {
+    own: SpiffeId,
+    key: VerifierKey,
+    intake: Intake,
+    index: Index,
+    retention: Retention,
+    live: Arc<Mutex<Live>>,
+    metrics: Mutex<BTreeMap<(String, String), ProcessMetrics>>,
+    asked: tokio::sync::Mutex<Asked>,
+    clock: Arc<dyn Clock>,
+    recorder: Recorder,
+    control: Client,
+    queue: QueueClient,
+    pages: Arc<dyn Pages>,
+}
+
+impl Evidence {
+    /// Opens the log and the index. If the log does not verify, the room stands, reports `TamperingFound`, and refuses to append.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn open(parts: Parts) -> Result<Arc<Self>, OpenError> {
+        let key = parts.signer.verifier();
+        let index = Index::open(&parts.database).await?;
+        let live = Arc::new(Mutex::new(Live::default()));
+        let dir = parts.place.dir.clone();
+        let intake = match AuditLog::open(parts.place, parts.signer, parts.clock.unix_ms()) {
+            Ok(log) => {
+                let taken = caught_up(&index, &dir, log.records()).await?;
+                let (intake, appended) = Intake::start(log, taken, Arc::clone(&parts.clock))?;
+                tokio::spawn(keep_index(index.clone(), Arc::clone(&live), appended));
+                intake
+            }
+            Err(error @ LogError::Broken { .. }) => {
+                let found = TamperingFound { what: "audit", which: dir.display().to_string(), detail: error.to_string() };
+                if parts.recorder.record(None, &found).is_err() {
+                    tracing::error!("and that finding itself could not be recorded");
+                }
+                Intake::broken(error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Arc::new(Self {
+            own: parts.own,
+            key,
+            intake,
+            index,
+            retention: parts.retention,
+            live,
+            metrics: Mutex::default(),
+            asked: tokio::sync::Mutex::default(),
+            clock: parts.clock,
+            recorder: parts.recorder,
+            control: parts.control,
+            queue: parts.queue,
+            pages: parts.pages,
+        }))
+    }
+
+    /// The key that verifies the log's checkpoints; printed for whoever keeps the anchor.
+    #[must_use]
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    /// Why nothing is appended any more, if the log is broken.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.intake.state().broken
+    }
+
+    /// Lets go of what is past its retention, once a minute; never returns. The assembly spawns it.
+    pub async fn run(&self) {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            if let Err(error) = self.index.forget(&self.retention, self.clock.unix_ms()).await {
+                tracing::warn!(%error, "old traces could not be let go of");
+            }
+        }
+    }
+
+    /// Takes a batch of `workload`, as `POST /records` does. Evidence's own records come this way too.
+    ///
+    /// # Errors
+    /// `BadRequest` for a process without a proper name or a record too long; `Conflict` for a gap; `Unavailable` when the log cannot be
+    /// written or is broken.
+    pub async fn append(&self, workload: &SpiffeId, batch: Batch) -> Result<Appended, Fault> {
+        let Batch { process, audit, spans, metrics } = batch;
+        let named = (1..=PROCESS_NAME_BYTES_MAX).contains(&process.len())
+            && process.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !named || process == OTLP_PROCESS || workload.trust_domain != self.own.trust_domain {
+            return Err(Fault::bad_request("a process is named by 1 to 64 letters, digits, '-', '_' or '.'"));
+        }
+        let seq = self.intake.append(workload.clone(), process.clone(), audit).await.map_err(|error| match error {
+            IntakeError::Gap { .. } => Fault::conflict(error.to_string()),
+            IntakeError::TooLong => Fault::bad_request(error.to_string()),
+            IntakeError::Broken | IntakeError::Unwritable => Fault::unavailable(error.to_string()),
+        })?;
+        let now_ms = self.clock.unix_ms();
+        if self.index.spans(workload, &process, &spans).await.is_err() {
+            spans.iter().for_each(|_| self.recorder.metrics().span_dropped());
+        }
+        if let Ok(mut live) = self.live.lock() {
+            live.heard(workload, &process, now_ms, seq);
+            spans.iter().for_each(|span| live.ended(workload, span));
+        }
+        if !metrics.is_empty() {
+            self.keep_metrics(workload, process, metrics, now_ms);
+        }
+        Ok(Appended { seq })
+    }
+
+    fn keep_metrics(&self, workload: &SpiffeId, process: String, text: String, at_ms: u64) {
+        let fits = text.len() <= exposition::TEXT_BYTES_MAX;
+        if let (Ok(mut all), true) = (self.metrics.lock(), fits) {
+            all.retain(|_, m| at_ms.saturating_sub(m.at_ms) < METRICS_AGE_MS_MAX);
+            if all.len() < METRICS_PROCESSES_MAX {
+                all.insert((node_of(&workload.to_string()), process), ProcessMetrics { at_ms, text });
+            }
+        }
+    }
+
+    fn exposition(&self) -> String {
+        let (state, now_ms) = (self.intake.state(), self.clock.unix_ms());
+        let own_node = node_of(&self.own.to_string());
+        let Ok(all) = self.metrics.lock() else { return String::new() };
+        let fresh: Vec<_> = all.iter().filter(|(_, m)| now_ms.saturating_sub(m.at_ms) < METRICS_AGE_MS_MAX).collect();
+        // When this process also ships its metrics as the others do, they must not be counted twice.
+        let shipped = fresh.iter().any(|((workload, _), _)| *workload == own_node);
+        let own = format!(
+            "{}# TYPE palisade_audit_log_records gauge\n# HELP palisade_audit_log_records Records in the audit log\n\
+             palisade_audit_log_records {}\n# TYPE palisade_audit_log_checkpointed_records gauge\n\
+             # HELP palisade_audit_log_checkpointed_records Records under the newest signed checkpoint\n\
+             palisade_audit_log_checkpointed_records {}\n# TYPE palisade_audit_log_broken gauge\n\
+             # HELP palisade_audit_log_broken Whether the audit log does not verify, so that nothing is appended\n\
+             palisade_audit_log_broken {}\n",
+            if shipped { String::new() } else { self.recorder.metrics().render() },
+            state.records,
+            state.checkpointed,
+            u8::from(state.broken.is_some()),
+        );
+        let mut told = vec![Told { workload: &own_node, process: "self", text: &own }];
+        told.extend(fresh.iter().map(|((workload, process), m)| Told { workload, process, text: &m.text }));
+        let (text, refused) = exposition::merge(&told);
+        format!(
+            "{text}# HELP palisade_metrics_lines_refused Lines of processes' metrics that were no OpenMetrics\n\
+             # TYPE palisade_metrics_lines_refused gauge\npalisade_metrics_lines_refused {refused}\n"
+        )
+    }
+
+    async fn otlp(&self, caller: &Caller, path: &str, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        let Some(workload) = caller.workload() else { return Ok(body::denied(DenyReason::CallerNotAdmitted)) };
+        let encoding = match otlp::encoding(request.headers()) {
+            Ok(encoding) => encoding,
+            Err(answer) => return Ok(*answer),
+        };
+        let bytes = body::collect(request.into_body(), otlp::BODY_BYTES_MAX).await?;
+        match path {
+            "/v1/traces" => {
+                let spans = otlp::spans(encoding, &bytes, workload)?;
+                self.index.spans(workload, OTLP_PROCESS, &spans).await?;
+                Ok(otlp::traces_taken(encoding))
+            }
+            "/v1/logs" => {
+                self.index.lines(workload, &otlp::lines(encoding, &bytes)?).await?;
+                Ok(otlp::logs_taken(encoding))
+            }
+            _ => {
+                let text = otlp::metrics(encoding, &bytes)?;
+                self.keep_metrics(workload, OTLP_PROCESS.to_owned(), text, self.clock.unix_ms());
+                Ok(otlp::metrics_taken(encoding))
+            }
+        }
+    }
+
+    async fn answer(&self, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        let path = request.uri().path().to_owned();
+        let Found::Route(found, values) = route::find(ROUTES, request.method().as_str(), &path) else {
+            return Ok(body::denied(DenyReason::RouteUnknown));
+        };
+        match found.path {
+            "/records" => {
+                let Some(workload) = caller.workload() else { return Ok(body::denied(DenyReason::CallerNotAdmitted)) };
+                let appended = self.append(workload, body::parse_json(request.into_body()).await?).await?;
+                Ok(body::json(StatusCode::OK, &appended))
+            }
+            "/v1/traces" | "/v1/logs" | "/v1/metrics" => self.otlp(caller, found.path, request).await,
+            "/metrics" if operator(caller) => Ok(body::with_type(StatusCode::OK, exposition::CONTENT_TYPE, self.exposition())),
+            "/checkpoint" if operator(caller) => match self.intake.checkpoint() {
+                Some(note) => Ok(body::with_type(StatusCode::OK, "text/plain; charset=utf-8", note)),
+                None => Err(Fault::unavailable("the audit log is broken; there is no checkpoint to vouch for")),
+            },
+            "/traces/{trace}" if operator(caller) => {
+                let trace = values.first().map(|(_, trace)| trace.as_ref()).unwrap_or_default();
+                let detail = self.index.trace(trace).await?.ok_or_else(|| Fault::not_found("no such trace is kept"))?;
+                Ok(body::json(StatusCode::OK, &detail))
+            }
+            "/console" | "/console/{*page}" => {
+                let query = request.uri().query().unwrap_or_default();
+                Ok(self.pages.page(self, caller, &path, query).await)
+            }
+            _ => Ok(body::denied(DenyReason::CallerNotAdmitted)),
+        }
+    }
+
+    async fn asked(&self) -> (Option<System>, u64, Vec<QueueStats>) {
+        let now_ms = self.clock.unix_ms();
+        let mut asked = self.asked.lock().await;
+        if asked.at_ms == 0 || now_ms.saturating_sub(asked.at_ms) >= ASK_EVERY_MS {
+            asked.at_ms = now_ms;
+            let call = Call::default();
+            let (system, queues) = tokio::join!(
+                tokio::time::timeout(ASK_TIMEOUT, self.control.get::<System>(&call, "/system")),
+                tokio::time::timeout(ASK_TIMEOUT, self.queue.stats()),
+            );
+            // What does not answer is shown as it last was; the page says how old that is.
+            if let Ok(Ok(system)) = system {
+                if let Ok(mut live) = self.live.lock() {
+                    live.describe(&system);
+                }
+                (asked.system, asked.system_ms) = (Some(system), now_ms);
+            }
+            if let Ok(Ok(queues)) = queues {
+                asked.queues = queues;
+            }
+        }
+        (asked.system.clone(), now_ms.saturating_sub(asked.system_ms), asked.queues.clone())
+    }
+}
+
+fn operator(caller: &Caller) -> bool {
+    matches!(caller.peer, Peer::Operator(_))
+}
+
+/// Makes the copy of the audit records up to date with the log, and says how far each process's records were taken.
+async fn caught_up(index: &Index, dir: &std::path::Path, records: u64) -> Result<Taken, OpenError> {
+    const CHUNK: usize = 2_000;
+    let mut taken = Taken::default();
+    let mut copied = index.copied().await?;
+    if copied > records {
+        // The copy knows more than the log: it belongs to another log. What it says of processes would be wrong.
+        copied = 0;
+        index.clear_records().await?;
+    }
+    for (workload, process, seq, n) in index.taken().await? {
+        taken.note(&workload, &process, seq, n);
+    }
+    let (send, mut receive) = tokio::sync::mpsc::channel(4);
+    let dir = dir.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut chunk = Vec::new();
+        let mut each = |entry| {
+            chunk.push(entry);
+            if chunk.len() >= CHUNK {
+                // A receiver that is gone failed already, and says so itself.
+                drop(send.blocking_send(std::mem::take(&mut chunk)));
+            }
+        };
+        let read = log::segment::replay(&dir, copied, &mut each);
+        drop(send.blocking_send(chunk));
+        read
+    });
+    while let Some(chunk) = receive.recv().await {
+        for e in &chunk {
+            taken.note(&e.workload, &e.process, e.record.seq, e.n);
+        }
+        index.copy(&chunk).await?;
+    }
+    reading.await.map_err(std::io::Error::other)??;
+    Ok(taken)
+}
+
+async fn keep_index(index: Index, live: Arc<Mutex<Live>>, mut appended: intake::Appended) {
+    while let Some(entries) = appended.recv().await {
+        if let Ok(mut live) = live.lock() {
+            entries.iter().for_each(|entry| live.decided(entry));
+        }
+        if let Err(error) = index.copy(&entries).await {
+            tracing::warn!(%error, "audit records could not be copied to the index; they are in the log, and the copy is made up for at the next start");
+        }
+    }
+}
+
+#[async_trait]
+impl Room for Evidence {
+    fn routes(&self) -> &'static [Route] {
+        ROUTES
+    }
+
+    async fn call(&self, caller: Caller, request: Request<Body>) -> Response<Body> {
+        match self.answer(&caller, request).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                if let Some(cause) = &fault.cause {
+                    tracing::warn!(%fault, %cause, "a request to evidence failed");
+                }
+                body::fault(&fault)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for Evidence {
+    async fn map(&self) -> Result<MapFacts, Fault> {
+        let (system, system_age_ms, queues) = self.asked().await;
+        let now_ms = self.clock.unix_ms();
+        let refusals = self.index.refusals(now_ms.saturating_sub(DAY_MS)).await?;
+        let (flows, processes) = match self.live.lock() {
+            Ok(live) => (live.flows(now_ms), live.processes(now_ms)),
+            Err(_) => (Vec::new(), Vec::new()),
+        };
+        Ok(MapFacts { now_ms, system, system_age_ms, window_s: WINDOW_S, flows, queues, processes, refusals, audit: self.intake.state() })
+    }
+    async fn traces(&self, filter: &TraceFilter) -> Result<Vec<TraceSummary>, Fault> {
+        Ok(self.index.traces(filter).await?)
+    }
+    async fn trace(&self, trace: &str) -> Result<Option<TraceDetail>, Fault> {
+        Ok(self.index.trace(trace).await?)
+    }
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<StoredRecord>, Fault> {
+        Ok(self.index.audit(filter).await?)
+    }
+    fn audit_state(&self) -> AuditState {
+        self.intake.state()
+    }
+}
+
+#[cfg(test)]
+mod tests;
