@@ -7,7 +7,7 @@
 
 mod connect;
 mod mesh;
-mod streams;
+pub(crate) mod streams;
 mod unix;
 
 pub use connect::{CallFailed, fault_of};

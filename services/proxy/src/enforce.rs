@@ -124,10 +124,10 @@ impl Enforcement {
             account.quiet();
         }
         let loaded = self.view_for(proof, route)?;
-        if let (Proof::Svid(svid), Some(loaded)) = (proof, &loaded) {
-            if !loaded.view.callers.contains(&svid.id) {
-                return Err(DenyReason::PeerUndeclared);
-            }
+        if let (Proof::Svid(svid), Some(loaded)) = (proof, &loaded)
+            && !loaded.view.callers.contains(&svid.id)
+        {
+            return Err(DenyReason::PeerUndeclared);
         }
         let authority = self.verify(request, loaded.as_deref(), account)?;
         let peer = who(route, proof, authority.as_ref())?;

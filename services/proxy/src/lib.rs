@@ -16,6 +16,7 @@ pub mod edge;
 pub mod headers;
 pub mod limits;
 pub mod listen;
+pub mod mesh;
 pub mod passage;
 pub mod pause;
 pub mod renewal;

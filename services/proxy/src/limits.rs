@@ -24,6 +24,8 @@ pub const CONNECT_RETRY_PAUSES_MS: &[u64] = &[100, 500];
 pub const ANSWER_HEAD_MS: u64 = 60_000;
 /// The same for deliveries and long work: the consumer answers when the work is done.
 pub const DELIVERY_HEAD_MS: u64 = 3_600_000;
+/// A whole call of a service whose manifest says nothing.
+pub const CALL_MS_MAX: u64 = 900_000;
 /// After `stop` a connection may finish what is in flight for this long.
 pub const DRAIN_MS: u64 = 20_000;
 /// Connections at the same time on one listener.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 /// A body that makes no progress.
 #[derive(Debug, thiserror::Error)]
-#[error("the body made no progress for {0:?}")]
+#[error("the body made no progress for {0:?}, or did not end within it")]
 pub struct Stalled(pub Duration);
 
 /// Counts the frames of a body, so that somebody who waits can tell a slow upload from a dead one.
@@ -35,6 +35,7 @@ impl Progress {
 pub struct Passage {
     inner: Body,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    deadline: Option<(Duration, Pin<Box<Sleep>>)>,
     progress: Option<Progress>,
     at_end: Option<Box<dyn FnOnce(Ended) + Send>>,
 }
@@ -55,7 +56,7 @@ impl Passage {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, progress: None, at_end: None }
+        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, deadline: None, progress: None, at_end: None }
     }
 
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
@@ -63,6 +64,13 @@ impl Passage {
     pub fn within(mut self, idle_ms: u64) -> Self {
         let idle = Duration::from_millis(idle_ms);
         self.idle = Some((idle, Box::pin(tokio::time::sleep(idle))));
+        self
+    }
+
+    /// Ends it with `Stalled` when it is not over at `deadline`, `whole` after its request began.
+    #[must_use]
+    pub fn by(mut self, deadline: Instant, whole: Duration) -> Self {
+        self.deadline = Some((whole, Box::pin(tokio::time::sleep_until(deadline))));
         self
     }
 
@@ -99,6 +107,13 @@ impl HttpBody for Passage {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some((whole, timer)) = &mut this.deadline
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            let late = Stalled(*whole);
+            this.ended(Ended::Broken);
+            return Poll::Ready(Some(Err(Box::new(late))));
+        }
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         if let (Poll::Pending, Some((idle, timer))) = (&polled, &mut this.idle) {
             ready!(timer.as_mut().poll(cx));

@@ -22,7 +22,7 @@ use telemetry::event::{FaultRaised, TamperingFound};
 use tokio::sync::watch;
 use trust::{Clock, DenyReason, SpiffeId, limits};
 
-pub use decide::{Decide, LoadEngine, Question};
+pub use decide::{Engine, Question};
 pub use subscription::subscribe;
 pub use table::{Matched, Row, Table, TableError};
 
@@ -65,7 +65,7 @@ pub struct Loaded {
     /// Verifies transaction tokens under its keys.
     pub verifier: Verifier,
     /// Answers questions under its policies.
-    pub engine: Box<dyn Decide>,
+    pub engine: Engine,
     /// For a guard: routes that its service serves.
     pub inbound: Table,
     /// For a guard: routes that each of its listeners may call, by port; empty where the peer is a role.
@@ -78,7 +78,6 @@ pub struct Loaded {
 /// Holds the view in force.
 pub struct ViewHolder {
     identity: Arc<WorkloadIdentity>,
-    load_engine: LoadEngine,
     recorder: Recorder,
     kept: Option<PathBuf>,
     current: ArcSwapOption<Loaded>,
@@ -89,9 +88,9 @@ pub struct ViewHolder {
 impl ViewHolder {
     /// A holder without a view; or with the one that `kept` (a file that it will keep the last view in) holds, if that is genuine.
     #[must_use]
-    pub fn open(identity: Arc<WorkloadIdentity>, load_engine: LoadEngine, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
+    pub fn open(identity: Arc<WorkloadIdentity>, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
         let (changed, _) = watch::channel(0);
-        let holder = Self { identity, load_engine, recorder, kept, current: ArcSwapOption::empty(), taking: Mutex::new(()), changed };
+        let holder = Self { identity, recorder, kept, current: ArcSwapOption::empty(), taking: Mutex::new(()), changed };
         if let Some(path) = &holder.kept {
             holder.restore(path);
         }
@@ -178,7 +177,7 @@ impl ViewHolder {
 
     fn load(&self, view: View) -> Result<Loaded, ViewRefused> {
         let clock = self.clock();
-        let engine = (self.load_engine)(&view).map_err(ViewRefused::Unusable)?;
+        let engine = Engine::load(&view).map_err(ViewRefused::Unusable)?;
         let table = |rows: &[String]| Table::parse(rows).map_err(|error| ViewRefused::Unusable(error.to_string()));
         let (inbound, outbound) = match &view.service {
             Some(service) => {

@@ -97,6 +97,6 @@ impl Shared {
 }
 
 /// A broken connection; when the peer's TLS alert broke it, it was our identity that was refused.
-pub(super) fn broken(error: hyper::Error) -> CallFailed {
+pub(crate) fn broken(error: hyper::Error) -> CallFailed {
     if tls::refused_by_peer(&error) { CallFailed::Refused } else { CallFailed::Broken(error) }
 }

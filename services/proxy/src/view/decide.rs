@@ -1,12 +1,15 @@
-//! The seam to the policy engine: what a guard asks, and what it must be told. `policy::Engine` is behind it.
+//! A view's policies, loaded, and the three questions that the gateway and the guards ask of them.
+
+use std::sync::Arc;
 
 use contract::control::View;
-use trust::{Authority, Decision, SpiffeId};
+use policy::{Action, PolicySlice, Resource};
+use trust::{Authority, Decision};
 
-/// What a guard asks before a request reaches its service.
+/// A question of the edge or of a guard. (Rooms ask theirs of `policy::Engine` itself.)
 #[derive(Debug, Clone, Copy)]
 pub enum Question<'a> {
-    /// At the edge: may the internet enter this public route of `service` (`METHOD /path/{template}`) on this authority?
+    /// May the internet come in at this public route (`METHOD /path/{template}`) of `service` on this authority?
     Enter {
         /// The service's name.
         service: &'a str,
@@ -15,10 +18,10 @@ pub enum Question<'a> {
         /// The person's authority.
         authority: Option<&'a Authority>,
     },
-    /// May `caller` call this route of `service` (`METHOD /path/{template}`) on this authority?
+    /// May `caller` call this route of `service` on this authority?
     Call {
-        /// The calling workload, as its connection proved.
-        caller: &'a SpiffeId,
+        /// The calling workload's name, as its connection proved.
+        caller: &'a str,
         /// The called service's name.
         service: &'a str,
         /// The route, as the manifest writes it.
@@ -28,8 +31,8 @@ pub enum Question<'a> {
     },
     /// May `service` take what is delivered from this queue on this authority?
     Consume {
-        /// The consuming service.
-        service: &'a SpiffeId,
+        /// The consuming service's name.
+        service: &'a str,
         /// The queue.
         queue: &'a str,
         /// The job's authority.
@@ -37,11 +40,42 @@ pub enum Question<'a> {
     },
 }
 
-/// Answers questions under one view's policies. Any failure to evaluate is a Deny.
-pub trait Decide: Send + Sync + std::fmt::Debug + 'static {
+/// The policy engine of one view.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<policy::Engine>);
+
+impl Engine {
+    /// Loads a view's slice; the engine checks it against its schema, the manifest's facts and every flow's example.
+    ///
+    /// # Errors
+    /// What the engine did not believe.
+    pub fn load(view: &View) -> Result<Self, String> {
+        let slice: PolicySlice = serde_json::from_value(view.policy.clone()).map_err(|error| error.to_string())?;
+        if slice.subject != view.subject.workload.name() || slice.manifest != view.manifest {
+            return Err("the slice is another workload's or another manifest's".to_owned());
+        }
+        policy::Engine::load(&slice, view.epoch).map(|engine| Self(Arc::new(engine))).map_err(|error| error.to_string())
+    }
+
     /// The answer, with the policies that gave it and the view's epoch.
-    fn decide(&self, question: &Question<'_>) -> Decision;
+    #[must_use]
+    pub fn decide(&self, question: &Question<'_>) -> Decision {
+        let (caller, action, resource, authority) = match *question {
+            Question::Enter { service, route, authority } => ("internet", Action::Enter, route_of(service, route), authority),
+            Question::Call { caller, service, route, authority } => (caller, Action::Call, route_of(service, route), authority),
+            Question::Consume { service, queue, authority } => (service, Action::Consume, Resource::Queue(queue.to_owned()), authority),
+        };
+        self.0.decide(&policy::Question { caller, action, resource: &resource, authority }).decision
+    }
+
+    /// The engine itself, for rooms that ask about objects, queues and planes.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<policy::Engine> {
+        &self.0
+    }
 }
 
-/// Loads a view's policies: checks them against the schema and the manifest's facts.
-pub type LoadEngine = fn(&View) -> Result<Box<dyn Decide>, String>;
+fn route_of(service: &str, route: &str) -> Resource {
+    let (method, path) = route.split_once(' ').unwrap_or((route, ""));
+    Resource::route(service, method, path)
+}

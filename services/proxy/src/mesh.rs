@@ -1,0 +1,116 @@
+//! A guard's data path: what comes in to its service (`inbound`) and what goes out of it (`outbound`), each as the named steps of
+//! DESIGN section 5 in one file.
+//!
+//! The service sees loopback only. It is told who asks in headers that nobody else can set, and gets the transaction token as an opaque
+//! value to pass along. What it passes along counts only if this guard delivered it and the request that brought it is still under way.
+//!
+//! Guarantees: A5, A6, D1, D4 to D7, D11, E17, A18, J2, J7.
+//! Not here:   the sandbox, starting the service, measuring it (the assembly); policies (`view`).
+
+mod flight;
+mod inbound;
+mod outbound;
+mod service;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::{Arc, Mutex};
+
+use telemetry::Recorder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use trust::{Clock, Fault, SpiffeId};
+
+use crate::client::{Address, MeshTransport, Patience};
+use crate::serve::{self, accepting, connection};
+use crate::svid::WorkloadIdentity;
+use crate::view::ViewHolder;
+
+use flight::{Flight, Places};
+use service::Service;
+pub use service::Connector;
+
+/// One service's guard.
+pub struct Guard {
+    identity: Arc<WorkloadIdentity>,
+    views: Arc<ViewHolder>,
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    service: Service,
+    flight: Flight,
+    places: Places,
+    peers: Mutex<BTreeMap<SpiffeId, Arc<MeshTransport>>>,
+}
+
+impl Guard {
+    /// A guard that decides by `views` and reaches its service through `connector`.
+    #[must_use]
+    pub fn new(views: Arc<ViewHolder>, recorder: Recorder, clock: Arc<dyn Clock>, connector: Arc<dyn Connector>) -> Arc<Self> {
+        Arc::new(Self {
+            identity: Arc::clone(views.identity()),
+            views,
+            recorder,
+            clock,
+            service: Service::new(connector),
+            flight: Flight::default(),
+            places: Places::default(),
+            peers: Mutex::default(),
+        })
+    }
+
+    /// Lets requests in from the mesh, until `stop` and the end of what is in flight.
+    ///
+    /// # Errors
+    /// When the listener cannot be used at all.
+    pub async fn inbound(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
+        let (identity, recorder) = (Arc::clone(&self.identity), self.recorder.clone());
+        let handler = move |peer, request| inbound::serve(Arc::clone(&self), peer, request);
+        serve::mesh_with(&identity, listener, stop, recorder, inbound::POINT, handler).await
+    }
+
+    /// Takes requests from the service on the sandbox's listener for `port`, until `stop` and the end of what is in flight.
+    ///
+    /// # Errors
+    /// When the listener cannot be used at all.
+    pub async fn outbound(self: Arc<Self>, port: u16, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let each = |stream: TcpStream| {
+            let (guard, stop) = (Arc::clone(&self), stop.clone());
+            async move {
+                // Without it small requests are slower, nothing else.
+                let _nodelay = stream.set_nodelay(true);
+                let refused = serve::refused_messages(&guard.recorder, outbound::POINT, guard.identity.id().to_string());
+                let handler = move |request| outbound::serve(Arc::clone(&guard), port, request);
+                connection::http1(stream, handler, &stop, refused).await;
+            }
+        };
+        accepting::run(|| async { listener.accept().await.map(|(stream, _)| stream) }, each, &stop).await;
+        Ok(())
+    }
+
+    /// Requests and deliveries under way: zero for `idle_stop_s` is when a service that scales to zero may be stopped.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.places.taken()
+    }
+
+    fn transport(&self, peer: &SpiffeId) -> Result<Arc<MeshTransport>, Fault> {
+        let mut peers = self.peers.lock().map_err(|_| Fault::internal("the table of peers is poisoned"))?;
+        if let Some(transport) = peers.get(peer) {
+            return Ok(Arc::clone(transport));
+        }
+        let address = Address::Viewed(Arc::clone(&self.views));
+        let transport = MeshTransport::new(&self.identity, peer.clone(), address, Patience::Call)?;
+        peers.insert(peer.clone(), Arc::clone(&transport));
+        Ok(transport)
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("identity", &self.identity).field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}

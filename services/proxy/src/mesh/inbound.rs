@@ -1,0 +1,210 @@
+//! A request's way in: accept, verify, admit, authorise, forward, record, in this order (DESIGN, section 5).
+//!
+//! Each step needs what the one before gave, so none can be left out. The decision is recorded before anything is forwarded.
+//!
+//! Guarantees: A5 identity headers are ours alone; A6 unlisted routes never reach the service; D4; D6 workload, person and purpose
+//!             together; D7 no transaction token, no entry; E17 no fresh view, no entry; H5 a delivery is for the job's consumer alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::control::ServiceProfile;
+use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
+use contract::{Body, body, txn_token};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use tokio::time::Instant;
+use trust::{Authority, Decision, DenyReason, TraceContext};
+
+use super::Guard;
+use super::flight::Place;
+use crate::account::Account;
+use crate::bundle::PeerSvid;
+use crate::client::{CallFailed, fault_of};
+use crate::enforce::in_origin_form;
+use crate::passage::Passage;
+use crate::view::{Loaded, Matched, Question};
+use crate::{canonical, headers, limits};
+
+/// This enforcement point's name.
+pub(super) const POINT: &str = "guard";
+const DELIVERY_PATH: &str = "/events";
+
+/// What the caller wants of the service.
+enum Work {
+    /// One of its routes, `METHOD /path/{template}`.
+    Call(String),
+    /// A message of this queue.
+    Delivery(String),
+}
+
+/// A request whose token is genuine.
+struct Verified {
+    work: Work,
+    authority: Authority,
+    token: String,
+}
+
+/// A request that may go on.
+struct Admitted {
+    verified: Verified,
+    service: ServiceProfile,
+    place: Place,
+}
+
+/// Serves one request from a verified workload.
+pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
+    let parent = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
+    let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", parent);
+    account.principal(peer.id.to_string());
+    let admitted = match decide(&guard, &peer, &request, &mut account) {
+        Ok(admitted) => admitted,
+        Err(decision) => return refused(account, decision),
+    };
+    if headers::asks_upgrade(request.headers()) {
+        return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
+    }
+    let ticket = guard.flight.deliver(&admitted.verified.token, &admitted.verified.authority, account.trace());
+    let answer = forward(&guard, &admitted, account.trace(), request).await;
+    record(account, answer, (admitted.place, ticket))
+}
+
+/// Accept to authorise, and the record of the answer.
+fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut Account) -> Result<Admitted, Decision> {
+    account.resource(format!("{} {}", request.method(), request.uri().path()));
+    let loaded = accept(guard, peer).map_err(Decision::deny)?;
+    let service = loaded.view.service.clone().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
+    let verified = verify(guard, &loaded, &service, peer, request, account).map_err(Decision::deny)?;
+    let place = admit(guard, &service).map_err(Decision::deny)?;
+    let decision = authorise(&loaded, &service, peer, &verified);
+    if !decision.is_allow() {
+        return Err(decision);
+    }
+    account.decide(decision).map_err(Decision::deny)?;
+    Ok(Admitted { verified, service, place })
+}
+
+/// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
+fn accept(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
+    guard.identity.bundle().still_good(peer)?;
+    let loaded = guard.views.fresh()?;
+    if loaded.view.callers.contains(&peer.id) { Ok(loaded) } else { Err(DenyReason::PeerUndeclared) }
+}
+
+/// The request is unambiguous, its route is listed, and its transaction token is genuine, alive, and made for this.
+fn verify(
+    guard: &Guard,
+    loaded: &Loaded,
+    service: &ServiceProfile,
+    peer: &PeerSvid,
+    request: &Request<Body>,
+    account: &mut Account,
+) -> Result<Verified, DenyReason> {
+    canonical::request(request.method(), request.uri(), request.version(), request.headers()).map_err(|_| DenyReason::RequestAmbiguous)?;
+    let path = canonical::path(request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)?;
+    let work = if peer.id.as_role() == Some("queue") { delivery(service, path, request)? } else { call(loaded, path, request)? };
+    let resource = format!("{}:{} {path}", service.name, request.method());
+    match &work {
+        Work::Call(route) => account.act("call", resource, route.clone()),
+        Work::Delivery(queue) => account.act("consume", queue.clone(), format!("deliver {queue}")),
+    }
+    let token = request.headers().get(txn_token::HEADER).ok_or(DenyReason::AuthorityMissing)?;
+    let token = token.to_str().map_err(|_| DenyReason::TokenInvalid)?.to_owned();
+    let authority = loaded.verifier.verify(&token, &*guard.clock)?;
+    account.authority(&authority);
+    if let Work::Delivery(queue) = &work {
+        let job = authority.job.as_ref().ok_or(DenyReason::AuthorityMissing)?;
+        if job.consumer != service.name || job.queue != *queue {
+            return Err(DenyReason::JobMismatch);
+        }
+    }
+    Ok(Verified { work, authority, token })
+}
+
+fn call(loaded: &Loaded, path: &str, request: &Request<Body>) -> Result<Work, DenyReason> {
+    match loaded.inbound.find(request.method().as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)? {
+        Matched::Row(row) => Ok(Work::Call(row.text.clone())),
+        Matched::MethodUnlisted => Err(DenyReason::MethodUnlisted),
+        Matched::Unknown => Err(DenyReason::RouteUnknown),
+    }
+}
+
+fn delivery(service: &ServiceProfile, path: &str, request: &Request<Body>) -> Result<Work, DenyReason> {
+    if path != DELIVERY_PATH {
+        return Err(DenyReason::RouteUnknown);
+    }
+    if request.method() != http::Method::POST {
+        return Err(DenyReason::MethodUnlisted);
+    }
+    let queue = request.headers().get(QUEUE_HEADER).and_then(|v| v.to_str().ok()).ok_or(DenyReason::RequestAmbiguous)?;
+    if service.consumes.iter().any(|consumed| consumed == queue) { Ok(Work::Delivery(queue.to_owned())) } else { Err(DenyReason::PolicyDenied) }
+}
+
+/// The service has room for one more.
+fn admit(guard: &Guard, service: &ServiceProfile) -> Result<Place, DenyReason> {
+    let most = match service.limits.concurrency {
+        0 => limits::SERVICE_REQUESTS_MAX,
+        stated => usize::try_from(stated).unwrap_or(usize::MAX),
+    };
+    guard.places.take(most).ok_or(DenyReason::ConcurrencyExceeded)
+}
+
+/// The policy's answer: this workload, for this person and purpose, on this route or queue.
+fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verified: &Verified) -> Decision {
+    let (name, authority) = (service.name.as_str(), Some(&verified.authority));
+    loaded.engine.decide(&match &verified.work {
+        Work::Call(route) => Question::Call { caller: peer.id.workload.name(), service: name, route, authority },
+        Work::Delivery(queue) => Question::Consume { service: name, queue, authority },
+    })
+}
+
+/// Hands the request to the service and gives its answer; both bodies stream.
+async fn forward(guard: &Guard, admitted: &Admitted, trace: TraceContext, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+    let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
+    in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
+    *request.version_mut() = Version::HTTP_11;
+    headers::strip_hop_by_hop(request.headers_mut());
+    headers::strip_identity(request.headers_mut());
+    introduce(request.headers_mut(), &admitted.verified, trace);
+    if let (Work::Delivery(_), Some(attempt)) = (&admitted.verified.work, attempt) {
+        request.headers_mut().insert(ATTEMPT_HEADER, attempt);
+    }
+    let whole = longest(admitted);
+    let deadline = Instant::now() + whole;
+    let response = tokio::time::timeout_at(deadline, guard.service.send(request)).await;
+    let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
+    headers::strip_hop_by_hop(response.headers_mut());
+    response.headers_mut().remove(txn_token::HEADER);
+    Ok(response.map(|body| Passage::new(body).by(deadline, whole).into_body()))
+}
+
+/// Tells the service who asks, and gives it the token to pass along.
+fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
+    headers::set(to, txn_token::HEADER, &verified.token);
+    headers::set(to, "traceparent", &trace.to_string());
+    headers::set(to, USER_HEADER, &verified.authority.user);
+    headers::set(to, PURPOSE_HEADER, &verified.authority.purpose);
+    if let (Work::Delivery(queue), Some(job)) = (&verified.work, &verified.authority.job) {
+        headers::set(to, QUEUE_HEADER, queue);
+        headers::set(to, JOB_HEADER, &job.id);
+    }
+}
+
+/// How long this request may take in all.
+fn longest(admitted: &Admitted) -> Duration {
+    match (admitted.service.limits.wall_s, &admitted.verified.work) {
+        (0, Work::Call(_)) => Duration::from_millis(limits::CALL_MS_MAX),
+        (0, Work::Delivery(_)) => Duration::from_millis(limits::DELIVERY_HEAD_MS),
+        (wall_s, _) => Duration::from_secs(wall_s),
+    }
+}
+
+/// Ends the account with the last byte of the answer; until then the token is in flight and the place is taken.
+fn record(account: Account, answer: Result<Response<Body>, CallFailed>, held: impl Send + 'static) -> Response<Body> {
+    let response = answer.unwrap_or_else(|failed| body::fault(&fault_of(failed)));
+    account.finish_holding(response, held)
+}
+
+fn refused(mut account: Account, decision: Decision) -> Response<Body> {
+    let reason = account.decide(decision).err().unwrap_or(DenyReason::PolicyDenied);
+    account.denied(reason)
+}

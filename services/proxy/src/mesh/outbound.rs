@@ -1,0 +1,139 @@
+//! A request's way out of the service: accept, match the flow, take the authority, admit, forward, record (DESIGN, section 5).
+//!
+//! The socket says which flow it is: it exists because the flow is declared. The service proves nothing and claims nothing; a token
+//! that it passes along counts only if this guard delivered it and it is still in flight. Without one, no person's authority goes along.
+//!
+//! Guarantees: D7 on the way out; D10 in part (no other destination exists); J2, J5 for services: they cannot join others' traces.
+
+use std::sync::Arc;
+
+use contract::control::Outbound;
+use contract::{Body, body, txn_token};
+use http::{Request, Response, StatusCode, header};
+use trust::{Decision, DenyReason, Fault, TraceContext};
+
+use super::Guard;
+use super::flight::Delivered;
+use crate::account::Account;
+use crate::client::fault_of;
+use crate::enforce::in_origin_form;
+use crate::view::{Loaded, Matched};
+use crate::{canonical, headers};
+
+/// This enforcement point's name.
+pub(super) const POINT: &str = "guard.out";
+
+/// Authority that goes along.
+struct Taken {
+    token: String,
+    delivered: Delivered,
+}
+
+/// Serves one request of the service on the listener for `port`.
+pub(super) async fn serve(guard: Arc<Guard>, port: u16, request: Request<Body>) -> Response<Body> {
+    let taken = take(&guard, &request);
+    let parent = parent(&guard, &request, taken.as_ref().ok().and_then(Option::as_ref));
+    let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", parent);
+    account.principal(guard.identity.id().to_string());
+    account.resource(format!("{} {}", request.method(), request.uri().path()));
+    let (flow, taken) = match decide(&guard, port, &request, taken, &mut account) {
+        Ok(decided) => decided,
+        Err(reason) => return account.refuse(reason),
+    };
+    if headers::asks_upgrade(request.headers()) {
+        return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
+    }
+    let answer = forward(&guard, &flow, taken.as_ref(), account.trace(), request).await;
+    record(account, answer)
+}
+
+/// Accept to admit, and the record of the answer. Who may do what at the other end is decided there, by the same policies.
+fn decide(
+    guard: &Guard,
+    port: u16,
+    request: &Request<Body>,
+    taken: Result<Option<Taken>, DenyReason>,
+    account: &mut Account,
+) -> Result<(Outbound, Option<Taken>), DenyReason> {
+    let loaded = accept(guard, request)?;
+    let flow = match_flow(&loaded, port)?;
+    account.act("call", format!("{} {} {}", flow.peer, request.method(), request.uri().path()), format!("to {}", flow.peer.workload.name()));
+    if flow.peer.as_role() == Some("evidence") {
+        account.quiet();
+    }
+    let taken = taken?;
+    if let Some(taken) = &taken {
+        account.authority(&taken.delivered.authority);
+    }
+    admit(&loaded, &flow, port, request)?;
+    account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch })?;
+    Ok((flow, taken))
+}
+
+/// The request is unambiguous and the view is fresh.
+fn accept(guard: &Guard, request: &Request<Body>) -> Result<Arc<Loaded>, DenyReason> {
+    canonical::request(request.method(), request.uri(), request.version(), request.headers()).map_err(|_| DenyReason::RequestAmbiguous)?;
+    canonical::path(request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)?;
+    guard.views.fresh()
+}
+
+/// The flow that this socket stands for, if it is still declared.
+fn match_flow(loaded: &Loaded, port: u16) -> Result<Outbound, DenyReason> {
+    let flows = loaded.view.service.as_ref().map_or(&[][..], |service| service.outbound.as_slice());
+    flows.iter().find(|flow| flow.port == port).cloned().ok_or(DenyReason::PeerUndeclared)
+}
+
+/// The transaction token that the service passed along.
+fn take(guard: &Guard, request: &Request<Body>) -> Result<Option<Taken>, DenyReason> {
+    let Some(token) = request.headers().get(txn_token::HEADER) else { return Ok(None) };
+    let token = token.to_str().map_err(|_| DenyReason::AuthorityNotInFlight)?.to_owned();
+    let delivered = guard.flight.find(&token).ok_or(DenyReason::AuthorityNotInFlight)?;
+    Ok(Some(Taken { token, delivered }))
+}
+
+/// Towards another service only the declared routes exist; a role's contract and the policy there decide for roles.
+fn admit(loaded: &Loaded, flow: &Outbound, port: u16, request: &Request<Body>) -> Result<(), DenyReason> {
+    if flow.peer.as_service().is_none() {
+        return Ok(());
+    }
+    let table = loaded.outbound.iter().find(|(of, _)| *of == port).map(|(_, table)| table).ok_or(DenyReason::PeerUndeclared)?;
+    match table.find(request.method().as_str(), request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)? {
+        Matched::Row(_) => Ok(()),
+        Matched::MethodUnlisted => Err(DenyReason::MethodUnlisted),
+        Matched::Unknown => Err(DenyReason::RouteUnknown),
+    }
+}
+
+/// Calls the peer in the guard's name; both bodies stream.
+async fn forward(guard: &Guard, flow: &Outbound, taken: Option<&Taken>, trace: TraceContext, mut request: Request<Body>) -> Result<Response<Body>, Fault> {
+    in_origin_form(&mut request)?;
+    let to = request.headers_mut();
+    headers::strip_hop_by_hop(to);
+    headers::strip_identity(to);
+    headers::strip_credentials(to);
+    to.remove(header::HOST);
+    if let Some(taken) = taken {
+        headers::set(to, txn_token::HEADER, &taken.token);
+    }
+    headers::set(to, "traceparent", &trace.to_string());
+    to.remove("tracestate");
+    let mut response = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
+    headers::strip_hop_by_hop(response.headers_mut());
+    Ok(response)
+}
+
+/// Ends the account with the last byte of the answer.
+fn record(account: Account, answer: Result<Response<Body>, Fault>) -> Response<Body> {
+    account.finish(answer.unwrap_or_else(|fault| body::fault(&fault)))
+}
+
+/// The span that this call belongs to: the service's own word counts only within traces that are in flight here.
+fn parent(guard: &Guard, request: &Request<Body>, taken: Option<&Taken>) -> Option<TraceContext> {
+    let said = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
+    match (said, taken) {
+        (Some(said), Some(taken)) if said.trace_id == taken.delivered.trace.trace_id => Some(said),
+        (_, Some(taken)) => Some(taken.delivered.trace),
+        (Some(said), None) if guard.flight.has_trace(said.trace_id) => Some(said),
+        (_, None) => None,
+    }
+}
