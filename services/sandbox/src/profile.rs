@@ -77,8 +77,8 @@ pub struct Limits {
     pub tmp_bytes: u64,
 }
 
-/// Pretends that the kernel lacks something. For tests of refusal only: it can only ever take layers away from what
-/// is claimed, and a level that is then not reached is refused.
+/// Pretends that the kernel lacks something, and really goes without it. For tests of refusal and of older kernels only;
+/// the report shows what is then missing, and a required level that is not reached is refused as ever.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Simulate {

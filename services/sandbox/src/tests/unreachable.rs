@@ -191,3 +191,18 @@ fn each_start_is_fresh() {
         assert!(reached.read.is_empty());
     }
 }
+
+#[test]
+fn in_another_programs_place_the_attacker_reports_into_its_output() {
+    // I3, I11: what an end-to-end test puts where FFmpeg is.
+    let ground = Ground::new();
+    let out = ground.state().join("out.mp4");
+    let printed = output(ground.profile(&["-i", "in.mp4", out.to_str().unwrap()]));
+    let reached: Reached = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!(serde_json::from_str::<Reached>(&printed.replace('\n', "")).unwrap().calls, reached.calls);
+    assert_doors_closed(&reached);
+    assert_eq!(reached.read, [PathBuf::from("/etc/passwd")]);
+    assert!(reached.written.is_empty() && reached.connected.is_empty() && reached.listening.is_empty(), "{reached:?}");
+    assert!(reached.executed.is_empty() && reached.signalled.is_empty() && reached.spied.is_empty(), "{reached:?}");
+    assert!(reached.canaries.is_empty(), "{:?}", reached.canaries);
+}
