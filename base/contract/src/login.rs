@@ -32,6 +32,9 @@ pub const ROUTES: &[Route] = &[
 pub const CLIENT_HEADER: &str = "palisade-oidc-client";
 /// The edge's `client_id`. Its one redirect URI is `PUBLIC_ORIGIN` and `EDGE_CALLBACK`.
 pub const EDGE_CLIENT: &str = "edge";
+/// Header in which the edge says the browser's address (no port), so that `login` can slow down a source of guesses. Stripped from
+/// browsers' requests.
+pub const SOURCE_HEADER: &str = "palisade-source";
 /// Path of the edge's redirect URI.
 pub const EDGE_CALLBACK: &str = "/auth/callback";
 /// Path of the issuer under the public origin: `iss` is `https://HOST[:PORT]/oidc`. Access tokens have the public origin itself as `aud`.

@@ -1,1 +1,44 @@
-//! 
+//! `login`: people. An OpenID Connect provider with its own sign-in and enrolment pages.
+//!
+//! Spec:       OpenID Connect Core 1.0 and Discovery 1.0; RFC 6749 as narrowed by RFC 9700; RFC 7636 (PKCE), RFC 8252 (native
+//!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RP-Initiated Logout 1.0.
+//! Guarantees: B1 discovery, keys, code flow; B2 PKCE with S256 or nothing; B6 a refresh token works once, a replay ends its family;
+//!             B12 Argon2id, common passwords refused, growing delays, and nobody learns who has an account.
+//! Not here:   TLS and the session of the edge (`proxy`), transaction tokens (the edge mints them), second factors (B13).
+//!
+//! | part | what |
+//! |---|---|
+//! | `room` | the routes; what every answer carries |
+//! | `authorize`, `sign_in`, `enrol`, `end_session` | what browsers see |
+//! | `token`, `userinfo` | what clients see |
+//! | `people` | what the operator sees |
+//! | `password`, `throttle` | what guessing meets |
+//! | `keys` | the keys that sign, and their successors |
+//!
+//! Every secret that is handed out (session, code, refresh token, link) has 256 random bits and is kept as a digest only.
+
+mod answer;
+mod authorize;
+mod client;
+mod common_passwords;
+mod credential;
+mod end_session;
+mod enrol;
+mod form;
+mod keys;
+mod page;
+mod password;
+mod people;
+mod provider;
+pub mod room;
+mod schema;
+mod session;
+mod sign_in;
+mod throttle;
+mod token;
+mod userinfo;
+
+pub use provider::{Login, LoginConfig, LoginError};
+
+#[cfg(test)]
+mod tests;
