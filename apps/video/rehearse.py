@@ -21,7 +21,6 @@ import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 CONSUMERS = {"uploaded": "validator", "validated": "transcoder", "status": "api"}
 HERE = Path(__file__).resolve().parent
@@ -112,11 +111,6 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "DELETE":
             path.unlink(missing_ok=True)
             self.reply(204)
-        elif "list-type=2" in url.query:
-            prefix = urllib.parse.parse_qs(url.query)["prefix"][0]
-            keys = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
-            found = "".join(f"<Contents><Key>{escape(name)}</Key></Contents>" for name in keys if name.startswith(prefix))
-            self.reply(200, f"<ListBucketResult>{found}</ListBucketResult>".encode())
         elif not path.is_file():
             self.reply(404)
         else:

@@ -87,18 +87,16 @@ impl Catalogue {
 
     /// Adds a new video.
     pub(crate) async fn add(&self, video: &Video) -> Result<(), CatalogueFault> {
-        sqlx::query(
-            "INSERT INTO video (id, owner, name, media_type, size, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(video.id.to_string())
-        .bind(&video.owner)
-        .bind(&video.name)
-        .bind(&video.media_type)
-        .bind(i64::try_from(video.size).unwrap_or(i64::MAX))
-        .bind(video.state.name())
-        .bind(&video.created_at)
-        .execute(&self.pool)
-        .await?;
+        sqlx::query("INSERT INTO video (id, owner, name, media_type, size, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
+            .bind(video.id.to_string())
+            .bind(&video.owner)
+            .bind(&video.name)
+            .bind(&video.media_type)
+            .bind(i64::try_from(video.size).unwrap_or(i64::MAX))
+            .bind(video.state.name())
+            .bind(&video.created_at)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -127,11 +125,7 @@ impl Catalogue {
 
     /// Removes someone's video.
     pub(crate) async fn remove(&self, owner: &str, id: Uuid) -> Result<(), CatalogueFault> {
-        sqlx::query("DELETE FROM video WHERE owner = ? AND id = ?")
-            .bind(owner)
-            .bind(id.to_string())
-            .execute(&self.pool)
-            .await?;
+        sqlx::query("DELETE FROM video WHERE owner = ? AND id = ?").bind(owner).bind(id.to_string()).execute(&self.pool).await?;
         Ok(())
     }
 

@@ -193,13 +193,11 @@ async fn delete(Shared(api): Shared<Arc<Api>>, Path(id): Path<String>, headers: 
 
 async fn delete_objects(store: &Store, context: &Context, video: &Video) -> Result<(), Fault> {
     store.delete(context, (ORIGINALS, &original(video.id))).await?;
-    let mut keys: Vec<String> = video.renditions.iter().map(|made| made.key.clone()).chain(video.poster.clone()).collect();
-    if video.state != State::Ready {
-        // A job may have brought some and not come to its end.
-        keys.extend(store.list(context, RENDITIONS, &format!("{}/", video.id)).await?);
+    for made in &video.renditions {
+        store.delete(context, (RENDITIONS, &made.key)).await?;
     }
-    for key in keys {
-        store.delete(context, (RENDITIONS, &key)).await?;
+    if let Some(poster) = &video.poster {
+        store.delete(context, (RENDITIONS, poster)).await?;
     }
     Ok(())
 }

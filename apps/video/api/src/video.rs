@@ -34,15 +34,8 @@ pub(crate) enum State {
 
 impl State {
     /// All states in their order.
-    const ALL: [Self; 7] = [
-        Self::AwaitingUpload,
-        Self::Uploaded,
-        Self::Validated,
-        Self::Transcoding,
-        Self::Rejected,
-        Self::Failed,
-        Self::Ready,
-    ];
+    const ALL: [Self; 7] =
+        [Self::AwaitingUpload, Self::Uploaded, Self::Validated, Self::Transcoding, Self::Rejected, Self::Failed, Self::Ready];
 
     /// Its name, as in JSON.
     pub(crate) fn name(self) -> &'static str {

@@ -67,9 +67,7 @@ fn file(path: &Path) -> OsString {
 /// Shrinks to a height, never grows; both sides even, so that 4:2:0 has whole samples.
 fn scale(rung: &Rung) -> String {
     let height = rung.height;
-    format!(
-        "scale=w='max(2,trunc(iw*oh/ih/2)*2)':h='max(2,min({height},trunc(ih/2)*2))':flags=bicubic,format=yuv420p"
-    )
+    format!("scale=w='max(2,trunc(iw*oh/ih/2)*2)':h='max(2,min({height},trunc(ih/2)*2))':flags=bicubic,format=yuv420p")
 }
 
 /// One run that makes all renditions: the original is decoded once.

@@ -1,7 +1,7 @@
 //! The transcoder: turns a checked original into renditions that every browser plays, and a poster.
 //!
 //! Environment: `PORT`, `AWS_ENDPOINT_URL`, `QUEUE_URL`; optionally `TMPDIR`, `FFMPEG` (default `/usr/bin/ffmpeg`),
-//! `TRANSCODE_WALL_S` (default 3600), `OTEL_EXPORTER_OTLP_ENDPOINT`.
+//! `TRANSCODE_WALL_S` (default 3300), `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
 mod command;
 mod job;

@@ -89,10 +89,7 @@ impl Ffmpeg {
                 Ok(Err(error)) => return Err(broken(error)),
                 Err(_) => {
                     child.kill().await.map_err(broken)?;
-                    return Err(RunFault::Failed(format!(
-                        "transcoding did not end within {} minutes",
-                        self.wall.as_secs().div_ceil(60)
-                    )));
+                    return Err(RunFault::Failed(format!("transcoding did not end within {} minutes", self.wall.as_secs().div_ceil(60))));
                 }
             }
         }
@@ -112,9 +109,7 @@ impl Ffmpeg {
 fn judge(status: ExitStatus, complaint: &str) -> Result<(), RunFault> {
     match (status.success(), status.signal()) {
         (true, _) => Ok(()),
-        (_, Some(signal)) if !SIGNALS_OF_FAILURE.contains(&signal) => {
-            Err(RunFault::Interrupted(format!("signal {signal}")))
-        }
+        (_, Some(signal)) if !SIGNALS_OF_FAILURE.contains(&signal) => Err(RunFault::Interrupted(format!("signal {signal}"))),
         (_, Some(signal)) => Err(RunFault::Failed(format!("the video broke the transcoder (signal {signal})"))),
         (_, None) => {
             let last = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no word about why");

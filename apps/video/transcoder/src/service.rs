@@ -54,7 +54,7 @@ pub(crate) async fn assemble() -> Result<Router, SettingError> {
     let collector = setting::optional("OTEL_EXPORTER_OTLP_ENDPOINT");
     let parent = setting::optional("TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let program = setting::optional("FFMPEG").unwrap_or_else(|| String::from("/usr/bin/ffmpeg"));
-    let wall = Duration::from_secs(setting::number("TRANSCODE_WALL_S", 3600)?);
+    let wall = Duration::from_secs(setting::number("TRANSCODE_WALL_S", 3300)?);
     if let Err(error) = sweep(&parent) {
         let value = parent.display().to_string();
         log(NAME, &format!("{value}: {error}"));
@@ -103,9 +103,7 @@ impl Transcoder {
         };
         let told = match &made {
             Ok(made) => self.tell(context, &original, "ready", "video.ready", ready(made)).await,
-            Err(JobFault::Hopeless(reason)) => {
-                self.tell(context, &original, "failed", "video.failed", json!({ "reason": reason })).await
-            }
+            Err(JobFault::Hopeless(reason)) => self.tell(context, &original, "failed", "video.failed", json!({ "reason": reason })).await,
             Err(JobFault::Gone(_) | JobFault::Passing(_)) => Ok(()),
         };
         match (made, told) {
@@ -137,14 +135,7 @@ impl Transcoder {
     }
 
     /// Publishes an event whose id says which effect of which upload it is.
-    async fn tell(
-        &self,
-        context: &Context,
-        original: &Original,
-        effect: &str,
-        kind: &'static str,
-        mut data: Value,
-    ) -> Result<(), Fault> {
+    async fn tell(&self, context: &Context, original: &Original, effect: &str, kind: &'static str, mut data: Value) -> Result<(), Fault> {
         if let Some(data) = data.as_object_mut() {
             data.insert(String::from("video_id"), json!(original.video_id));
         }

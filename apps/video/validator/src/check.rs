@@ -65,11 +65,7 @@ pub async fn check<R: RandomRead>(reader: R, declared_type: &str) -> Result<Medi
 /// Refuses a picture that is too small or too large.
 pub(crate) fn dimensions(width: u32, height: u32) -> Result<(), Rejection> {
     let fits = |side| (2..=SIDE_PIXELS_MAX).contains(&side);
-    if fits(width) && fits(height) {
-        Ok(())
-    } else {
-        Err(Rejection::Dimensions { width, height, limit: SIDE_PIXELS_MAX })
-    }
+    if fits(width) && fits(height) { Ok(()) } else { Err(Rejection::Dimensions { width, height, limit: SIDE_PIXELS_MAX }) }
 }
 
 /// Refuses a duration of nothing or of more than [`HOURS_MAX`], and gives it back in seconds.

@@ -29,13 +29,11 @@ const MOOF_BYTES_MAX: u64 = 4 << 20;
 const FRAGMENTS_MAX: u32 = 10_000;
 /// Brands of MP4 video files.
 const BRANDS: [&[u8; 4]; 26] = [
-    b"isom", b"iso2", b"iso3", b"iso4", b"iso5", b"iso6", b"iso7", b"iso8", b"iso9", b"mp41", b"mp42", b"mp71",
-    b"avc1", b"av01", b"hvc1", b"M4V ", b"M4VH", b"M4VP", b"MSNV", b"dash", b"msdh", b"msix", b"cmfc", b"f4v ",
-    b"3gp4", b"3gp5",
+    b"isom", b"iso2", b"iso3", b"iso4", b"iso5", b"iso6", b"iso7", b"iso8", b"iso9", b"mp41", b"mp42", b"mp71", b"avc1", b"av01", b"hvc1",
+    b"M4V ", b"M4VH", b"M4VP", b"MSNV", b"dash", b"msdh", b"msix", b"cmfc", b"f4v ", b"3gp4", b"3gp5",
 ];
 /// Brands of other files of the same family, if they come first.
-const OTHER_BRANDS: [&[u8; 4]; 9] =
-    [b"qt  ", b"heic", b"heix", b"mif1", b"avif", b"avis", b"M4A ", b"M4B ", b"crx "];
+const OTHER_BRANDS: [&[u8; 4]; 9] = [b"qt  ", b"heic", b"heix", b"mif1", b"avif", b"avis", b"M4A ", b"M4B ", b"crx "];
 
 /// A stretch of bytes of the file.
 #[derive(Clone, Copy, Debug)]
@@ -133,19 +131,14 @@ pub(crate) async fn check<R: RandomRead>(source: &mut Source<R>) -> Result<Media
 /// Whether a box may stand at the top of the file.
 fn known(kind: FourCc) -> bool {
     const TOP: [&[u8; 4]; 15] = [
-        b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"udta", b"pdin", b"mfra", b"styp",
-        b"sidx", b"prft", b"emsg",
+        b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"udta", b"pdin", b"mfra", b"styp", b"sidx", b"prft",
+        b"emsg",
     ];
     TOP.contains(&&kind.0)
 }
 
 /// Reads the payload of a box of bearable size.
-async fn part<R: RandomRead>(
-    source: &mut Source<R>,
-    kind: FourCc,
-    payload: Extent,
-    limit: u64,
-) -> Result<Vec<u8>, CheckFault<R::Fault>> {
+async fn part<R: RandomRead>(source: &mut Source<R>, kind: FourCc, payload: Extent, limit: u64) -> Result<Vec<u8>, CheckFault<R::Fault>> {
     if payload.len > limit {
         return Err(Rejection::PartTooLarge { part: kind.to_string(), bytes: payload.len, limit }.into());
     }
@@ -170,10 +163,7 @@ fn brand(ftyp: &[u8]) -> Result<(), Rejection> {
 
 /// Whether index and media belong together, and what the film is.
 fn judge(moov: &[u8], budget: &mut Budget, media: &MediaData, fragments: &Fragments) -> Result<MediaInfo, Rejection> {
-    let movie = Movie::parse(moov, budget)?;
-    for track in &movie.tracks {
-        track.samples.require_inside(media)?;
-    }
+    let movie = Movie::parse(moov, budget, media)?;
     fragments.require_inside(media)?;
     let film = movie.tracks.iter().find(|track| track.is_video()).ok_or(Rejection::NoVideoTrack)?;
     for track in movie.tracks.iter().filter(|track| track.is_video()) {

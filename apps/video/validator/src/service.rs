@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use video_wire::{
     client::Client,
@@ -35,11 +36,15 @@ pub const NAME: &str = "video-validator";
 /// How long a check may take; the slowest is of a recording without sizes, which is read whole.
 const CHECK_LIMIT: Duration = Duration::from_secs(300);
 
+/// How many checks run at once; an index may have 64 MiB, and it is held while it is read.
+const AT_ONCE: usize = 2;
+
 /// What the service works with.
 struct Validator {
     store: Store,
     queue: Queue,
     tracer: Tracer,
+    benches: Semaphore,
 }
 
 /// The data of `object.created`.
@@ -73,6 +78,7 @@ pub fn assemble() -> Result<Router, SettingError> {
         store: Store::new(client.clone(), store),
         queue: Queue::new(client.clone(), queue, "/video-validator"),
         tracer: Tracer::new(client, collector, NAME),
+        benches: Semaphore::new(AT_ONCE),
     })))
 }
 
@@ -132,6 +138,7 @@ impl Validator {
 
     async fn judge(&self, context: &Context, video: Uuid, uploaded: &Uploaded) -> Result<(), Fault> {
         self.tell(context, video, uploaded, "video.uploaded", json!({})).await?;
+        let _bench = self.benches.acquire().await;
         let mut span = self.tracer.begin(context, "check");
         span.note("video.id", video);
         let reader = Remote { store: &self.store, context, uploaded };
@@ -171,28 +178,14 @@ impl Validator {
     }
 
     /// Tells the catalogue.
-    async fn tell(
-        &self,
-        context: &Context,
-        video: Uuid,
-        uploaded: &Uploaded,
-        kind: &'static str,
-        mut data: Value,
-    ) -> Result<(), Fault> {
+    async fn tell(&self, context: &Context, video: Uuid, uploaded: &Uploaded, kind: &'static str, mut data: Value) -> Result<(), Fault> {
         merge(&mut data, json!({ "video_id": video }));
         let event = event(video, uploaded, kind, kind, data);
         self.queue.publish(context, "status", &event).await
     }
 
     /// Hands a clean video on to the transcoder.
-    async fn hand_on(
-        &self,
-        context: &Context,
-        video: Uuid,
-        uploaded: &Uploaded,
-        info: &MediaInfo,
-        mut data: Value,
-    ) -> Result<(), Fault> {
+    async fn hand_on(&self, context: &Context, video: Uuid, uploaded: &Uploaded, info: &MediaInfo, mut data: Value) -> Result<(), Fault> {
         let more = json!({
             "video_id": video, "bucket": uploaded.bucket, "key": uploaded.key, "size": uploaded.size,
             "etag": uploaded.etag, "media_type": info.container.media_type(), "demuxer": info.container.demuxer(),

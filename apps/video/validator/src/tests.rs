@@ -292,13 +292,8 @@ impl Shuffle {
 #[test]
 fn no_damage_makes_the_check_panic_or_read_without_end() {
     let made = mp4(&Recipe::default());
-    let sound: [(&[u8], &str); 5] = [
-        (GOOD_MP4, "video/mp4"),
-        (FRAGMENTED, "video/mp4"),
-        (&made, "video/mp4"),
-        (GOOD_WEBM, "video/webm"),
-        (LIVE_WEBM, "video/webm"),
-    ];
+    let sound: [(&[u8], &str); 5] =
+        [(GOOD_MP4, "video/mp4"), (FRAGMENTED, "video/mp4"), (&made, "video/mp4"), (GOOD_WEBM, "video/webm"), (LIVE_WEBM, "video/webm")];
     let mut shuffle = Shuffle(0x005e_ed0f_9a11_5ade);
     let mut refusals = 0;
     for round in 0..100_000 {
@@ -326,4 +321,13 @@ fn media_is_never_read() {
     let recipe = Recipe { samples: 1_000_000, ..Recipe::default() };
     let (_, read) = verdict_counted(&mp4(&Recipe { sample_ticks: 1, ..recipe }), "video/mp4");
     assert!(read < 128 * 1024, "{read} bytes read of 16 MB");
+}
+
+// I7: an index that is all table is bounded by its own size, not a multiple of it.
+#[test]
+fn an_index_that_is_too_large_is_refused_before_it_is_read() {
+    let recipe = Recipe { extra: atom(b"free", &vec![0; 65 << 20]), ..Recipe::default() };
+    let (outcome, read) = verdict_counted(&mp4(&recipe), "video/mp4");
+    assert!(matches!(outcome, Err(Rejection::PartTooLarge { .. })));
+    assert!(read < 64 * 1024, "{read} bytes read");
 }

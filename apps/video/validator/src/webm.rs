@@ -15,10 +15,10 @@ use crate::{
     rejection::Rejection,
 };
 use element::{
-    ATTACHMENTS, BLOCK, BLOCK_GROUP, Budget, CHAPTER_EDITION, CHAPTER_SEGMENT, CHAPTERS, CLUSTER, CRC32, CUES,
-    DOC_TYPE, DOC_TYPE_READ_VERSION, DURATION, EBML, EBML_MAX_ID, EBML_MAX_SIZE, EBML_READ_VERSION, ENCRYPTED_BLOCK,
-    Element, Head, INFO, Id, NEXT_FILE, NEXT_UUID, POSITION, PREV_FILE, PREV_SIZE, PREV_UUID, SEEK_HEAD, SEGMENT,
-    SILENT_TRACKS, SIMPLE_BLOCK, TAGS, TIMESTAMP, TIMESTAMP_SCALE, TRACKS, VOID,
+    ATTACHMENTS, BLOCK, BLOCK_GROUP, Budget, CHAPTER_EDITION, CHAPTER_SEGMENT, CHAPTERS, CLUSTER, CRC32, CUES, DOC_TYPE,
+    DOC_TYPE_READ_VERSION, DURATION, EBML, EBML_MAX_ID, EBML_MAX_SIZE, EBML_READ_VERSION, ENCRYPTED_BLOCK, Element, Head, INFO, Id,
+    NEXT_FILE, NEXT_UUID, POSITION, PREV_FILE, PREV_SIZE, PREV_UUID, SEEK_HEAD, SEGMENT, SILENT_TRACKS, SIMPLE_BLOCK, TAGS, TIMESTAMP,
+    TIMESTAMP_SCALE, TRACKS, VOID,
 };
 use tracks::Picture;
 
@@ -136,11 +136,7 @@ impl Film {
 }
 
 /// Reads the head of an element inside of `parent`; gives back where its content begins.
-async fn head<R: RandomRead>(
-    source: &mut Source<R>,
-    offset: u64,
-    parent: Id,
-) -> Result<(Head, u64), CheckFault<R::Fault>> {
+async fn head<R: RandomRead>(source: &mut Source<R>, offset: u64, parent: Id) -> Result<(Head, u64), CheckFault<R::Fault>> {
     let bytes = source.peek(offset, Head::BYTES_MAX).await.map_err(CheckFault::Unreadable)?;
     match Head::parse(&bytes)? {
         Some(head) => Ok((head, offset.saturating_add(head.len as u64))),
@@ -158,12 +154,7 @@ fn known(head: &Head, start: u64, end: u64) -> Result<Content, Rejection> {
     Ok(Content { start, len })
 }
 
-async fn part<R: RandomRead>(
-    source: &mut Source<R>,
-    id: Id,
-    content: Content,
-    limit: u64,
-) -> Result<Vec<u8>, CheckFault<R::Fault>> {
+async fn part<R: RandomRead>(source: &mut Source<R>, id: Id, content: Content, limit: u64) -> Result<Vec<u8>, CheckFault<R::Fault>> {
     if content.len > limit {
         return Err(Rejection::PartTooLarge { part: id.to_string(), bytes: content.len, limit }.into());
     }

@@ -11,6 +11,7 @@ const HINTS = {
   failed: "Try another export of this video.",
   awaiting_upload: "The upload did not finish. Delete this one and drop the file again.",
 };
+const BROWSERS_OWN = new Set(["content-length", "host", "origin"]);
 const FAST_MS = 1000, SLOW_MS = 10000, GRANT_MS = 10 * 60 * 1000, AT_ONCE = 2, SETTLE_MS = 60 * 1000;
 
 const state = { videos: new Map(), cards: new Map(), uploads: new Map(), grants: new Map(), sent: new Map(), next: null, timer: 0, playing: null };
@@ -278,7 +279,9 @@ function put(request, grant, file, progress) {
     request.onerror = () => reject(new Problem("the connection broke during the upload.", "Check your connection and drop the file again."));
     request.onabort = () => reject(null);
     request.open(grant.method, grant.url);
-    for (const [name, value] of Object.entries(grant.headers)) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(grant.headers)) {
+      if (!BROWSERS_OWN.has(name.toLowerCase())) request.setRequestHeader(name, value);
+    }
     request.send(file);
   });
 }

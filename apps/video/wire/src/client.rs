@@ -106,15 +106,11 @@ impl Client {
         let mut request = Request::new(match call.payload {
             Payload::Empty => Empty::new().map_err(|never| match never {}).boxed(),
             Payload::Bytes(bytes) => Full::new(bytes).map_err(|never| match never {}).boxed(),
-            Payload::File(file, _) => {
-                BodyExt::boxed(StreamBody::new(ReaderStream::with_capacity(file, PIECE_BYTES).map_ok(Frame::data)))
-            }
+            Payload::File(file, _) => BodyExt::boxed(StreamBody::new(ReaderStream::with_capacity(file, PIECE_BYTES).map_ok(Frame::data))),
         });
         *request.method_mut() = call.method;
-        *request.uri_mut() = call
-            .url
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| Fault::Garbled { peer: peer.clone(), problem: error.to_string() })?;
+        *request.uri_mut() =
+            call.url.parse().map_err(|error: http::uri::InvalidUri| Fault::Garbled { peer: peer.clone(), problem: error.to_string() })?;
         *request.headers_mut() = call.headers;
         context.apply(request.headers_mut());
         match tokio::time::timeout(call.limit, self.pool.request(request)).await {

@@ -58,9 +58,7 @@ impl Delivery {
     /// # Errors
     /// [`Outcome::Never`] when a required attribute is missing or the data is no JSON.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Outcome> {
-        let attribute = |name: &str| {
-            text(headers, name).ok_or_else(|| Outcome::Never(format!("the event has no {name} header")))
-        };
+        let attribute = |name: &str| text(headers, name).ok_or_else(|| Outcome::Never(format!("the event has no {name} header")));
         let version = attribute("ce-specversion")?;
         if version != "1.0" {
             return Err(Outcome::Never(format!("CloudEvents {version} is not understood, only 1.0")));
@@ -70,8 +68,7 @@ impl Delivery {
             id: attribute("ce-id")?,
             kind: attribute("ce-type")?,
             queue: text(headers, "palisade-queue"),
-            data: serde_json::from_slice(body)
-                .map_err(|error| Outcome::Never(format!("the event's data is no JSON: {error}")))?,
+            data: serde_json::from_slice(body).map_err(|error| Outcome::Never(format!("the event's data is no JSON: {error}")))?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The object store: S3 path style, with two requests of its own (a grant to hand out, a verdict to record).
 //!
-//! Spec:       Amazon S3 API: GetObject with Range, PutObject, DeleteObject, ListObjectsV2.
+//! Spec:       Amazon S3 API: GetObject with Range, PutObject, DeleteObject.
 //! Guarantees: objects stream both ways; a range read gives exactly the bytes asked for or a fault; a read that is tied
 //!             to a version (`etag`) never mixes two versions.
 //! Not here:   signatures: the endpoint on loopback needs none.
@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -110,12 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Fault`] when the store cannot be reached or refuses.
-    pub async fn verdict(
-        &self,
-        context: &Context,
-        (bucket, key): (&str, &str),
-        verdict: Result<&str, &str>,
-    ) -> Result<(), Fault> {
+    pub async fn verdict(&self, context: &Context, (bucket, key): (&str, &str), verdict: Result<&str, &str>) -> Result<(), Fault> {
         let body = match verdict {
             Ok(media_type) => json!({ "verdict": "clean", "reason": "", "media_type": media_type }),
             Err(reason) => json!({ "verdict": "rejected", "reason": reason }),
@@ -198,31 +192,6 @@ impl Store {
             other => other.map(drop),
         }
     }
-
-    /// The keys under a prefix, up to the first thousand.
-    ///
-    /// # Errors
-    /// [`Fault`] when the store cannot be reached, refuses, or answers too much.
-    pub async fn list(&self, context: &Context, bucket: &str, prefix: &str) -> Result<Vec<String>, Fault> {
-        let url =
-            format!("{}/{bucket}?list-type=2&prefix={}", self.base, utf8_percent_encode(prefix, NON_ALPHANUMERIC));
-        let peer = peer_of(&url);
-        let response = succeeded(&peer, self.client.send(context, Call::new(Method::GET, url)).await?).await?;
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| Fault::Garbled { peer, problem: error.to_string() })?.to_bytes();
-        Ok(keys_of(&String::from_utf8_lossy(&body)))
-    }
-}
-
-/// The `<Key>` elements of a ListBucketResult.
-pub(crate) fn keys_of(xml: &str) -> Vec<String> {
-    let inner = |part: &str| part.split_once("</Key>").map(|(key, _)| unescape(key));
-    xml.split("<Key>").skip(1).filter_map(inner).collect()
-}
-
-/// The five entities of XML 1.0 section 4.6; `&amp;` last, so that nothing is undone twice.
-fn unescape(text: &str) -> String {
-    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&")
 }
 
 /// An entity tag without its quotes: events carry it bare, headers quoted.

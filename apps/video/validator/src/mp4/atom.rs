@@ -89,12 +89,7 @@ impl Budget {
     }
 
     /// The same where QuickTime writers end the list with four zero bytes.
-    pub(crate) fn children_zero_ended<'a>(
-        &mut self,
-        parent: FourCc,
-        body: &'a [u8],
-        depth: u32,
-    ) -> Result<Vec<Atom<'a>>, Rejection> {
+    pub(crate) fn children_zero_ended<'a>(&mut self, parent: FourCc, body: &'a [u8], depth: u32) -> Result<Vec<Atom<'a>>, Rejection> {
         self.boxes(parent, body, depth, &[0; 4])
     }
 

@@ -6,6 +6,7 @@
 use crate::{check::TRACKS_MAX, fourcc::FourCc, rejection::Rejection};
 
 use super::{
+    MediaData,
     atom::{Atom, Budget},
     track::Track,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Defaults {
 }
 
 impl Movie {
-    pub(crate) fn parse(moov: &[u8], budget: &mut Budget) -> Result<Self, Rejection> {
+    pub(crate) fn parse(moov: &[u8], budget: &mut Budget, media: &MediaData) -> Result<Self, Rejection> {
         let kind = FourCc(*b"moov");
         let children = budget.children(kind, moov, 1)?;
         let fragmented = children.iter().any(|atom| atom.is(b"mvex"));
@@ -40,7 +41,7 @@ impl Movie {
                     if tracks.len() >= TRACKS_MAX {
                         return Err(Rejection::TooManyTracks { limit: TRACKS_MAX });
                     }
-                    let track = Track::parse(atom, budget, fragmented)?;
+                    let track = Track::parse(atom, budget, media, fragmented)?;
                     if tracks.iter().any(|other| other.id == track.id) {
                         return Err(Rejection::malformed("tkhd", "two tracks have the same number"));
                     }

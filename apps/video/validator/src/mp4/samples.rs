@@ -14,11 +14,9 @@ use super::{
 const SAMPLES_MAX: u64 = 8_000_000;
 
 /// What the tables say.
-#[derive(Default)]
 pub(crate) struct Samples {
     /// Units of time in sum.
     pub(crate) ticks: u64,
-    chunks: Vec<Extent>,
 }
 
 /// The sizes of samples in bytes.
@@ -60,7 +58,7 @@ fn size_at(bytes: &[u8], bits: u8, index: u64) -> u64 {
 
 impl Samples {
     /// Reads the tables of an `stbl`; only in a fragmented film may they be empty.
-    pub(crate) fn parse(tables: &[Atom<'_>], fragmented: bool) -> Result<Self, Rejection> {
+    pub(crate) fn parse(tables: &[Atom<'_>], media: &MediaData, fragmented: bool) -> Result<Self, Rejection> {
         for (index, atom) in tables.iter().enumerate() {
             match &atom.kind.0 {
                 b"stsd" | b"stts" | b"stsc" | b"stsz" | b"stz2" | b"stco" | b"co64" | b"ctts" | b"stss" => {
@@ -89,16 +87,11 @@ impl Samples {
         bounded(tables, b"ctts", 8, sizes.count())?;
         bounded(tables, b"stss", 4, sizes.count())?;
         let offsets = need([b"stco", b"co64"], "stco")?;
-        let chunks = chunks(need([b"stsc", b"stsc"], "stsc")?, offsets, &sizes)?;
+        require_chunks(need([b"stsc", b"stsc"], "stsc")?, offsets, &sizes, media)?;
         if sizes.count() == 0 && !fragmented {
             return Err(Rejection::malformed("stsz", "the track has no samples"));
         }
-        Ok(Self { ticks, chunks })
-    }
-
-    /// Whether all chunks lie inside the media of the file.
-    pub(crate) fn require_inside(&self, media: &MediaData) -> Result<(), Rejection> {
-        self.chunks.iter().try_for_each(|chunk| media.require(*chunk))
+        Ok(Self { ticks })
     }
 }
 
@@ -145,8 +138,10 @@ fn bounded(tables: &[Atom<'_>], kind: &[u8; 4], row: usize, samples: u64) -> Res
     if named > samples { Err(atom.malformed("it names more samples than there are")) } else { Ok(()) }
 }
 
-/// Sections 8.7.4 and 8.7.5: the chunks, each with the bytes of its samples in sum.
-fn chunks(stsc: &Atom<'_>, offsets: &Atom<'_>, sizes: &Sizes<'_>) -> Result<Vec<Extent>, Rejection> {
+/// Sections 8.7.4 and 8.7.5: each chunk, with the bytes of its samples in sum, lies inside the media of the file.
+///
+/// Nothing is kept: a table of millions of chunks must not become a list of millions of extents.
+fn require_chunks(stsc: &Atom<'_>, offsets: &Atom<'_>, sizes: &Sizes<'_>, media: &MediaData) -> Result<(), Rejection> {
     let mut fields = offsets.fields();
     fields.version_flags()?;
     let wide = offsets.is(b"co64");
@@ -155,8 +150,7 @@ fn chunks(stsc: &Atom<'_>, offsets: &Atom<'_>, sizes: &Sizes<'_>) -> Result<Vec<
     let mut fields = stsc.fields();
     fields.version_flags()?;
     let mut runs = fields.table(12)?.peekable();
-    let mut extents = Vec::with_capacity(rows.len());
-    let (mut sample, mut expected) = (0u64, 1u64);
+    let (mut sample, mut seen, mut expected) = (0u64, 0u64, 1u64);
     while let Some(run) = runs.next() {
         let (first, per_chunk) = (u64::from(be32(run, 0)), u64::from(be32(run, 4)));
         let next = runs.peek().map_or(total.saturating_add(1), |run| u64::from(be32(run, 0)));
@@ -170,14 +164,11 @@ fn chunks(stsc: &Atom<'_>, offsets: &Atom<'_>, sizes: &Sizes<'_>) -> Result<Vec<
             }
             let low = u64::from(be32(row, 0));
             let start = if wide { low << 32 | u64::from(be32(row, 4)) } else { low };
-            extents.push(Extent { start, len: sizes.sum(sample, per_chunk) });
+            media.require(Extent { start, len: sizes.sum(sample, per_chunk) })?;
+            seen += 1;
             sample = sample.saturating_add(per_chunk);
         }
         expected = next;
     }
-    if sample == sizes.count() && extents.len() as u64 == total {
-        Ok(extents)
-    } else {
-        Err(stsc.malformed("not every sample has its chunk"))
-    }
+    if sample == sizes.count() && seen == total { Ok(()) } else { Err(stsc.malformed("not every sample has its chunk")) }
 }

@@ -8,13 +8,13 @@ use std::num::NonZeroU32;
 use crate::{fourcc::FourCc, rejection::Rejection};
 
 use super::{
+    MediaData,
     atom::{Atom, Budget},
     samples::Samples,
 };
 
 /// Codecs of pictures.
-const VIDEO: [&[u8; 4]; 10] =
-    [b"avc1", b"avc3", b"hev1", b"hvc1", b"av01", b"vp08", b"vp09", b"mp4v", b"dvh1", b"dvhe"];
+const VIDEO: [&[u8; 4]; 10] = [b"avc1", b"avc3", b"hev1", b"hvc1", b"av01", b"vp08", b"vp09", b"mp4v", b"dvh1", b"dvhe"];
 /// Codecs of sound.
 const AUDIO: [&[u8; 4]; 7] = [b"mp4a", b"Opus", b"fLaC", b"alac", b"ac-3", b"ec-3", b".mp3"];
 /// What a track may be for, beside pictures and sound; such tracks are never decoded.
@@ -44,7 +44,7 @@ impl Track {
         self.handler.0 == *b"vide"
     }
 
-    pub(crate) fn parse(trak: &Atom<'_>, budget: &mut Budget, fragmented: bool) -> Result<Self, Rejection> {
+    pub(crate) fn parse(trak: &Atom<'_>, budget: &mut Budget, media: &MediaData, fragmented: bool) -> Result<Self, Rejection> {
         let (mut head, mut mdia) = (None, None);
         for atom in budget.children(trak.kind, trak.body, 2)? {
             match &atom.kind.0 {
@@ -87,7 +87,7 @@ impl Track {
         let description = descriptions(stsd, budget, handler, sources)?;
         let (width, height) = (description.width, description.height);
         let (width, height) = if turned { (height, width) } else { (width, height) };
-        let samples = Samples::parse(&tables, fragmented)?;
+        let samples = Samples::parse(&tables, media, fragmented)?;
         Ok(Self { id, handler, codec: description.codec, width, height, timescale, samples })
     }
 }

@@ -47,6 +47,7 @@ async fn deliver(neighbour: &Neighbour, kind: &str, data: Value) -> Outcome {
         store: Store::new(client.clone(), url.clone()),
         queue: Queue::new(client.clone(), url, "/video-validator"),
         tracer: Tracer::new(client, None, NAME),
+        benches: Semaphore::new(AT_ONCE),
     });
     let mut headers = HeaderMap::new();
     for (name, value) in [("ce-specversion", "1.0"), ("ce-id", "e1"), ("ce-type", kind), ("txn-token", "opaque")] {
