@@ -32,7 +32,7 @@ pub const ROLE_NAMES: &[&str] = &[
     "edge", "control", "identity", "login", "objects", "queue", "evidence", "console", "secrets", "internet", "supervisor", "operator",
 ];
 /// First path segments that the edge keeps for Palisade's own rooms: no public route and no bucket may begin with one.
-pub const RESERVED_SEGMENTS: &[&str] = &[".well-known", "login", "logout", "oauth2", "session", "console", "palisade"];
+pub const RESERVED_SEGMENTS: &[&str] = &[".well-known", "auth", "oidc", "login", "logout", "session", "console", "palisade", "presigned"];
 /// Purpose of administrative acts; always there, declared or not.
 pub const PURPOSE_OPERATE: &str = "operate";
 

@@ -286,6 +286,12 @@ impl Search {
         let folders = std::iter::once(&self.folder).chain(&self.bin);
         folders.map(|f| f.join(path.strip_prefix("./").unwrap_or(path))).find(|p| p.is_file())
     }
+
+    /// Where a path of the manifest leads: to a program if there is one, else into the manifest's folder.
+    #[must_use]
+    pub fn absolute(&self, path: &str) -> PathBuf {
+        self.program(path).unwrap_or_else(|| self.folder.join(path.strip_prefix("./").unwrap_or(path)))
+    }
 }
 
 /// Digests of all artefacts of `service`, by the path that the manifest writes.

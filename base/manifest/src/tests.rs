@@ -64,7 +64,7 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         (swap("[service.web]", "[service.Web]"), "Web]", "is no name", ""),
         (swap("/static/{*file}", "/{*file}"), "/{*file}", "overlaps /originals/", "literal segment"),
         (swap("\"/static/{*file}\"", "\"/renditions/x\""), "/renditions/x", "overlaps /renditions/", ""),
-        (swap("\"/static/{*file}\"", "\"/oauth2/x\""), "/oauth2/x", "keeps for itself", ""),
+        (swap("\"/static/{*file}\"", "\"/oidc/x\""), "/oidc/x", "keeps for itself", ""),
         (swap("\"/static/{*file}\"", "\"/static/../x\""), "/static/../x", "no segment", ""),
         (swap("\"/api/videos/{id}/watch\"", "\"/api/videos/{other}\""), "{ path = \"/api/videos/{other}\"", "is there twice", ""),
         (swap("clean_from = [\"transcoder\"]\n", ""), "renditions]", "where verdicts come from", "clean_from"),

@@ -83,7 +83,7 @@ pub(crate) struct Service {
     /// The team that answers for it.
     pub(crate) owner: Option<String>,
     /// Program and arguments. A program with a relative path is looked for in the manifest's folder, then in the folder of built
-    /// programs. Its digest is locked, and the service's identity is bound to it.
+    /// programs. Its digest is locked, and the service's identity is bound to it. An argument that names one of `files` is made absolute.
     pub(crate) run: Vec<String>,
     /// Files and folders that it may read, relative to the manifest's folder; each file is locked.
     #[serde(default)]

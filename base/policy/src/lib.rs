@@ -21,7 +21,7 @@ mod world;
 pub use bundle::{Bundle, BundleError, Rule};
 pub use engine::{Answer, Engine, LoadError};
 pub use example::Example;
-pub use question::{Action, ObjectFacts, Question, Resource};
+pub use question::{Action, ObjectFacts, Question, Resource, caller_name};
 pub use slice::{Cell, PolicySlice, slice_for};
 
 /// Planes: what administrative acts are about.

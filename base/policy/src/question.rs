@@ -174,3 +174,11 @@ impl fmt::Display for Resource {
         write!(f, "{}::\"{}\"", self.type_name(), self.id())
     }
 }
+
+/// The name under which a workload asks: a role's or a service's. Nothing for an id whose kind and name disagree (`service/edge`,
+/// `role/api`), which no manifest can declare and which must not pass for the other.
+#[must_use]
+pub fn caller_name(id: &trust::SpiffeId) -> Option<&str> {
+    let name = id.workload.name();
+    (manifest::ROLE_NAMES.contains(&name) == id.as_role().is_some()).then_some(name)
+}

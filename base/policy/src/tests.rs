@@ -69,6 +69,22 @@ pub(crate) fn object(reference: &str, verdict: Verdict, owner: Option<&str>) -> 
 
 type Row = (&'static str, Action, Resource, Option<Authority>, Result<&'static str, DenyReason>);
 
+/// How large slices are and how long they take to load here: `--run-ignored all -E 'test(sizes)' --no-capture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_slice_sizes_and_loading() {
+    let clock = trust::SystemClock::shared();
+    for name in ["api", "web", "validator", "transcoder", "edge", "objects", "queue", "login"] {
+        let slice = slice_for(&workload(name), bundle()).unwrap();
+        let start = clock.monotonic();
+        let engine = Engine::load(&slice, 1);
+        let took = clock.monotonic() - start;
+        let bytes = serde_json::to_string(&slice).unwrap().len();
+        eprintln!("{name:<12} {bytes:>7} bytes, {:>3} cells, {:>3} examples, loaded in {took:?}", slice.cells.len(), slice.examples.len());
+        assert!(engine.is_ok());
+    }
+}
+
 fn check(engine: &Engine, rows: &[Row]) {
     for (caller, action, resource, authority, expect) in rows {
         let answer = engine.decide(&Question { caller, action: *action, resource, authority: authority.as_ref() });
@@ -226,6 +242,15 @@ fn calls_queues_and_secrets_follow_the_declared_flows() {
     check(&Engine::whole(bundle(), 7).unwrap(), &rows);
     // In a slice, a call without a flow is known before Cedar.
     check(&engine("api"), &[("transcoder", Call, videos("GET"), job("transcoder"), Err(PeerUndeclared))]);
+}
+
+#[test]
+fn a_service_cannot_pass_for_a_role_nor_a_role_for_a_service() {
+    let domain = TrustDomain::parse("video.example").unwrap();
+    assert_eq!(caller_name(&domain.role("edge")), Some("edge"));
+    assert_eq!(caller_name(&domain.service("api")), Some("api"));
+    assert_eq!(caller_name(&domain.service("edge")), None);
+    assert_eq!(caller_name(&domain.role("api")), None);
 }
 
 // k: administrative acts need the role and step-up, or the operator.

@@ -1,0 +1,194 @@
+//! What a workload needs to know besides policies: who may connect to it, whom it may call, and its service's limits.
+//!
+//! Everything follows from the manifest's flows and from which role serves which contract; nothing else is reachable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::control::{BucketProfile, EdgeProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::identity::Artefact;
+use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
+use trust::SpiffeId;
+
+/// Palisade's own processes.
+pub(crate) const ROLES: &[&str] = &["control", "identity", "login", "objects", "queue", "evidence", "edge"];
+
+/// Ports on a sandbox's own loopback; nothing outside of it sees them.
+const PORT_OBJECTS: u16 = 9000;
+const PORT_QUEUE: u16 = 9001;
+const PORT_TELEMETRY: u16 = 4318;
+const PORT_SERVICES: u16 = 9100;
+
+fn publishes(service: &Service) -> bool {
+    service.flows.iter().any(|f| matches!(f, Flow::Publish { .. }))
+}
+
+fn stores(service: &Service) -> bool {
+    service.flows.iter().any(|f| matches!(f, Flow::Bucket { .. }))
+}
+
+/// Roles that a role calls. `control` and `identity` and `evidence` serve everybody: views, renewals, records.
+fn roles_called(role: &str) -> &'static [&'static str] {
+    match role {
+        "control" => &["identity", "evidence"],
+        "identity" => &["control", "evidence"],
+        "login" | "queue" => &["control", "identity", "evidence"],
+        "objects" => &["control", "identity", "evidence", "queue"],
+        "evidence" => &["control", "identity", "queue"],
+        "edge" => &["control", "identity", "evidence", "login", "objects"],
+        _ => &[],
+    }
+}
+
+/// Whom `id` may call.
+pub(crate) fn callees(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
+    let domain = &manifest.trust_domain;
+    let mut callees = BTreeSet::new();
+    if let Some(role) = id.as_role() {
+        callees.extend(roles_called(role).iter().map(|r| domain.role(r)));
+        let called = |name: &String, service: &Service| match role {
+            "queue" => manifest.queues.keys().any(|q| manifest.consumer(q) == Some(name)),
+            "edge" => service.routes.iter().any(|r| r.public),
+            _ => false,
+        };
+        callees.extend(manifest.services.iter().filter(|(n, s)| called(n, s)).map(|(n, _)| domain.service(n)));
+    } else if let Some(service) = manifest.services.get(id.workload.name()) {
+        callees.extend(["control", "identity", "evidence"].map(|r| domain.role(r)));
+        callees.extend(stores(service).then(|| domain.role("objects")));
+        callees.extend((publishes(service) || !service.consumes.is_empty()).then(|| domain.role("queue")));
+        callees.extend(manifest.callees(id.workload.name()).into_iter().map(|s| domain.service(s)));
+    }
+    callees
+}
+
+/// Every workload of the system.
+pub(crate) fn workloads(manifest: &Manifest) -> Vec<SpiffeId> {
+    let roles = ROLES.iter().map(|r| manifest.trust_domain.role(r));
+    roles.chain(manifest.services.keys().map(|s| manifest.trust_domain.service(s))).collect()
+}
+
+/// Who may open a connection to `id`: exactly those that it is a callee of.
+pub(crate) fn callers(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
+    workloads(manifest).into_iter().filter(|other| other != id && callees(manifest, other).contains(id)).collect()
+}
+
+/// What a guard needs to know of its service.
+pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &str) -> Option<ServiceProfile> {
+    let service = manifest.services.get(name)?;
+    let absolute = |path: &str| search.absolute(path).display().to_string();
+    let below = |argument: &str| service.files.iter().any(|f| argument == f || argument.strip_prefix(f.as_str()).is_some_and(|r| r.starts_with('/')));
+    let mut run = Vec::new();
+    for (i, argument) in service.run.iter().enumerate() {
+        run.push(if i == 0 || below(argument) { absolute(argument) } else { argument.clone() });
+    }
+    let artefacts = lock.artefacts(name).into_iter().flatten();
+    Some(ServiceProfile {
+        name: name.to_owned(),
+        run,
+        artefacts: artefacts.map(|(path, digest)| Artefact { path: absolute(path), digest: *digest }).collect(),
+        tools: service.tools.iter().map(|t| absolute(t)).collect(),
+        read: service.files.iter().map(|f| absolute(f)).collect(),
+        state: service.state,
+        routes: service.routes.iter().map(|r| format!("{} {}", r.method, r.path)).collect(),
+        consumes: service.consumes.iter().cloned().collect(),
+        outbound: outbound(manifest, name, service),
+        isolation: match service.isolation {
+            Isolation::Full => "full".to_owned(),
+            Isolation::Confined => "confined".to_owned(),
+        },
+        limits: ServiceLimits {
+            memory_bytes: service.limits.memory_bytes,
+            cpu: f64::from(service.limits.cpu_milli) / 1000.0,
+            pids: u64::from(service.limits.pids),
+            files: u64::from(service.limits.open_files),
+            file_bytes: service.limits.file_bytes,
+            tmp_bytes: service.limits.tmp_bytes,
+            wall_s: seconds(service.limits.wall_ms),
+            concurrency: service.limits.concurrency,
+        },
+        replicas_min: service.replicas.min,
+        replicas_max: service.replicas.max,
+        idle_stop_s: seconds(service.replicas.idle_ms),
+    })
+}
+
+/// Whole seconds, at least one: zero means "no limit" in a profile.
+fn seconds(ms: u64) -> u64 {
+    ms.div_ceil(1000).max(1)
+}
+
+/// One listener for each peer of the service, in the order of ports; the ports do not move when a flow is added behind them.
+fn outbound(manifest: &Manifest, name: &str, service: &Service) -> Vec<Outbound> {
+    let role = |port, env: &str, role: &str| Outbound { port, env: env.to_owned(), peer: manifest.trust_domain.role(role), routes: Vec::new() };
+    let mut all = vec![role(PORT_TELEMETRY, "OTEL_EXPORTER_OTLP_ENDPOINT", "evidence")];
+    if stores(service) {
+        all.push(role(PORT_OBJECTS, "AWS_ENDPOINT_URL", "objects"));
+    }
+    if publishes(service) {
+        all.push(role(PORT_QUEUE, "QUEUE_URL", "queue"));
+    }
+    for (port, callee) in (PORT_SERVICES..).zip(manifest.callees(name)) {
+        let routes = service.flows.iter().filter_map(|f| match f {
+            Flow::Call { service, method, path } if service == callee => Some(format!("{method} {path}")),
+            _ => None,
+        });
+        let env = format!("{}_URL", callee.to_uppercase().replace('-', "_"));
+        all.push(Outbound { port, env, peer: manifest.trust_domain.service(callee), routes: routes.collect() });
+    }
+    all
+}
+
+/// What the edge serves.
+pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
+    let mut routes = Vec::new();
+    for (name, service) in &manifest.services {
+        for route in service.routes.iter().filter(|r| r.public) {
+            routes.push(PublicRoute {
+                service: manifest.trust_domain.service(name),
+                method: route.method.clone(),
+                path: route.path.clone(),
+                scope: route.scope.clone(),
+                purpose: route.purpose.clone(),
+                page: route.page,
+                body_bytes_max: route.body_bytes_max,
+            });
+        }
+    }
+    let presignable = manifest.buckets.iter().filter(|(name, _)| manifest.is_presignable(name));
+    EdgeProfile { routes, buckets: presignable.map(|(name, b)| (name.clone(), b.max_object_bytes)).collect() }
+}
+
+/// What `objects` needs to know.
+pub(crate) fn buckets(manifest: &Manifest) -> BTreeMap<String, BucketProfile> {
+    let profile = |bucket: &manifest::Bucket| BucketProfile {
+        class: bucket.data.clone(),
+        quarantine_until: bucket.quarantine_until.clone(),
+        object_bytes_max: bucket.max_object_bytes,
+        types: bucket.types.iter().cloned().collect(),
+        created_queue: bucket.created.clone(),
+    };
+    manifest.buckets.iter().map(|(name, bucket)| (name.clone(), profile(bucket))).collect()
+}
+
+/// What `queue` needs to know.
+pub(crate) fn queues(manifest: &Manifest) -> BTreeMap<String, QueueProfile> {
+    let mut queues = BTreeMap::new();
+    for (name, queue) in &manifest.queues {
+        let consumer = manifest.consumer(name);
+        let at_once = consumer.and_then(|c| manifest.services.get(c)).map_or(1, |s| s.replicas.max.saturating_mul(s.limits.concurrency));
+        queues.insert(
+            name.clone(),
+            QueueProfile {
+                class: queue.data.clone(),
+                consumer: consumer.map(|c| manifest.trust_domain.service(c)),
+                in_flight_max: at_once,
+                lease_s: seconds(queue.lease_ms),
+                attempts_max: queue.attempts,
+                backoff_ms: queue.backoff.first_ms,
+                backoff_ms_max: queue.backoff.max_ms,
+                purpose: queue.purpose.clone(),
+                depth_max: u64::from(queue.depth_max),
+            },
+        );
+    }
+    queues
+}

@@ -1,0 +1,449 @@
+//! The room: routes, views, streams, and following `identity`.
+//!
+//! There is one snapshot of everything that a view is made of, replaced whole: two views made from the same snapshot agree, and no
+//! view mixes two (M5).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use contract::control::{Apply, ROUTES, SignedView, VIEW_TYP, View};
+use contract::identity::{Bundle, IdentityClient, Revocation};
+use contract::signing::SigningKey;
+use contract::{Body, BoxError, Caller, Found, Peer, Room, Route, body, find};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use manifest::{Search, canonical_json};
+use serde::{Deserialize, Serialize};
+use telemetry::Recorder;
+use telemetry::event::{ActDone, CallDecided, FaultRaised, TamperingFound};
+use tokio::sync::watch;
+use trust::{Clock, Decision, DenyReason, Digest, Fault, FaultKind, KeySealer, Origin, Retry, SpiffeId};
+
+use crate::force::{ApplyRefused, Files, Ground, InForce, force};
+use crate::profile;
+use crate::store::{Record, Store, StoreError};
+
+/// Pause before `identity` is asked again after a failure.
+const IDENTITY_RETRY: Duration = Duration::from_millis(500);
+/// Views that may wait for a slow reader of a stream.
+const STREAM_DEPTH: usize = 2;
+
+/// Who signs views: `control`'s present SVID.
+pub trait Signer: Send + Sync + std::fmt::Debug + 'static {
+    /// The key and its certificate chain (DER, leaf first); asked for each view, so a renewed SVID is used at once.
+    fn current(&self) -> (SigningKey, Vec<Vec<u8>>);
+}
+
+/// What `control` is started with.
+#[derive(Debug)]
+pub struct ControlConfig {
+    /// Its own folder.
+    pub folder: PathBuf,
+    /// Seals what it keeps there.
+    pub sealer: KeySealer,
+    /// Where the manifest's programs are.
+    pub search: Search,
+    /// Digest of the Palisade binary.
+    pub palisade: Digest,
+    /// Addresses of every workload of this run.
+    pub addresses: BTreeMap<SpiffeId, String>,
+    /// Maximum age of a view, seconds.
+    pub age_s_max: u64,
+    /// The manifest that the system was started with.
+    pub start: Apply,
+}
+
+/// What `control` works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Signs views.
+    pub signer: Arc<dyn Signer>,
+    /// Gives the trust bundle, takes revocations.
+    pub identity: IdentityClient,
+    /// Takes events.
+    pub recorder: Recorder,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why `control` does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Its folder cannot be used, or was tampered with.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The manifest cannot be put into force.
+    #[error(transparent)]
+    Refused(#[from] ApplyRefused),
+}
+
+/// Everything that a view is made of.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    epoch: u64,
+    in_force: Arc<InForce>,
+    bundle: Option<Arc<Bundle>>,
+}
+
+/// The room.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    ground: Ground,
+    age_s_max: u64,
+    started_with: Digest,
+    parts: Parts,
+    current: watch::Sender<Snapshot>,
+    /// Held while an epoch is made: checked, kept, published.
+    making: tokio::sync::Mutex<()>,
+    /// Last time that a view carries, so that re-issued views never go back in time.
+    issued_ms: Mutex<u64>,
+    streams: AtomicUsize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    spiffe_id: SpiffeId,
+}
+
+#[derive(Debug, Serialize)]
+struct Epoch {
+    epoch: u64,
+    manifest: Digest,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    system: String,
+    epoch: u64,
+    manifest: Digest,
+    lock: Digest,
+    streams: usize,
+    bundle_sequence: Option<u64>,
+    age_s_max: u64,
+}
+
+enum Outcome {
+    Denied(DenyReason),
+    Fault(Fault),
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Control {
+    /// Loads what was in force, or puts `config.start` into force if the system was started with something new. Blocks: it digests
+    /// files.
+    ///
+    /// # Errors
+    /// `Store` when what was kept was tampered with (also recorded); `Refused` when a manifest does not pass its checks.
+    pub fn open(config: ControlConfig, parts: Parts) -> Result<Self, ControlError> {
+        let store = Store::open(&config.folder, config.sealer)?;
+        let started_with = Digest::of(canonical_json(&config.start).as_bytes());
+        let kept = store.newest().inspect_err(|error| {
+            if let StoreError::Tampered { path, why } = error {
+                // It does not start either way; losing this record must not hide the reason from its log.
+                let _recorded = parts.recorder.record(None, &TamperingFound { what: "manifest", which: path.clone(), detail: why.clone() });
+            }
+        })?;
+        let mut ground = Ground { search: config.search, palisade: config.palisade, addresses: config.addresses, trust_domain: None };
+        let (epoch, in_force) = match kept {
+            Some(record) if record.started_with == started_with => (record.epoch, force(record.apply, &ground, Files::AsLocked)?),
+            older => {
+                let epoch = older.map_or(0, |r| r.epoch).saturating_add(1);
+                let in_force = force(config.start.clone(), &ground, Files::Digested)?;
+                let (at_ms, cause) = (parts.clock.unix_ms(), "apply".to_owned());
+                store.keep(&Record { epoch, at_ms, cause, started_with, apply: config.start })?;
+                (epoch, in_force)
+            }
+        };
+        ground.trust_domain = Some(in_force.manifest.trust_domain.clone());
+        let (current, _) = watch::channel(Snapshot { epoch, in_force, bundle: None });
+        let (making, issued_ms, streams) = (tokio::sync::Mutex::new(()), Mutex::new(0), AtomicUsize::new(0));
+        let age_s_max = config.age_s_max;
+        Ok(Self(Arc::new(Shared { store, ground, age_s_max, started_with, parts, current, making, issued_ms, streams })))
+    }
+
+    /// Follows `identity`'s bundle until the process ends. Its roots, keys and revocations are pushed to every stream at once.
+    pub async fn follow_identity(&self) {
+        let mut known = 0;
+        loop {
+            match self.0.parts.identity.bundle(known).await {
+                Ok(bundle) => {
+                    known = bundle.sequence;
+                    if let Err(fault) = self.0.take_bundle(bundle).await {
+                        self.0.raised("control.bundle", &fault);
+                        tokio::time::sleep(IDENTITY_RETRY).await;
+                    }
+                }
+                Err(fault) => {
+                    self.0.raised("control.bundle", &fault);
+                    tokio::time::sleep(IDENTITY_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// The epoch in force.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.current.borrow().epoch
+    }
+}
+
+impl Shared {
+    async fn answer(self: &Arc<Self>, route: &Route, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Outcome> {
+        match (route.action, &caller.peer) {
+            ("control.view.read", Peer::Workload(id)) => Ok(body::json(StatusCode::OK, &self.view(&self.owned(id)?, id)?)),
+            ("control.view.stream", Peer::Workload(id)) => {
+                self.owned(id)?;
+                Ok(self.stream(id.clone()))
+            }
+            ("control.system.read", Peer::Workload(id)) if id.as_role() == Some("evidence") => {
+                let snapshot = self.owned(id)?;
+                Ok(body::json(StatusCode::OK, &crate::map::system(&snapshot.in_force.manifest, snapshot.epoch)))
+            }
+            ("control.apply", Peer::Operator(_)) => {
+                let apply = body::parse_json(request.into_body()).await?;
+                self.apply(apply, caller).await.map(|epoch| body::json(StatusCode::OK, &epoch))
+            }
+            ("control.revoke", Peer::Operator(_)) => {
+                let revoke: Revoke = body::parse_json(request.into_body()).await?;
+                self.revoke(revoke, caller).await.map(|epoch| body::json(StatusCode::OK, &epoch))
+            }
+            ("control.status.read", Peer::Operator(_)) => Ok(body::json(StatusCode::OK, &self.status())),
+            _ => Err(Outcome::Denied(DenyReason::CallerNotAdmitted)),
+        }
+    }
+
+    /// The snapshot, if `id` is a workload of it.
+    fn owned(&self, id: &SpiffeId) -> Result<Snapshot, Outcome> {
+        let snapshot = self.current.borrow().clone();
+        if id.trust_domain != snapshot.in_force.manifest.trust_domain {
+            return Err(Outcome::Denied(DenyReason::TrustDomainForeign));
+        }
+        if snapshot.in_force.slices.contains_key(id) { Ok(snapshot) } else { Err(Outcome::Denied(DenyReason::PeerUndeclared)) }
+    }
+
+    /// A view for `id`, signed now.
+    fn view(&self, snapshot: &Snapshot, id: &SpiffeId) -> Result<SignedView, Fault> {
+        let bundle = snapshot.bundle.as_ref().ok_or_else(|| Fault::unavailable("the trust bundle has not come yet"))?;
+        let in_force = &snapshot.in_force;
+        let manifest = &in_force.manifest;
+        let addresses = &self.ground.addresses;
+        let peers = profile::callees(manifest, id).into_iter().filter_map(|peer| addresses.get(&peer).cloned().map(|at| (peer, at)));
+        let is_role = |name: &str| id.as_role() == Some(name);
+        let view = View {
+            subject: id.clone(),
+            system: manifest.name.clone(),
+            trust_domain: manifest.trust_domain.clone(),
+            manifest: manifest.digest(),
+            epoch: snapshot.epoch,
+            issued_at_ms: self.issue_time(),
+            age_s_max: self.age_s_max,
+            policy: in_force.slices.get(id).cloned().unwrap_or_default(),
+            roots: bundle.roots.clone(),
+            authority_keys: bundle.authority_keys.clone(),
+            revoked: bundle.revoked.clone(),
+            callers: profile::callers(manifest, id),
+            peers: peers.collect(),
+            service: id.as_service().and_then(|name| profile::service(manifest, &in_force.lock, &self.ground.search, name)),
+            edge: is_role("edge").then(|| profile::edge(manifest)),
+            buckets: if is_role("objects") { profile::buckets(manifest) } else { BTreeMap::new() },
+            queues: if is_role("queue") { profile::queues(manifest) } else { BTreeMap::new() },
+        };
+        let (key, chain) = self.parts.signer.current();
+        key.sign(VIEW_TYP, &chain, &view).map(|view| SignedView { view }).map_err(Fault::internal)
+    }
+
+    /// Now; never earlier than what an earlier view said, so that a later view never looks rolled back.
+    fn issue_time(&self) -> u64 {
+        let mut last = self.issued_ms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last = self.parts.clock.unix_ms().max(*last);
+        *last
+    }
+
+    /// One view per line: now, at every change, and again long before the last one is stale.
+    fn stream(self: &Arc<Self>, id: SpiffeId) -> Response<Body> {
+        let (mut sender, channel) = Channel::<Bytes, BoxError>::new(STREAM_DEPTH);
+        let shared = Arc::clone(self);
+        let mut changes = self.current.subscribe();
+        let again = Duration::from_millis((self.age_s_max * 1000 / 10).max(100));
+        tokio::spawn(async move {
+            shared.streams.fetch_add(1, Ordering::Relaxed);
+            loop {
+                // Marks the change as seen before the view is made: one that comes in between is sent with the next line.
+                changes.borrow_and_update();
+                // A workload that is no longer declared gets nothing more; its stream ends.
+                let Ok(snapshot) = shared.owned(&id) else { break };
+                if let Ok(Ok(mut line)) = shared.view(&snapshot, &id).map(|view| serde_json::to_vec(&view)) {
+                    line.push(b'\n');
+                    if sender.send_data(line.into()).await.is_err() {
+                        break;
+                    }
+                }
+                match tokio::time::timeout(again, changes.changed()).await {
+                    Ok(Err(_closed)) => break,
+                    Ok(Ok(())) | Err(_) => {}
+                }
+            }
+            shared.streams.fetch_sub(1, Ordering::Relaxed);
+        });
+        let mut response = Response::new(channel.boxed_unsync());
+        response.headers_mut().insert(http::header::CONTENT_TYPE, http::header::HeaderValue::from_static("application/x-ndjson"));
+        response
+    }
+
+    async fn apply(self: &Arc<Self>, apply: Apply, caller: &Caller) -> Result<Epoch, Outcome> {
+        let _making = self.making.lock().await;
+        let shared = Arc::clone(self);
+        let checked = tokio::task::spawn_blocking(move || force(apply, &shared.ground, Files::Digested)).await.map_err(Fault::internal)?;
+        let in_force = match checked {
+            Ok(in_force) => in_force,
+            Err(why) => {
+                if let ApplyRefused::Tampered(found) = &why {
+                    self.record(caller, &TamperingFound { what: "lock", which: "palisade.lock".into(), detail: found.join("; ") })?;
+                }
+                return Err(unprocessable(why.to_string()).into());
+            }
+        };
+        let detail = format!("manifest {}", in_force.manifest.digest());
+        self.new_epoch(caller, ("apply", "control.apply", detail), |snapshot| snapshot.in_force = in_force).await
+    }
+
+    async fn revoke(self: &Arc<Self>, revoke: Revoke, caller: &Caller) -> Result<Epoch, Outcome> {
+        let _making = self.making.lock().await;
+        let snapshot = self.current.borrow().clone();
+        if !snapshot.in_force.slices.contains_key(&revoke.spiffe_id) {
+            return Err(Fault::not_found(format!("{} is no workload of this system", revoke.spiffe_id)).into());
+        }
+        let request = Revocation { spiffe_id: revoke.spiffe_id.clone(), before_s: self.parts.clock.unix_s() };
+        let bundle = self.parts.identity.revoke(&request).await?;
+        let what = ("revoke", "control.revoke", revoke.spiffe_id.to_string());
+        self.new_epoch(caller, what, |snapshot| snapshot.bundle = Some(Arc::new(bundle))).await
+    }
+
+    /// Kept, audited, then seen; in that order. The caller of this holds `making`.
+    async fn new_epoch(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (cause, act, detail): (&str, &'static str, String),
+        change: impl FnOnce(&mut Snapshot),
+    ) -> Result<Epoch, Outcome> {
+        let mut next = self.current.borrow().clone();
+        change(&mut next);
+        next.epoch = next.epoch.saturating_add(1);
+        let (epoch, digest) = (next.epoch, next.in_force.manifest.digest());
+        self.record(caller, &ActDone { act, by: "operator".into(), to: format!("epoch {epoch}"), detail })?;
+        self.keep(&next, cause).await?;
+        // Only the bundle may have moved meanwhile; the newer one stays.
+        self.current.send_modify(|current| {
+            let newer = current.bundle.take().filter(|b| next.bundle.as_ref().is_none_or(|n| b.sequence > n.sequence));
+            *current = Snapshot { bundle: newer.or(next.bundle.clone()), ..next.clone() };
+        });
+        Ok(Epoch { epoch, manifest: digest })
+    }
+
+    async fn keep(self: &Arc<Self>, next: &Snapshot, cause: &str) -> Result<(), Fault> {
+        let (at_ms, started_with) = (self.parts.clock.unix_ms(), self.started_with);
+        let record = Record { epoch: next.epoch, at_ms, cause: cause.to_owned(), started_with, apply: next.in_force.apply.clone() };
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || shared.store.keep(&record)).await.map_err(Fault::internal)?.map_err(Fault::internal)
+    }
+
+    /// A newer bundle is pushed at once; one with other revocations is a new epoch.
+    async fn take_bundle(self: &Arc<Self>, bundle: Bundle) -> Result<(), Fault> {
+        let _making = self.making.lock().await;
+        let present = self.current.borrow().clone();
+        if present.bundle.as_ref().is_some_and(|b| b.sequence >= bundle.sequence) {
+            return Ok(());
+        }
+        // The first bundle after a start may hold revocations that came while nobody was here: count it, if there are any.
+        let revoked = present.bundle.as_ref().map_or(&[][..], |b| b.revoked.as_slice());
+        let mut next = Snapshot { bundle: Some(Arc::new(bundle.clone())), ..present.clone() };
+        if revoked != bundle.revoked.as_slice() {
+            next.epoch = next.epoch.saturating_add(1);
+            self.keep(&next, "revoke").await?;
+        }
+        self.current.send_replace(next);
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.current.borrow().clone();
+        Status {
+            system: snapshot.in_force.manifest.name.clone(),
+            epoch: snapshot.epoch,
+            manifest: snapshot.in_force.manifest.digest(),
+            lock: Digest::of(snapshot.in_force.lock.to_toml().as_bytes()),
+            streams: self.streams.load(Ordering::Relaxed),
+            bundle_sequence: snapshot.bundle.as_ref().map(|b| b.sequence),
+            age_s_max: self.age_s_max,
+        }
+    }
+
+    fn record<E: telemetry::Event>(&self, caller: &Caller, event: &E) -> Result<(), Outcome> {
+        self.parts.recorder.record(Some(caller.trace), event).map_err(|_| Outcome::Denied(DenyReason::AuditUnavailable))
+    }
+
+    fn raised(&self, action: &str, fault: &Fault) {
+        let cause = fault.cause.as_ref().map_or_else(|| fault.public.clone(), |cause| format!("{}: {cause}", fault.public));
+        let _recorded = self.parts.recorder.record(None, &FaultRaised { point: "control", action: action.to_owned(), cause });
+    }
+
+    /// A refusal is an answer, and always recorded.
+    fn refuse(&self, caller: &Caller, action: &str, reason: DenyReason) -> Response<Body> {
+        let principal = match &caller.peer {
+            Peer::Workload(id) => id.to_string(),
+            Peer::Operator(_) => "operator".to_owned(),
+            Peer::Local(_) | Peer::Supervisor => "unauthenticated".to_owned(),
+        };
+        let (resource, user, purpose, txn, job) = Default::default();
+        let decision = Decision::deny(reason);
+        let event = CallDecided { point: "control", principal, action: action.to_owned(), resource, user, purpose, txn, job, decision };
+        let kept = self.parts.recorder.record(Some(caller.trace), &event);
+        body::denied(if kept.is_ok() { reason } else { DenyReason::AuditUnavailable })
+    }
+}
+
+/// The request is well-formed; what it asks for is not acceptable.
+fn unprocessable(public: String) -> Fault {
+    Fault { kind: FaultKind::Unprocessable, public, cause: None, origin: Origin::Caller, retry: Retry::Never }
+}
+
+#[async_trait]
+impl Room for Control {
+    fn routes(&self) -> &'static [Route] {
+        ROUTES
+    }
+
+    async fn call(&self, caller: Caller, request: Request<Body>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let route = match find(ROUTES, request.method().as_str(), &path) {
+            Found::Route(route, _) => route,
+            Found::MethodUnlisted => return self.0.refuse(&caller, "control", DenyReason::MethodUnlisted),
+            Found::Unknown => return self.0.refuse(&caller, "control", DenyReason::RouteUnknown),
+        };
+        match self.0.answer(route, &caller, request).await {
+            Ok(response) => response,
+            Err(Outcome::Denied(reason)) => self.0.refuse(&caller, route.action, reason),
+            Err(Outcome::Fault(fault)) => {
+                self.0.raised(route.action, &fault);
+                body::fault(&fault)
+            }
+        }
+    }
+}
