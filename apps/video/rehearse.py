@@ -148,6 +148,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, body: bytes | None = b"", more: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        self.send_header("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
         for name, value in (more or {}).items():
             self.send_header(name, value)
         if body is not None:
