@@ -206,7 +206,8 @@ impl Check<'_, '_, '_> {
     fn hosts(&mut self) -> BTreeMap<String, Host> {
         for (name, w) in &self.written.host {
             self.class(&["host", name, "data"], &w.data);
-            let well_formed = w.address.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|p| p > 0));
+            let well_formed =
+                w.address.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|p| p > 0));
             if !well_formed {
                 self.document.problem(&["host", name, "address"], "write a host name and a port, as in \"smtp.example:587\"", None);
             }
@@ -250,7 +251,8 @@ impl Check<'_, '_, '_> {
                 let path: &[&str] = &["service", name, "public", &i.to_string(), "path"];
                 let first = w.path.trim_start_matches('/').split('/').next().unwrap_or_default();
                 let reserved = RESERVED_SEGMENTS.contains(&first);
-                let bucket = manifest.buckets.keys().find(|b| manifest.is_presignable(b) && (first == b.as_str() || first.starts_with('{')));
+                let bucket =
+                    manifest.buckets.keys().find(|b| manifest.is_presignable(b) && (first == b.as_str() || first.starts_with('{')));
                 if reserved || (first.starts_with("{*") && bucket.is_none()) {
                     let message = "this covers paths that the edge keeps for itself";
                     self.document.problem(path, message, Some(format!("the edge keeps /{}", RESERVED_SEGMENTS.join(", /"))));

@@ -28,9 +28,8 @@ pub use schema::json_schema;
 /// Longest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 /// Names that no service may have: they are Palisade's own workloads, or the world outside.
-pub const ROLE_NAMES: &[&str] = &[
-    "edge", "control", "identity", "login", "objects", "queue", "evidence", "console", "secrets", "internet", "supervisor", "operator",
-];
+pub const ROLE_NAMES: &[&str] =
+    &["edge", "control", "identity", "login", "objects", "queue", "evidence", "console", "secrets", "internet", "supervisor", "operator"];
 /// First path segments that the edge keeps for Palisade's own rooms: no public route and no bucket may begin with one.
 pub const RESERVED_SEGMENTS: &[&str] = &[".well-known", "auth", "oidc", "login", "logout", "session", "console", "palisade", "presigned"];
 /// Purpose of administrative acts; always there, declared or not.

@@ -246,8 +246,14 @@ impl Lock {
                 let at = |path: &String| (name.clone(), path.clone());
                 match actual.get(path) {
                     Some(same) if same == digest => {}
-                    Some(_) => found.push({ let (service, path) = at(path); Tampering::Changed { service, path } }),
-                    None => found.push({ let (service, path) = at(path); Tampering::Gone { service, path } }),
+                    Some(_) => found.push({
+                        let (service, path) = at(path);
+                        Tampering::Changed { service, path }
+                    }),
+                    None => found.push({
+                        let (service, path) = at(path);
+                        Tampering::Gone { service, path }
+                    }),
                 }
             }
             for path in actual.keys().filter(|p| !locked.contains_key(*p)) {

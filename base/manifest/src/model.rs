@@ -252,9 +252,7 @@ impl Manifest {
     /// Whether browsers reach `bucket` by presigned URLs.
     #[must_use]
     pub fn is_presignable(&self, bucket: &str) -> bool {
-        let presigns = |flow: &Flow| {
-            matches!(flow, Flow::Bucket { bucket: b, operation: BucketOperation::PresignGet | BucketOperation::PresignPut, .. } if b == bucket)
-        };
+        let presigns = |flow: &Flow| matches!(flow, Flow::Bucket { bucket: b, operation: BucketOperation::PresignGet | BucketOperation::PresignPut, .. } if b == bucket);
         self.services.values().any(|s| s.flows.iter().any(presigns))
     }
 

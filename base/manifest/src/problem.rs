@@ -68,9 +68,8 @@ impl ManifestError {
         Self { problems, source: NamedSource::new(file, text.to_owned()) }
     }
     pub(crate) fn unplaced(file: &str, text: &str, message: &str) -> Self {
-        let problem = Problem {
-            file: file.to_owned(), line: 0, column: 0, path: String::new(), message: message.to_owned(), help: None, span: None,
-        };
+        let problem =
+            Problem { file: file.to_owned(), line: 0, column: 0, path: String::new(), message: message.to_owned(), help: None, span: None };
         Self::new(file, text, vec![problem])
     }
 }

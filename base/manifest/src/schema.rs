@@ -82,7 +82,9 @@ impl Walk<'_> {
                 }
             }
             DeValue::String(text) => self.format(&schema, text, value, path),
-            DeValue::Integer(number) => self.range(&schema, i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64), value, path),
+            DeValue::Integer(number) => {
+                self.range(&schema, i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64), value, path)
+            }
             DeValue::Float(number) => self.range(&schema, number.as_str().parse().ok(), value, path),
             _ => {}
         }

@@ -59,7 +59,12 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         (swap("sensitivity = 2", "sensitivity = 4  "), "4  ", "between 1 and 3", ""),
         (swap("sensitivity = 2", "sensitivity = \"2\""), "\"2\"", "this is a string", ""),
         (swap("state = true", "isolation = \"ful\"\nstate = true"), "\"ful\"", "unknown value 'ful'", "'full'"),
-        (swap("untrusted_input = true\nconsumes = \"queue.uploaded\"\n", "untrusted_input = true\n"), "\"bucket.originals:read\"", "gets no job", ""),
+        (
+            swap("untrusted_input = true\nconsumes = \"queue.uploaded\"\n", "untrusted_input = true\n"),
+            "\"bucket.originals:read\"",
+            "gets no job",
+            "",
+        ),
         (swap("[service.web]", "[service.edge]"), "edge]              #", "Palisade's own workloads", ""),
         (swap("[service.web]", "[service.Web]"), "Web]", "is no name", ""),
         (swap("/static/{*file}", "/{*file}"), "/{*file}", "overlaps /originals/", "literal segment"),
@@ -68,11 +73,21 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         (swap("\"/static/{*file}\"", "\"/static/../x\""), "/static/../x", "no segment", ""),
         (swap("\"/api/videos/{id}/watch\"", "\"/api/videos/{other}\""), "{ path = \"/api/videos/{other}\"", "is there twice", ""),
         (swap("clean_from = [\"transcoder\"]\n", ""), "renditions]", "where verdicts come from", "clean_from"),
-        (swap("\"bucket.renditions:write\"", "\"bucket.renditions:write\", \"bucket.renditions:presign-put\""), "\"bucket.renditions:presign-put", "not for a person", ""),
+        (
+            swap("\"bucket.renditions:write\"", "\"bucket.renditions:write\", \"bucket.renditions:presign-put\""),
+            "\"bucket.renditions:presign-put",
+            "not for a person",
+            "",
+        ),
         (swap("owner = \"media\"", "owner = \"me\u{30000}dia\""), "\"me", "U+30000", ""),
         (swap("owner = \"media\"", "owner = \"me\u{202e}dia\""), "\"me", "U+202E", ""),
         (swap("min = 0, max = 2", "min = 3, max = 2"), "{ min = 3", "larger than 'max'", ""),
-        (swap("consumes = \"queue.validated\"", "consumes = [\"queue.validated\", \"queue.uploaded\"]"), "", "already consumed by 'transcoder'", ""),
+        (
+            swap("consumes = \"queue.validated\"", "consumes = [\"queue.validated\", \"queue.uploaded\"]"),
+            "",
+            "already consumed by 'transcoder'",
+            "",
+        ),
         (swap("sensitivity = 2", "sensitivity = 3"), "\"bucket.originals:read\"", "sensitivity 3", ""),
         (swap("trust_domain = \"video.example\"\n", ""), "", "'trust_domain' is missing", ""),
         (swap("[edge]\n", "[edge\n"), "[edge", "", ""),
@@ -162,7 +177,16 @@ fn a_system() -> (tempfile::TempDir, Manifest, Search, BTreeMap<String, String>)
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir_all(at("bin")).unwrap();
     std::fs::create_dir_all(at("web/static")).unwrap();
-    for file in ["bin/video-api", "bin/video-validator", "bin/video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py", "web/static/page.css"] {
+    for file in [
+        "bin/video-api",
+        "bin/video-validator",
+        "bin/video-transcoder",
+        "python3",
+        "ffmpeg",
+        "ffprobe",
+        "web/server.py",
+        "web/static/page.css",
+    ] {
         std::fs::write(at(file), file).unwrap();
     }
     let mut text = VIDEO.to_owned();
@@ -213,14 +237,14 @@ fn a_swapped_artefact_is_found_even_under_a_resealed_lock() {
     assert_ne!(forged.service("api"), lock.service("api"));
 
     std::fs::write(folder.path().join("bin/video-api"), "evil").unwrap();
-    std::fs::write(folder.path().join("web/new.py"), "evil").unwrap();
+    std::fs::write(folder.path().join("web/static/new.js"), "evil").unwrap();
     std::fs::remove_file(folder.path().join("ffmpeg")).unwrap();
     let found = lock.verify(&manifest, &BTreeMap::new(), &search, Digest::of(b"other")).unwrap();
     for expect in [
         Tampering::Palisade,
         Tampering::Policy("extra.cedar".into()),
         api("./video-api"),
-        Tampering::Unlocked { service: "web".into(), path: "web/new.py".into() },
+        Tampering::Unlocked { service: "web".into(), path: "web/static/new.js".into() },
     ] {
         assert!(found.contains(&expect), "{expect} not in {found:?}");
     }

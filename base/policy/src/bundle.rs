@@ -101,7 +101,8 @@ impl Bundle {
         let parsed = strictly_valid(&rules, &parsed_schema)?;
         strictly_valid(&world, &parsed_schema)?;
         let (purposes, digest) = (manifest.purposes.clone(), manifest.digest());
-        let mut bundle = Self { schema, rules, world, entities, examples: generated.examples, purposes, manifest: digest, parsed_schema, parsed };
+        let mut bundle =
+            Self { schema, rules, world, entities, examples: generated.examples, purposes, manifest: digest, parsed_schema, parsed };
         bundle.prove_alive()?;
         Ok(bundle)
     }

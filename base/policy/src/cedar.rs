@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, Request, RestrictedExpression, Schema};
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, Request, RestrictedExpression, Schema,
+};
 use serde_json::Value;
 use trust::{Authority, ObjectRef};
 
@@ -35,9 +37,8 @@ pub(crate) struct Vocabulary {
     pub(crate) store: Entities,
 }
 
-const TYPES: &[&str] = &[
-    "Action", "Team", "Class", "Purpose", "Verdict", "Workload", "User", "Route", "Bucket", "Object", "Queue", "Secret", "Host", "Plane",
-];
+const TYPES: &[&str] =
+    &["Action", "Team", "Class", "Purpose", "Verdict", "Workload", "User", "Route", "Bucket", "Object", "Queue", "Secret", "Host", "Plane"];
 
 impl Vocabulary {
     /// Takes the entities in Cedar's JSON, checked against the schema.
@@ -209,7 +210,11 @@ pub(crate) fn scoped(json: &Value, caller: &str, action: Action, resource: &str,
         kind => entity(kind, index),
     };
     if let Some(fields) = out.as_object_mut() {
-        let parts = BTreeMap::from([("principal", entity("Workload", caller)), ("action", entity("Action", action.as_str())), ("resource", resource)]);
+        let parts = BTreeMap::from([
+            ("principal", entity("Workload", caller)),
+            ("action", entity("Action", action.as_str())),
+            ("resource", resource),
+        ]);
         for (name, value) in parts {
             fields.insert(name.to_owned(), value);
         }

@@ -18,7 +18,8 @@ const JOB: &str = "context has job && context.job.consumer == principal";
 const INPUT: &str = "context.job.inputs.contains(resource)";
 const FOLDER: &str = "resource.folder == context.job.folder";
 const OWNER: &str = "resource has owner && resource.owner == context.authority.user";
-const READER: &str = "resource has owner && (resource.owner == context.authority.user || resource.shared_with.contains(context.authority.user))";
+const READER: &str =
+    "resource has owner && (resource.owner == context.authority.user || resource.shared_with.contains(context.authority.user))";
 
 /// A permit before it is text.
 struct Permit<'a> {
@@ -176,7 +177,13 @@ fn standing(id: String, caller: &str, action: Action, resource: Resource) -> Per
     }
 }
 
-fn bucket_permit<'a>(name: &'a str, untrusted: bool, bucket: &str, operation: BucketOperation, purposes: &BTreeSet<String>) -> Option<Permit<'a>> {
+fn bucket_permit<'a>(
+    name: &'a str,
+    untrusted: bool,
+    bucket: &str,
+    operation: BucketOperation,
+    purposes: &BTreeSet<String>,
+) -> Option<Permit<'a>> {
     use BucketOperation as B;
     let action = match operation {
         B::Read => Action::ObjectRead,
@@ -219,7 +226,16 @@ fn bucket_permit<'a>(name: &'a str, untrusted: bool, bucket: &str, operation: Bu
     }
     conditions.push(if !untrusted && clean { READER } else { OWNER }.to_owned());
     let scope = "resource".to_owned();
-    Some(Permit { id, caller: name, action, scope, needs, oauth_scope: None, conditions, example: (Resource::Object(facts), Some(authority)) })
+    Some(Permit {
+        id,
+        caller: name,
+        action,
+        scope,
+        needs,
+        oauth_scope: None,
+        conditions,
+        example: (Resource::Object(facts), Some(authority)),
+    })
 }
 
 fn publish<'a>(caller: &'a str, queue: &str, needs: Vec<&'static str>, conditions: Vec<String>, authority: Authority) -> Permit<'a> {
@@ -297,11 +313,8 @@ fn forbids(manifest: &Manifest) -> Vec<Rule> {
         })
         .collect();
     let validators = if looks.is_empty() { String::new() } else { format!("\nunless {{ {} }}", looks.join(" || ")) };
-    let classed: Vec<String> = Action::ALL
-        .iter()
-        .filter(|a| !matches!(a.resource_type(), "Object"))
-        .map(|a| format!("Action::\"{a}\""))
-        .collect();
+    let classed: Vec<String> =
+        Action::ALL.iter().filter(|a| !matches!(a.resource_type(), "Object")).map(|a| format!("Action::\"{a}\"")).collect();
     let rule = |id: &str, deny: &str, rest: String| {
         let deny = if deny.is_empty() { String::new() } else { format!("@deny(\"{deny}\")\n") };
         Rule { id: id.to_owned(), text: format!("@id(\"{id}\")\n{deny}forbid({rest};") }

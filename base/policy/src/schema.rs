@@ -44,7 +44,11 @@ pub(crate) fn text(manifest: &Manifest) -> String {
     }
     for ((group, resource), names) in alike {
         let group = group.map_or(String::new(), |g| format!(" in [{g}]"));
-        let _ = writeln!(out, "action {}{group} appliesTo {{ principal: [Workload], resource: [{resource}], context: Carried }};", names.join(", "));
+        let _ = writeln!(
+            out,
+            "action {}{group} appliesTo {{ principal: [Workload], resource: [{resource}], context: Carried }};",
+            names.join(", ")
+        );
     }
     out
 }

@@ -8,8 +8,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use cedar_policy::{
-    ActionConstraint, Effect, EntityId, EntityTypeName, PartialEntities, PartialEntityUid, PartialRequest, Policy, PolicyId, PrincipalConstraint,
-    ResourceConstraint,
+    ActionConstraint, Effect, EntityId, EntityTypeName, PartialEntities, PartialEntityUid, PartialRequest, Policy, PolicyId,
+    PrincipalConstraint, ResourceConstraint,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

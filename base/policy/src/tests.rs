@@ -27,7 +27,8 @@ pub(crate) fn by_hand(text: &str) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn bundle() -> &'static Bundle {
-    static BUNDLE: std::sync::LazyLock<Bundle> = std::sync::LazyLock::new(|| Bundle::build(&video(), &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}")));
+    static BUNDLE: std::sync::LazyLock<Bundle> =
+        std::sync::LazyLock::new(|| Bundle::build(&video(), &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}")));
     &BUNDLE
 }
 
@@ -90,7 +91,11 @@ fn check(engine: &Engine, rows: &[Row]) {
         let answer = engine.decide(&Question { caller, action: *action, resource, authority: authority.as_ref() });
         match (&answer.decision, expect) {
             (Decision::Allow { policies, epoch }, Ok(flow)) => {
-                assert_eq!((policies.as_slice(), *epoch), ([(*flow).to_owned()].as_slice(), engine.epoch()), "{caller} {action} {resource}");
+                assert_eq!(
+                    (policies.as_slice(), *epoch),
+                    ([(*flow).to_owned()].as_slice(), engine.epoch()),
+                    "{caller} {action} {resource}"
+                );
             }
             (Decision::Deny { reason, .. }, Err(expect)) if reason == expect => {}
             _ => panic!("{caller} {action} {resource} {authority:?}: expected {expect:?}, got {answer:?}"),
@@ -133,7 +138,13 @@ fn objects_rows() -> Vec<Row> {
         ("transcoder", ObjectRead, original(Clean), Some(person("ada", "process")), Err(JobMismatch)),
         ("transcoder", ObjectRead, object("originals/v1/original", Clean, Some("eve")), job("transcoder"), Err(PolicyDenied)),
         // g2: only into the job's folder.
-        ("transcoder", ObjectWrite, object("renditions/v1/720p.mp4", Untyped, Some("ada")), job("transcoder"), Ok("flow.transcoder.bucket.renditions.write")),
+        (
+            "transcoder",
+            ObjectWrite,
+            object("renditions/v1/720p.mp4", Untyped, Some("ada")),
+            job("transcoder"),
+            Ok("flow.transcoder.bucket.renditions.write"),
+        ),
         ("transcoder", ObjectWrite, object("renditions/v2/720p.mp4", Untyped, Some("ada")), job("transcoder"), Err(JobMismatch)),
         ("transcoder", ObjectWrite, object("renditions/v1x/720p.mp4", Untyped, Some("ada")), job("transcoder"), Err(JobMismatch)),
         ("transcoder", ObjectWrite, object("renditions/v1/720p.mp4", Untyped, Some("eve")), job("transcoder"), Err(PolicyDenied)),
@@ -162,7 +173,8 @@ fn objects_are_reached_by_declared_flows_on_the_owners_authority_only() {
 fn the_same_question_has_the_same_answer_at_every_entry_point() {
     let bundle = bundle();
     let whole = Engine::whole(bundle, 7).unwrap();
-    let at: BTreeMap<&str, Engine> = ["objects", "queue", "edge", "secrets", "api", "web", "validator", "transcoder"].map(|n| (n, engine(n))).into();
+    let at: BTreeMap<&str, Engine> =
+        ["objects", "queue", "edge", "secrets", "api", "web", "validator", "transcoder"].map(|n| (n, engine(n))).into();
     let same = |question: &Question<'_>, points: &[&str]| {
         let expect = whole.decide(question).decision;
         for point in points {
@@ -307,10 +319,13 @@ fn policies_by_hand_narrow_and_widen_within_the_forbids() {
     let support = |step_up| Some(Authority { roles: BTreeSet::from(["support".to_owned()]), step_up, ..person("sam", "view") });
     let video = |verdict| object("renditions/v1/720p.mp4", verdict, Some("ada"));
     let held = object("renditions/hold-1/720p.mp4", Verdict::Clean, Some("ada"));
-    check(&engine, &[
-        ("api", ObjectPresignGet, video(Verdict::Clean), support(true), Ok("support")),
-        ("api", ObjectPresignGet, video(Verdict::Clean), support(false), Err(DenyReason::PolicyDenied)),
-        ("api", ObjectPresignGet, video(Verdict::Untyped), support(true), Err(DenyReason::ObjectQuarantined)),
-        ("api", ObjectDelete, held, Some(person("ada", "manage")), Err(DenyReason::PolicyDenied)),
-    ]);
+    check(
+        &engine,
+        &[
+            ("api", ObjectPresignGet, video(Verdict::Clean), support(true), Ok("support")),
+            ("api", ObjectPresignGet, video(Verdict::Clean), support(false), Err(DenyReason::PolicyDenied)),
+            ("api", ObjectPresignGet, video(Verdict::Untyped), support(true), Err(DenyReason::ObjectQuarantined)),
+            ("api", ObjectDelete, held, Some(person("ada", "manage")), Err(DenyReason::PolicyDenied)),
+        ],
+    );
 }

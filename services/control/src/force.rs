@@ -90,7 +90,9 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files) -> Result<Arc<I
         _ => {}
     }
     let differences = match files {
-        Files::Digested => lock.verify(&manifest, &apply.policies, &ground.search, ground.palisade)?.iter().map(ToString::to_string).collect(),
+        Files::Digested => {
+            lock.verify(&manifest, &apply.policies, &ground.search, ground.palisade)?.iter().map(ToString::to_string).collect()
+        }
         Files::AsLocked => stale_lock(&lock, &manifest, &apply),
     };
     if !differences.is_empty() {

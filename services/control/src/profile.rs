@@ -75,7 +75,9 @@ pub(crate) fn callers(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> 
 pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &str) -> Option<ServiceProfile> {
     let service = manifest.services.get(name)?;
     let absolute = |path: &str| search.absolute(path).display().to_string();
-    let below = |argument: &str| service.files.iter().any(|f| argument == f || argument.strip_prefix(f.as_str()).is_some_and(|r| r.starts_with('/')));
+    let below = |argument: &str| {
+        service.files.iter().any(|f| argument == f || argument.strip_prefix(f.as_str()).is_some_and(|r| r.starts_with('/')))
+    };
     let mut run = Vec::new();
     for (i, argument) in service.run.iter().enumerate() {
         run.push(if i == 0 || below(argument) { absolute(argument) } else { argument.clone() });
@@ -118,7 +120,8 @@ fn seconds(ms: u64) -> u64 {
 
 /// One listener for each peer of the service, in the order of ports; the ports do not move when a flow is added behind them.
 fn outbound(manifest: &Manifest, name: &str, service: &Service) -> Vec<Outbound> {
-    let role = |port, env: &str, role: &str| Outbound { port, env: env.to_owned(), peer: manifest.trust_domain.role(role), routes: Vec::new() };
+    let role =
+        |port, env: &str, role: &str| Outbound { port, env: env.to_owned(), peer: manifest.trust_domain.role(role), routes: Vec::new() };
     let mut all = vec![role(PORT_TELEMETRY, "OTEL_EXPORTER_OTLP_ENDPOINT", "evidence")];
     if stores(service) {
         all.push(role(PORT_OBJECTS, "AWS_ENDPOINT_URL", "objects"));

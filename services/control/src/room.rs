@@ -295,9 +295,8 @@ impl Shared {
                         break;
                     }
                 }
-                match tokio::time::timeout(again, changes.changed()).await {
-                    Ok(Err(_closed)) => break,
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(_closed)) = tokio::time::timeout(again, changes.changed()).await {
+                    break;
                 }
             }
             shared.streams.fetch_sub(1, Ordering::Relaxed);

@@ -113,13 +113,14 @@ fn operator() -> Peer {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["video-api", "video-validator", "video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py"] {
+        for name in ["video-api", "video-validator", "video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py", "web/static/app.js"] {
             let path = folder.path().join("app").join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
         }
         let rng = aws_lc_rs::rand::SystemRandom::new();
-        let pkcs8 = aws_lc_rs::signature::EcdsaKeyPair::generate_pkcs8(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
+        let pkcs8 =
+            aws_lc_rs::signature::EcdsaKeyPair::generate_pkcs8(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
         Self {
             folder,
             key: SigningKey::from_pkcs8(pkcs8.as_ref()).unwrap(),
@@ -275,11 +276,10 @@ async fn everybody_gets_their_own_view_and_loads_it() {
         let slice: policy::PolicySlice = serde_json::from_value(view.policy).unwrap();
         assert_eq!(slice.subject, id.workload.name());
         assert!(policy::Engine::load(&slice, view.epoch).is_ok());
-        assert_eq!((view.edge.is_some(), view.buckets.is_empty(), view.queues.is_empty()), (
-            id == role("edge"),
-            id != role("objects"),
-            id != role("queue")
-        ));
+        assert_eq!(
+            (view.edge.is_some(), view.buckets.is_empty(), view.queues.is_empty()),
+            (id == role("edge"), id != role("objects"), id != role("queue"))
+        );
         assert_eq!(view.service.map(|s| s.name), id.as_service().map(str::to_owned));
     }
 }
@@ -291,8 +291,12 @@ async fn a_guards_profile_says_what_its_service_may_use() {
     let at = |name: &str| house.app().join(name).display().to_string();
     let web = house.view(&control, &service("web")).await.service.unwrap();
     assert_eq!(web.run, [at("python3"), at("web/server.py")]);
-    assert_eq!(web.artefacts.iter().map(|a| a.path.clone()).collect::<BTreeSet<_>>(), [at("python3"), at("web/server.py")].into());
-    assert_eq!(web.outbound.iter().map(|o| (o.env.as_str(), o.routes.len())).collect::<Vec<_>>(), [("OTEL_EXPORTER_OTLP_ENDPOINT", 0), ("API_URL", 1)]);
+    assert_eq!(web.artefacts.iter().map(|a| a.path.clone()).collect::<BTreeSet<_>>(), ["python3", "web/server.py", "web/static/app.js"].map(at).into());
+    assert_eq!(web.read, ["web/server.py", "web/static"].map(at));
+    assert_eq!(
+        web.outbound.iter().map(|o| (o.env.as_str(), o.routes.len())).collect::<Vec<_>>(),
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", 0), ("API_URL", 1)]
+    );
     let transcoder = house.view(&control, &service("transcoder")).await.service.unwrap();
     assert_eq!((transcoder.replicas_min, transcoder.idle_stop_s, transcoder.limits.wall_s), (0, 30, 3600));
     assert_eq!(transcoder.tools, [at("ffmpeg"), at("ffprobe")]);
@@ -313,10 +317,7 @@ async fn every_route_refuses_whoever_may_not() {
     let foreign = TrustDomain::parse("other.example").unwrap();
     let local = || Peer::Local(LocalPeer { uid: 1, pid: 1, pidfd: None });
     for route in ROUTES {
-        let mut peers = vec![
-            (local(), DenyReason::CallerNotAdmitted),
-            (Peer::Supervisor, DenyReason::CallerNotAdmitted),
-        ];
+        let mut peers = vec![(local(), DenyReason::CallerNotAdmitted), (Peer::Supervisor, DenyReason::CallerNotAdmitted)];
         match route.path {
             "/view" | "/view/stream" => {
                 peers.push((operator(), DenyReason::CallerNotAdmitted));
@@ -343,7 +344,8 @@ async fn every_route_refuses_whoever_may_not() {
         }
     }
     // Whose view it is comes from the SVID alone.
-    let (_, value) = send(&control, Peer::Workload(service("web")), Method::GET, "/view?subject=spiffe://video.example/service/api", &Value::Null).await;
+    let (_, value) =
+        send(&control, Peer::Workload(service("web")), Method::GET, "/view?subject=spiffe://video.example/service/api", &Value::Null).await;
     assert_eq!(house.verified(&serde_json::from_value(value).unwrap()).subject, service("web"));
 }
 
@@ -355,7 +357,8 @@ async fn a_manifest_comes_into_force_whole_or_not_at_all() {
     let good = house.manifest(|t| t.replace("attempts = 3", "attempts = 4"));
     let edited = Apply { manifest: good.manifest.replace("attempts = 4", "attempts = 9"), ..good.clone() };
     let forged = Apply { lock: good.lock.replacen("sha256:", "sha256:0", 1), ..good.clone() };
-    let by_hand = Apply { policies: BTreeMap::from([("x.cedar".to_owned(), "forbid(principal, action, resource);".to_owned())]), ..good.clone() };
+    let by_hand =
+        Apply { policies: BTreeMap::from([("x.cedar".to_owned(), "forbid(principal, action, resource);".to_owned())]), ..good.clone() };
     let refused = [
         (house.manifest(|t| t.replace("attempts = 3", "atempts = 3")), "did you mean 'attempts'"),
         (edited, "the manifest is not the locked one"),
@@ -494,7 +497,15 @@ async fn a_kept_manifest_that_was_tampered_with_is_found_and_reported() {
     drop(control);
     let path = newest(&house.data());
     let good = std::fs::read(&path).unwrap();
-    let mut cases: Vec<Vec<u8>> = (0..good.len()).step_by(997).chain([0, good.len() - 1]).map(|i| { let mut bad = good.clone(); bad[i] ^= 1; bad }).collect();
+    let mut cases: Vec<Vec<u8>> = (0..good.len())
+        .step_by(997)
+        .chain([0, good.len() - 1])
+        .map(|i| {
+            let mut bad = good.clone();
+            bad[i] ^= 1;
+            bad
+        })
+        .collect();
     cases.push(good[..good.len() / 2].to_vec());
     cases.push(Vec::new());
     cases.push(vec![0xff; 100]);

@@ -273,7 +273,13 @@ impl Check<'_, '_, '_> {
     }
 
     /// Those after `for`; without it the one purpose that the service works for.
-    fn flow_purposes(&mut self, path: &[&str], parts: &FlowText<'_>, all: &BTreeSet<String>, own: &BTreeSet<&str>) -> Option<BTreeSet<String>> {
+    fn flow_purposes(
+        &mut self,
+        path: &[&str],
+        parts: &FlowText<'_>,
+        all: &BTreeSet<String>,
+        own: &BTreeSet<&str>,
+    ) -> Option<BTreeSet<String>> {
         if own.is_empty() {
             let help = Some("give it a route or a queue to consume".to_owned());
             self.document.problem(path, "no authority ever reaches this service: it is never called and gets no job", help);
@@ -349,7 +355,9 @@ fn is_template(path: &str) -> Result<(), String> {
             None => segment != "." && segment != ".." && !segment.is_empty() && segment.bytes().all(is_unreserved),
         };
         if !ok {
-            return Err(format!("'{segment}' is no segment of a path: letters, digits, '-', '.', '_', '~', or {{name}}, or last {{*name}}"));
+            return Err(format!(
+                "'{segment}' is no segment of a path: letters, digits, '-', '.', '_', '~', or {{name}}, or last {{*name}}"
+            ));
         }
     }
     Ok(())

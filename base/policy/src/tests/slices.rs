@@ -138,7 +138,13 @@ fn a_slice_is_stable_and_travels_as_json() {
 fn measure_decisions() {
     let clock = trust::SystemClock::shared();
     let bundle = bundle();
-    let rows = [("edge", Action::Enter), ("api", Action::Call), ("queue", Action::Publish), ("objects", Action::ObjectPresignGet), ("objects", Action::ObjectRead)];
+    let rows = [
+        ("edge", Action::Enter),
+        ("api", Action::Call),
+        ("queue", Action::Publish),
+        ("objects", Action::ObjectPresignGet),
+        ("objects", Action::ObjectRead),
+    ];
     let whole = Engine::whole(bundle, 1).unwrap();
     for (name, action) in rows {
         let engine = Engine::load(&slice_for(&workload(name), bundle).unwrap(), 1).unwrap();

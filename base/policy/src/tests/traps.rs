@@ -118,7 +118,10 @@ fn the_order_of_policies_never_matters() {
     let questions = super::slices::questions(5, 400);
     let decide = |slice: &PolicySlice| {
         let engine = Engine::load(slice, 1).unwrap();
-        questions.iter().map(|(c, a, r, who)| engine.decide(&Question { caller: c, action: *a, resource: r, authority: who.as_ref() })).collect::<Vec<_>>()
+        questions
+            .iter()
+            .map(|(c, a, r, who)| engine.decide(&Question { caller: c, action: *a, resource: r, authority: who.as_ref() }))
+            .collect::<Vec<_>>()
     };
     let expect = decide(&slice);
     let mut random = super::slices::Random(42);
