@@ -16,6 +16,7 @@ mod limit;
 mod listen;
 mod oidc;
 mod onward;
+mod peers;
 mod person;
 mod session;
 mod sign_in;
@@ -26,11 +27,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use contract::control::EdgeProfile;
-use contract::{Body, Client, Transport};
+use contract::{Body, Client};
 use http::{Method, Request, Response, header};
 use telemetry::Recorder;
 use telemetry::event::FaultRaised;
-use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
+use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, TraceContext};
 
 use self::admission::{Admission, Permit};
 use self::destination::{Destination, SessionPage};
@@ -45,17 +46,12 @@ use crate::view::{Loaded, ViewHolder};
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
 pub use self::listen::{CertificateError, PublicCertificate};
+pub use self::peers::{MeshPeers, Peers};
 pub use self::session::Sessions;
 pub use self::visit::Place;
 
 /// The enforcement point's name.
 const POINT: &str = "edge";
-
-/// Ways to the peers that the edge may call: services' guards and the roles `login`, `objects` and `evidence`.
-pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
-    /// The way to that workload, whose identity it verifies; none if the view names no such peer.
-    fn transport(&self, peer: &SpiffeId) -> Option<Arc<dyn Transport>>;
-}
 
 /// What an edge is made of.
 #[derive(Debug)]
@@ -70,8 +66,6 @@ pub struct Parts {
     pub sessions: Sessions,
     /// Ways to its peers.
     pub peers: Arc<dyn Peers>,
-    /// The way to `role/login`.
-    pub login: Arc<dyn Transport>,
     /// Says what happened.
     pub recorder: Recorder,
     /// What time it is.
@@ -101,10 +95,13 @@ type Outcome = Result<Response<Body>, Stop>;
 
 impl Edge {
     /// Puts the parts together.
-    #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let login = Arc::new(Login::new(Client::new(parts.login), Arc::clone(&parts.clock), parts.recorder.clone()));
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// When there can be no way to `login`.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, Fault> {
+        let login = parts.peers.transport(&parts.views.identity().id().trust_domain.role("login"))?;
+        let login = Arc::new(Login::new(Client::new(login), Arc::clone(&parts.clock), parts.recorder.clone()));
+        Ok(Arc::new(Self {
             people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
             admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
             login,
@@ -116,7 +113,7 @@ impl Edge {
             recorder: parts.recorder,
             clock: parts.clock,
             entropy: parts.entropy,
-        })
+        }))
     }
 
     /// Answers a request that came from that address.
@@ -213,7 +210,7 @@ impl Edge {
             Destination::Service(route) => route.service.clone(),
         };
         account.note("forwarded_to", peer.to_string());
-        let transport = self.peers.transport(&peer).ok_or_else(|| Fault::unavailable("the peer has no address now"))?;
+        let transport = self.peers.transport(&peer)?;
         onward::pass(&Client::new(transport), visit, body, token.as_deref(), trace).await
     }
 
@@ -302,3 +299,5 @@ fn forget_session(answer: &mut Response<Body>) {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,11 @@ pub struct IdClaims {
     #[serde(default)]
     pub nonce: Option<String>,
     /// The person's name.
-    #[serde(default, alias = "preferred_username")]
+    #[serde(default)]
     pub name: Option<String>,
+    /// What the person signs in with.
+    #[serde(default)]
+    pub preferred_username: Option<String>,
 }
 
 /// Why `login` gave no token.

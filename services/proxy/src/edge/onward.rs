@@ -3,9 +3,7 @@
 //! A peer learns who the person is from the transaction token alone; the browser's cookie and token stay here.
 //!
 //! Guarantees: A11 the external credential never passes; A18 nothing is collected; a body over the limit is broken off.
-//! Not here:   connections, their retries before the first byte, and connect time-outs (`client`).
-
-use std::time::Duration;
+//! Not here:   connections, retries before the first byte, time-outs (`client`).
 
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER};
 use contract::{Body, Call, Client};
@@ -17,8 +15,8 @@ use super::destination::Destination;
 use super::limit::{Exceeded, limit};
 use super::stop::Stop;
 use super::visit::Visit;
-use crate::passage::{Passage, Progress};
-use crate::{headers, limits};
+use crate::headers;
+use crate::passage::Passage;
 
 /// An answer that brings nothing for so long is broken off: long enough for an event stream's pauses.
 const ANSWER_IDLE_MS: u64 = 900_000;
@@ -33,9 +31,9 @@ pub async fn pass(peer: &Client, visit: Visit, body: Body, token: Option<&str>, 
         Destination::Login { .. } => Source::Login,
         _ => Source::Role,
     };
-    let (progress, exceeded) = (Progress::default(), Exceeded::default());
-    let request = outgoing(visit, body, &progress, &exceeded)?;
-    let answer = match head(peer.send(&Call { token, trace: Some(trace) }, request), &progress).await {
+    let exceeded = Exceeded::default();
+    let request = outgoing(visit, body, &exceeded)?;
+    let answer = match peer.send(&Call { token, trace: Some(trace) }, request).await {
         Ok(answer) => answer,
         Err(_) if exceeded.is_so() => return Err(DenyReason::BodyTooLarge.into()),
         Err(fault) => return Err(fault.into()),
@@ -48,25 +46,13 @@ pub async fn pass(peer: &Client, visit: Visit, body: Body, token: Option<&str>, 
     Ok(Response::from_parts(parts, body))
 }
 
-/// Waits for the answer's head as long as the request's body makes progress, and `ANSWER_HEAD_MS` after it does not.
-async fn head(answer: impl Future<Output = Result<Response<Body>, Fault>>, progress: &Progress) -> Result<Response<Body>, Fault> {
-    tokio::pin!(answer);
-    let mut seen = progress.seen();
-    loop {
-        match tokio::time::timeout(Duration::from_millis(limits::ANSWER_HEAD_MS), &mut answer).await {
-            Ok(answer) => return answer,
-            Err(_) if progress.seen() != seen => seen = progress.seen(),
-            Err(_) => return Err(Fault::timed_out("the peer did not answer in time")),
-        }
-    }
-}
-
-fn outgoing(visit: Visit, body: Body, progress: &Progress, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
+fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
     let target = visit.target().to_owned();
     let query = visit.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let bytes_max = visit.destination.body_bytes_max();
     let mut fields = visit.head.headers;
-    fields.remove(header::HOST);
+    // The host is one of ours, exactly: `Visit::read` made the origin of it.
+    headers::set(&mut fields, "host", visit.origin.strip_prefix("https://").unwrap_or_default());
     let uri = match &visit.destination {
         Destination::Login { path, route } => {
             pass_login_its_own(&mut fields, &visit.for_login, route.action);
@@ -84,8 +70,7 @@ fn outgoing(visit: Visit, body: Body, progress: &Progress, exceeded: &Exceeded) 
         }
         Destination::Service(_) | Destination::Session(_) => target,
     };
-    let body = Passage::new(limit(body, bytes_max, exceeded)).counted(progress).into_body();
-    let mut request = Request::builder().method(visit.head.method).uri(uri).body(body).map_err(Fault::internal)?;
+    let mut request = Request::builder().method(visit.head.method).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
     *request.headers_mut() = fields;
     Ok(request)
 }

@@ -308,6 +308,12 @@ impl Sessions {
         Ok(Some(SignIn { origin: text("origin")?, nonce: text("nonce")?, verifier: text("verifier")?, return_to: text("return_to")? }))
     }
 
+    /// Breaks the database under the edge, for a test.
+    #[cfg(test)]
+    pub(crate) async fn close_for_test(self) {
+        self.store.close().await;
+    }
+
     fn seal(&self, id: &Reference, tokens: &Tokens) -> Result<Vec<u8>, Fault> {
         let plain = TokensOnDisk { refresh: tokens.refresh.as_ref().map(|t| t.expose().clone()), id: tokens.id.expose().clone() };
         let mut bytes = serde_json::to_vec(&plain).map_err(Fault::internal)?;

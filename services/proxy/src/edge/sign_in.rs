@@ -90,7 +90,7 @@ pub async fn complete(sessions: &Sessions, login: &Login, recorder: &Recorder, v
         detail: format!("session {} of login", access.sid),
     };
     recorder.record(Some(trace), &begun).map_err(|_| DenyReason::AuditUnavailable)?;
-    let name = id_claims.name.unwrap_or_default();
+    let name = id_claims.name.or(id_claims.preferred_username).unwrap_or_default();
     let session = sessions.begin(&visit.origin, &name, &access, &Tokens { refresh, id: id_token }).await?;
     let mut answer = answer::redirect(&sign_in.return_to);
     bake(&mut answer, cookie::set(cookie::SESSION, &session, sessions.life_s()));

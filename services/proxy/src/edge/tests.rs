@@ -1,0 +1,10 @@
+//! The gateway, with peers in this process and real TLS where TLS is the question.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod bearer;
+mod failing;
+mod passing;
+mod routing;
+mod session;
+mod tls;
+mod world;

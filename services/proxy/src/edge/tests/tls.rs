@@ -1,0 +1,187 @@
+//! A1: the public socket, with real TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use contract::body;
+use http::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::world::{Settings, World};
+use crate::edge::PublicCertificate;
+
+struct Served {
+    world: World,
+    address: SocketAddr,
+    root: CertificateDer<'static>,
+    stop: CancellationToken,
+    certificate: Arc<PublicCertificate>,
+}
+
+fn write_certificate(folder: &std::path::Path) -> CertificateDer<'static> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("chain.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    certificate.der().clone()
+}
+
+async fn served(settings: Settings) -> Served {
+    let listener = crate::listen::loopback().unwrap();
+    let address = listener.local_addr().unwrap();
+    let world = World::with(Settings { port: address.port(), ..settings }).await;
+    let root = write_certificate(world.folder.path());
+    let certificate = PublicCertificate::load(&world.folder.path().join("chain.pem"), &world.folder.path().join("key.pem")).unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(world.edge.clone().run(listener, certificate.clone(), stop.clone()));
+    Served { world, address, root, stop, certificate }
+}
+
+async fn connect(served: &Served, root: &CertificateDer<'static>, version: &'static SupportedProtocolVersion, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(crate::tls::provider()).with_protocol_versions(&[version]).unwrap().with_root_certificates(roots).with_no_client_auth();
+    if !alpn.is_empty() {
+        config.alpn_protocols = vec![alpn.to_vec()];
+    }
+    let tcp = TcpStream::connect(served.address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+// A1
+#[tokio::test]
+async fn tls_1_3_and_1_2_work_with_both_http_versions() {
+    let served = served(Settings::default()).await;
+    for (version, name) in [(&rustls::version::TLS13, ProtocolVersion::TLSv1_3), (&rustls::version::TLS12, ProtocolVersion::TLSv1_2)] {
+        let stream = connect(&served, &served.root, version, b"h2").await.unwrap();
+        assert_eq!((stream.get_ref().1.protocol_version(), stream.get_ref().1.alpn_protocol()), (Some(name), Some(&b"h2"[..])));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let uri = format!("https://localhost:{}/auth/login", served.address.port());
+        let answer = sender.send_request(Request::get(uri).body(body::empty()).unwrap()).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (303, http::Version::HTTP_2));
+        let mut stream = connect(&served, &served.root, version, b"http/1.1").await.unwrap();
+        let asked = format!("GET /auth/login HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", served.address.port());
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 303 "), "{text}");
+    }
+    served.stop.cancel();
+}
+
+/// A ClientHello that offers versions up to 3.`minor` alone (RFC 5246 section 7.4.1.2), and is otherwise one that the server takes.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let mut hello = vec![3, minor];
+    hello.extend([7; 32]);
+    hello.push(0);
+    let suites: [u16; 5] = [0xc02b, 0xc009, 0xc00a, 0x002f, 0x0035];
+    hello.extend(10u16.to_be_bytes());
+    hello.extend(suites.iter().flat_map(|s| s.to_be_bytes()));
+    hello.extend([1, 0]);
+    // supported_groups: secp256r1; ec_point_formats: uncompressed; signature_algorithms: ecdsa_secp256r1_sha256.
+    let extensions: [u8; 22] = [0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3];
+    hello.extend((extensions.len() as u16).to_be_bytes());
+    hello.extend(extensions);
+    let mut handshake = vec![1, 0];
+    handshake.extend((hello.len() as u16).to_be_bytes());
+    handshake.extend(hello);
+    let mut record = vec![22, 3, 1];
+    record.extend((handshake.len() as u16).to_be_bytes());
+    record.extend(handshake);
+    record
+}
+
+// A1: the floor is 1.2.
+#[tokio::test]
+async fn tls_1_1_and_1_0_and_plain_http_are_refused_at_the_handshake() {
+    let served = served(Settings::default()).await;
+    for minor in [0, 1, 2] {
+        let mut tcp = TcpStream::connect(served.address).await.unwrap();
+        tcp.write_all(&old_hello(minor)).await.unwrap();
+        let mut answer = Vec::new();
+        tcp.read_to_end(&mut answer).await.unwrap();
+        // One alert record: fatal, protocol_version (RFC 8446, section 6.2).
+        assert_eq!((answer[0], answer.len(), answer[5], answer[6]), (21, 7, 2, 70), "{minor}: {answer:?}");
+    }
+    // The same hello with 1.2 gets a ServerHello: it was the version that was refused.
+    let mut tcp = TcpStream::connect(served.address).await.unwrap();
+    tcp.write_all(&old_hello(3)).await.unwrap();
+    let mut answer = [0; 6];
+    tcp.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[0], answer[1], answer[2], answer[5]), (22, 3, 3, 2));
+    let mut plain = TcpStream::connect(served.address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    served.stop.cancel();
+}
+
+// A4: what the screen refuses never reaches a service, and is recorded.
+#[tokio::test]
+async fn smuggling_shapes_are_refused_on_the_wire() {
+    let served = served(Settings::default()).await;
+    let host = format!("Host: localhost:{}", served.address.port());
+    for head in [
+        format!("POST /api/videos HTTP/1.1\r\n{host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+        format!("POST /api/videos HTTP/1.1\r\n{host}\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        format!("POST /api/videos HTTP/1.1\r\n{host}\r\nContent-Length: +5\r\n\r\nhello"),
+        format!("GET /api/videos HTTP/1.1\n{host}\r\n\r\n"),
+        format!("GET /api/videos HTTP/1.1\r\n{host}\r\nX: a\r\n folded\r\n\r\n"),
+    ] {
+        let mut stream = connect(&served, &served.root, &rustls::version::TLS13, b"").await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Some ends are abrupt by design.
+        let _end = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{head:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!((served.world.api.count(), served.world.audited()), (0, 5));
+    served.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not_taken() {
+    let served = served(Settings::default()).await;
+    let live = connect(&served, &served.root, &rustls::version::TLS13, b"http/1.1").await.unwrap();
+    let new = write_certificate(served.world.folder.path());
+    assert!(served.certificate.reload().unwrap());
+    assert!(connect(&served, &served.root, &rustls::version::TLS13, b"").await.is_err(), "the old one is no longer shown");
+    connect(&served, &new, &rustls::version::TLS13, b"").await.unwrap();
+    drop(live);
+    let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    std::fs::write(served.world.folder.path().join("key.pem"), other.serialize_pem()).unwrap();
+    assert!(served.certificate.reload().is_err(), "key and certificate do not belong together");
+    connect(&served, &new, &rustls::version::TLS13, b"").await.unwrap();
+    served.stop.cancel();
+}
+
+// A13
+#[tokio::test]
+async fn one_address_has_only_so_many_connections() {
+    let limits = crate::edge::Limits { address_connections_max: 2, ..crate::edge::Limits::standard() };
+    let served = served(Settings { limits, ..Default::default() }).await;
+    let first = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.unwrap();
+    let _second = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.unwrap();
+    assert!(connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.is_err());
+    drop(first);
+    let mut again = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await;
+    for _ in 0..50 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        again = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await;
+    }
+    again.unwrap();
+    served.stop.cancel();
+}
