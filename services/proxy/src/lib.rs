@@ -24,3 +24,6 @@ pub mod serve;
 pub mod svid;
 pub mod tls;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ use telemetry::event::{FaultRaised, TamperingFound};
 use tokio::sync::watch;
 use trust::{Clock, DenyReason, SpiffeId, limits};
 
+#[cfg(test)]
+pub use decide::Decide;
 pub use decide::{Engine, Question};
 pub use subscription::subscribe;
 pub use table::{Matched, Row, Table, TableError};
@@ -78,6 +80,7 @@ pub struct Loaded {
 /// Holds the view in force.
 pub struct ViewHolder {
     identity: Arc<WorkloadIdentity>,
+    load_engine: fn(&View) -> Result<Engine, String>,
     recorder: Recorder,
     kept: Option<PathBuf>,
     current: ArcSwapOption<Loaded>,
@@ -89,8 +92,18 @@ impl ViewHolder {
     /// A holder without a view; or with the one that `kept` (a file that it will keep the last view in) holds, if that is genuine.
     #[must_use]
     pub fn open(identity: Arc<WorkloadIdentity>, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
+        Self::open_with(identity, Engine::load, recorder, kept)
+    }
+
+    /// `open` with another way to load policies, which only this crate's tests have.
+    pub(crate) fn open_with(
+        identity: Arc<WorkloadIdentity>,
+        load_engine: fn(&View) -> Result<Engine, String>,
+        recorder: Recorder,
+        kept: Option<PathBuf>,
+    ) -> Arc<Self> {
         let (changed, _) = watch::channel(0);
-        let holder = Self { identity, recorder, kept, current: ArcSwapOption::empty(), taking: Mutex::new(()), changed };
+        let holder = Self { identity, load_engine, recorder, kept, current: ArcSwapOption::empty(), taking: Mutex::new(()), changed };
         if let Some(path) = &holder.kept {
             holder.restore(path);
         }
@@ -177,7 +190,7 @@ impl ViewHolder {
 
     fn load(&self, view: View) -> Result<Loaded, ViewRefused> {
         let clock = self.clock();
-        let engine = Engine::load(&view).map_err(ViewRefused::Unusable)?;
+        let engine = (self.load_engine)(&view).map_err(ViewRefused::Unusable)?;
         let table = |rows: &[String]| Table::parse(rows).map_err(|error| ViewRefused::Unusable(error.to_string()));
         let (inbound, outbound) = match &view.service {
             Some(service) => {

@@ -42,7 +42,21 @@ pub enum Question<'a> {
 
 /// The policy engine of one view.
 #[derive(Debug, Clone)]
-pub struct Engine(Arc<policy::Engine>);
+pub struct Engine(Inner);
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Policy(Arc<policy::Engine>),
+    #[cfg(test)]
+    Stub(Arc<dyn Decide>),
+}
+
+/// Answers in place of the engine, for tests of what comes before and after a decision.
+#[cfg(test)]
+pub trait Decide: Send + Sync + std::fmt::Debug + 'static {
+    /// The answer.
+    fn decide(&self, question: &Question<'_>) -> Decision;
+}
 
 impl Engine {
     /// Loads a view's slice; the engine checks it against its schema, the manifest's facts and every flow's example.
@@ -54,24 +68,40 @@ impl Engine {
         if slice.subject != view.subject.workload.name() || slice.manifest != view.manifest {
             return Err("the slice is another workload's or another manifest's".to_owned());
         }
-        policy::Engine::load(&slice, view.epoch).map(|engine| Self(Arc::new(engine))).map_err(|error| error.to_string())
+        policy::Engine::load(&slice, view.epoch).map(|engine| Self(Inner::Policy(Arc::new(engine)))).map_err(|error| error.to_string())
     }
 
     /// The answer, with the policies that gave it and the view's epoch.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
+        let engine = match &self.0 {
+            Inner::Policy(engine) => engine,
+            #[cfg(test)]
+            Inner::Stub(stub) => return stub.decide(question),
+        };
         let (caller, action, resource, authority) = match *question {
             Question::Enter { service, route, authority } => ("internet", Action::Enter, route_of(service, route), authority),
             Question::Call { caller, service, route, authority } => (caller, Action::Call, route_of(service, route), authority),
             Question::Consume { service, queue, authority } => (service, Action::Consume, Resource::Queue(queue.to_owned()), authority),
         };
-        self.0.decide(&policy::Question { caller, action, resource: &resource, authority }).decision
+        engine.decide(&policy::Question { caller, action, resource: &resource, authority }).decision
     }
 
     /// The engine itself, for rooms that ask about objects, queues and planes.
     #[must_use]
     pub fn policy(&self) -> &Arc<policy::Engine> {
-        &self.0
+        match &self.0 {
+            Inner::Policy(engine) => engine,
+            #[cfg(test)]
+            #[expect(clippy::panic, reason = "tests")]
+            Inner::Stub(_) => panic!("a stub has no engine"),
+        }
+    }
+
+    /// A stub.
+    #[cfg(test)]
+    pub fn stub(stub: impl Decide) -> Self {
+        Self(Inner::Stub(Arc::new(stub)))
     }
 }
 

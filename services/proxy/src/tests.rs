@@ -1,0 +1,12 @@
+//! The proxy with real sockets on loopback, a test authority, and real policies of a small manifest.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod contact;
+mod entering;
+mod guarding;
+mod joining;
+mod leaving;
+mod screening;
+mod streaming;
+mod views;
+mod world;
