@@ -182,9 +182,9 @@ async fn a_broken_log_is_reported_and_nothing_is_appended_to_it() {
     let (status, text) = post(&evidence, "service/api", &batch("p1", 4..=4)).await;
     assert!(status == 503 && text.contains("broken"), "{text}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(ask(&evidence, operator(), "GET", "/checkpoint", Vec::new(), "").await.0, 503);
     let told = world.sink.audit.lock().unwrap();
     assert_eq!((told[0].event.as_str(), told[0].fields["what"].as_str()), ("TamperingFound", Some("audit")));
-    assert_eq!(ask(&evidence, operator(), "GET", "/checkpoint", Vec::new(), "").await.0, 503);
 }
 
 // J1, J7, J8, J12: the other routes, and who may not.
