@@ -70,10 +70,11 @@ pub(crate) fn check(password: &str, name: &str) -> Result<(), Unfit> {
         return Err(Unfit::Length);
     }
     let lower = password.to_lowercase();
-    let plain: String = lower.chars().map(unmasked).collect();
+    let unmask = |text: &str| text.chars().map(unmasked).collect::<String>();
+    let plain = unmask(&lower);
     let core = |text: &str| text.trim_matches(|c: char| !c.is_alphabetic()).to_owned();
     let spaceless: String = plain.chars().filter(|c| c.is_alphanumeric()).collect();
-    let guesses = [lower.clone(), core(&lower), plain.clone(), core(&plain), spaceless];
+    let guesses = [lower.clone(), core(&lower), plain.clone(), core(&plain), unmask(&core(&lower)), spaceless];
     let few = lower.chars().collect::<BTreeSet<_>>().len() < DISTINCT_MIN;
     if few || guesses.iter().any(|guess| COMMON.contains(&guess.as_str()) || is_doubled(guess)) {
         return Err(Unfit::Common);
@@ -87,7 +88,7 @@ pub(crate) fn check(password: &str, name: &str) -> Result<(), Unfit> {
 
 /// A common one twice in a row.
 fn is_doubled(text: &str) -> bool {
-    text.len() % 2 == 0 && text.split_at_checked(text.len() / 2).is_some_and(|(a, b)| a == b && COMMON.contains(&a))
+    text.len().is_multiple_of(2) && text.split_at_checked(text.len() / 2).is_some_and(|(a, b)| a == b && COMMON.contains(&a))
 }
 
 /// The letter that a digit or sign often stands for.
