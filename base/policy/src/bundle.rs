@@ -1,8 +1,9 @@
 //! The bundle: everything that a manifest means for decisions, checked before anybody gets a part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PartialEntities, PolicySet, Schema, ValidationMode, Validator};
 use manifest::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,9 @@ pub struct Bundle {
     pub manifest: Digest,
     pub(crate) parsed_schema: Schema,
     pub(crate) parsed: PolicySet,
+    pub(crate) vocabulary: Arc<Vocabulary>,
+    /// The vocabulary's store, for partial evaluation.
+    pub(crate) partial: PartialEntities,
 }
 
 /// Why a manifest and its policies cannot be put into force.
@@ -91,7 +95,8 @@ impl Bundle {
         let schema = schema::text(manifest);
         let parsed_schema = parse_schema(&schema)?;
         let entities = world::entities(manifest);
-        let vocabulary = Vocabulary::new(&entities, &parsed_schema)?;
+        let vocabulary = Arc::new(Vocabulary::new(&entities, &parsed_schema)?);
+        let partial = PartialEntities::from_concrete(vocabulary.store.clone(), &parsed_schema).map_err(CedarError::of)?;
         let generated = generate::generate(manifest);
         let mut rules = generated.rules;
         rules.extend(by_hand(policies, &vocabulary)?);
@@ -101,8 +106,19 @@ impl Bundle {
         let parsed = strictly_valid(&rules, &parsed_schema)?;
         strictly_valid(&world, &parsed_schema)?;
         let (purposes, digest) = (manifest.purposes.clone(), manifest.digest());
-        let mut bundle =
-            Self { schema, rules, world, entities, examples: generated.examples, purposes, manifest: digest, parsed_schema, parsed };
+        let mut bundle = Self {
+            schema,
+            rules,
+            world,
+            entities,
+            examples: generated.examples,
+            purposes,
+            manifest: digest,
+            parsed_schema,
+            parsed,
+            vocabulary,
+            partial,
+        };
         bundle.prove_alive()?;
         Ok(bundle)
     }

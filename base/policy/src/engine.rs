@@ -18,7 +18,7 @@ use crate::slice::{Cell, PolicySlice, may_apply};
 /// Decides. Cheap to share, without interior state.
 #[derive(Debug)]
 pub struct Engine {
-    vocabulary: Vocabulary,
+    vocabulary: Arc<Vocabulary>,
     authorizer: Authorizer,
     purposes: BTreeSet<String>,
     rules: Rules,
@@ -92,7 +92,7 @@ impl Engine {
     /// See `LoadError`: a slice that fails in any point is not used at all.
     pub fn load(slice: &PolicySlice, epoch: u64) -> Result<Self, LoadError> {
         let schema = parse_schema(&slice.schema)?;
-        let vocabulary = Vocabulary::new(&slice.entities, &schema)?;
+        let vocabulary = Arc::new(Vocabulary::new(&slice.entities, &schema)?);
         let mut index: HashMap<String, HashMap<Action, HashMap<String, Arc<Prepared>>>> = HashMap::new();
         for cell in &slice.cells {
             let prepared = Arc::new(prepared_cell(cell, &schema)?);
@@ -126,7 +126,7 @@ impl Engine {
     /// # Errors
     /// When the bundle's parts do not fit together.
     pub fn whole(bundle: &Bundle, epoch: u64) -> Result<Self, CedarError> {
-        let vocabulary = Vocabulary::new(&bundle.entities, &bundle.parsed_schema)?;
+        let vocabulary = Arc::clone(&bundle.vocabulary);
         let rules = Rules::Whole(Box::new(prepared(bundle.parsed.clone())));
         Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes: bundle.purposes.clone(), rules, epoch })
     }

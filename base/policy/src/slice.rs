@@ -64,8 +64,7 @@ pub struct Cell {
 /// # Errors
 /// `Internal` when a policy cannot be partially evaluated or written down.
 pub fn slice_for(workload: &Workload, bundle: &Bundle) -> Result<PolicySlice, BundleError> {
-    let vocabulary = Vocabulary::new(&bundle.entities, &bundle.parsed_schema)?;
-    let store = PartialEntities::from_concrete(vocabulary.store.clone(), &bundle.parsed_schema).map_err(CedarError::of)?;
+    let (vocabulary, store) = (&bundle.vocabulary, &bundle.partial);
     let mut cells = Vec::new();
     for caller in vocabulary.declared_ids("Workload") {
         for action in Action::ALL.iter().copied() {
@@ -73,11 +72,11 @@ pub fn slice_for(workload: &Workload, bundle: &Bundle) -> Result<PolicySlice, Bu
             let indexes = vocabulary.declared_ids(if kind == "Object" { "Bucket" } else { kind });
             let wanted: Vec<String> = indexes.into_iter().filter(|index| concerns(workload, &caller, action, index)).collect();
             if kind == "Object" && !wanted.is_empty() {
-                cells.extend(cell(bundle, &vocabulary, &store, &caller, action, None, wanted)?);
+                cells.extend(cell(bundle, vocabulary, store, &caller, action, None, wanted)?);
                 continue;
             }
             for index in wanted {
-                cells.extend(cell(bundle, &vocabulary, &store, &caller, action, Some(&index), vec![index.clone()])?);
+                cells.extend(cell(bundle, vocabulary, store, &caller, action, Some(&index), vec![index.clone()])?);
             }
         }
     }
