@@ -16,7 +16,6 @@ mod limit;
 mod listen;
 mod oidc;
 mod onward;
-mod peers;
 mod person;
 mod session;
 mod sign_in;
@@ -27,11 +26,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use contract::control::EdgeProfile;
-use contract::{Body, Client};
+use contract::{Body, Client, Transport};
 use http::{Method, Request, Response, header};
 use telemetry::Recorder;
 use telemetry::event::FaultRaised;
-use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, TraceContext};
+use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
 
 use self::admission::{Admission, Permit};
 use self::destination::{Destination, SessionPage};
@@ -46,12 +45,20 @@ use crate::view::{Loaded, ViewHolder};
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
 pub use self::listen::{CertificateError, PublicCertificate};
-pub use self::peers::{MeshPeers, Peers};
 pub use self::session::Sessions;
 pub use self::visit::Place;
 
 /// The enforcement point's name.
 const POINT: &str = "edge";
+
+/// Ways to the peers that the edge may call: services' guards and the roles `login`, `objects` and `evidence`.
+pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
+    /// The way to that workload, whose identity it verifies. Calls are refused while the view names no such peer.
+    ///
+    /// # Errors
+    /// When there can be none.
+    fn transport(&self, peer: &SpiffeId) -> Result<Arc<dyn Transport>, Fault>;
+}
 
 /// What an edge is made of.
 #[derive(Debug)]
@@ -161,7 +168,7 @@ impl Edge {
             Err(Stop::Refused(Refusal { reason: reason @ (DenyReason::CredentialMissing | DenyReason::SessionEnded), .. }))
                 if visit.destination.is_page() && visit.head.method == Method::GET =>
             {
-                Err(Stop::SignIn { reason, return_to: visit.target().to_owned() })
+                Err(Stop::Redirected { reason, to: sign_in::address(visit.target()) })
             }
             Err(stop) => Err(stop),
         }
@@ -248,9 +255,9 @@ impl Edge {
                 }
                 Ok(answer)
             }
-            Stop::SignIn { reason, return_to } => {
+            Stop::Redirected { reason, to } => {
                 Self::keep(account, Decision::deny(reason))?;
-                Ok(answer::redirect(&sign_in::address(&return_to)))
+                Ok(answer::redirect(&to))
             }
             Stop::Failed(fault) => {
                 let cause = fault.cause.as_ref().map_or_else(|| fault.public.clone(), |cause| format!("{}: {cause}", fault.public));

@@ -127,7 +127,7 @@ pub fn failure(fault: &Fault, page: bool, trace: TraceContext) -> Response<Body>
     answer
 }
 
-/// Sends a browser on with GET, within this origin.
+/// Sends a browser on with GET; `to` is a local path, or begins with an origin of ours.
 #[must_use]
 pub fn redirect(to: &str) -> Response<Body> {
     let mut answer = body::plain(StatusCode::SEE_OTHER);

@@ -24,13 +24,17 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use trust::{DenyReason, Digest};
+use trust::{Clock, DenyReason, Digest};
 
 use super::{Edge, POINT, admission};
+use crate::passage::Passage;
 use crate::serve::{accepting, connection, refuse, refused_messages};
 use crate::{limits, tls};
 
+/// A connection without a request under way for so long is closed.
+const CONNECTION_IDLE: Duration = Duration::from_secs(120);
 /// How often the certificate's files are looked at.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(5);
 /// How often those who have not asked for a while are forgotten.
@@ -168,6 +172,43 @@ impl Drop for Place {
     }
 }
 
+/// Requests of one connection.
+struct Activity {
+    clock: Arc<dyn Clock>,
+    // Requests under way, and when the last one began or ended.
+    state: Mutex<(usize, Duration)>,
+}
+
+struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    fn new(clock: &Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { clock: Arc::clone(clock), state: Mutex::new((0, clock.monotonic())) })
+    }
+
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.change(|under_way| under_way.saturating_add(1));
+        UnderWay(Arc::clone(self))
+    }
+
+    fn change(&self, count: impl Fn(usize) -> usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (count(state.0), self.clock.monotonic());
+    }
+
+    /// For how long there has been nothing.
+    fn idle(&self) -> Duration {
+        let (under_way, since) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way == 0 { self.clock.monotonic().saturating_sub(since) } else { Duration::ZERO }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.change(|under_way| under_way.saturating_sub(1));
+    }
+}
+
 impl Edge {
     /// Serves the public on `listener` until `stop`; then what is in flight ends, and this returns.
     ///
@@ -197,7 +238,7 @@ impl Edge {
                 }
             }
         };
-        accepting::run(|| listener.accept(), serve, &stop).await;
+        accepting::run(listener, serve, &stop).await;
         upkeep.abort();
         Ok(())
     }
@@ -211,19 +252,34 @@ impl Edge {
             self.recorder.metrics().act("edge.handshake.failed");
             return;
         };
-        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
+        if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+            return self.http2(stream, from, stop).await;
+        }
+        let refused = refused_messages(&self.recorder, POINT, from.to_string());
+        let handler = |request: Request<Body>| self.serve(from, request);
+        connection::http1(stream, handler, stop, refused).await;
+    }
+
+    /// HTTP/2 has no time-out of its own for a connection without requests; HTTP/1.1's is that for the next head.
+    async fn http2(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, stop: &CancellationToken) {
+        let (activity, quiet) = (Activity::new(&self.clock), stop.child_token());
         let handler = {
-            let edge = Arc::clone(&self);
+            let (edge, activity) = (Arc::clone(&self), Arc::clone(&activity));
             move |request: Request<Body>| {
-                let edge = Arc::clone(&edge);
-                async move { edge.serve(from, request).await }
+                let (edge, under_way) = (Arc::clone(&edge), activity.begin());
+                async move { edge.serve(from, request).await.map(|body| Passage::new(body).at_end(move |_| drop(under_way)).into_body()) }
             }
         };
-        if is_h2 {
-            connection::http2(stream, handler, stop).await;
-        } else {
-            let refused = refused_messages(&self.recorder, POINT, from.to_string());
-            connection::http1(stream, handler, stop, refused).await;
+        let idle = async {
+            while activity.idle() < CONNECTION_IDLE {
+                tokio::time::sleep(CONNECTION_IDLE / 4).await;
+            }
+            quiet.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = connection::http2(stream, handler, &quiet) => {}
+            () = idle => {}
         }
     }
 

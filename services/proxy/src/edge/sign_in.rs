@@ -42,7 +42,8 @@ pub async fn begin(sessions: &Sessions, visit: &Visit, profile: &EdgeProfile, en
     let sign_in = SignIn { origin: visit.origin.clone(), nonce: nonce.clone(), verifier, return_to };
     let state = sessions.expect(&browser, &sign_in).await?;
     let scopes: BTreeSet<&str> = profile.routes.iter().filter_map(|route| route.scope.as_deref()).collect();
-    let scope = ["openid", "profile"].into_iter().chain(scopes).collect::<Vec<_>>().join(" ");
+    // `offline_access` is what a refresh token is asked for by (Core, section 11): the session outlives an access token.
+    let scope = ["openid", "profile", "offline_access"].into_iter().chain(scopes).collect::<Vec<_>>().join(" ");
     let query = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("response_type", "code")
         .append_pair("client_id", EDGE_CLIENT)

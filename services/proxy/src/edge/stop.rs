@@ -7,12 +7,12 @@ use trust::{Decision, DenyReason, Fault};
 pub enum Stop {
     /// Refused: recorded, never detailed to the caller.
     Refused(Refusal),
-    /// A page for which nobody is signed in: the browser is sent to sign in and comes back to this local path.
-    SignIn {
-        /// Why the present credential, if any, is none.
+    /// A page that is not for the browser as it comes: it is sent to sign in, or to the host that people sign in at.
+    Redirected {
+        /// Why it was not let in.
         reason: DenyReason,
-        /// Path and query to come back to.
-        return_to: String,
+        /// Where it goes.
+        to: String,
     },
     /// Allowed, but it could not be done.
     Failed(Fault),

@@ -28,6 +28,9 @@ const TRACE_HEADERS: &[&str] = &["traceparent", "tracestate", "baggage", "b3", "
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Where the edge is, as browsers write it.
+///
+/// Tokens, sessions and presigned URLs are for one origin: that of `localhost` if it is among the hosts, else of the first. Pages at the
+/// other hosts lead there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Host names, lower-case.
@@ -101,9 +104,14 @@ impl Place {
         Ok(self.origin_of(&name))
     }
 
-    /// The origin of one of its hosts.
+    /// The origin that people sign in at.
     #[must_use]
-    pub fn origin_of(&self, name: &str) -> String {
+    pub fn origin_main(&self) -> String {
+        let main = self.hosts.get("localhost").or_else(|| self.hosts.first());
+        self.origin_of(main.map_or("localhost", String::as_str))
+    }
+
+    fn origin_of(&self, name: &str) -> String {
         if self.port == 443 { format!("https://{name}") } else { format!("https://{name}:{}", self.port) }
     }
 }
@@ -122,6 +130,13 @@ impl Visit {
         let destination = Destination::find(profile, &head.method, path)?;
         let name = destination.name(&head.method);
         account.act(destination.action(), name.clone(), name);
+        let main = place.origin_main();
+        if origin != main {
+            let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+            let leads_on = destination.is_page() && head.method == Method::GET;
+            let elsewhere = Stop::Redirected { reason: DenyReason::RouteUnknown, to: format!("{main}{target}") };
+            return Err(if leads_on { elsewhere } else { DenyReason::RouteUnknown.into() });
+        }
         if let Some(stranger) = head.headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(trust::TraceContext::parse) {
             account.note("claimed_trace", stranger.trace_hex());
         }

@@ -82,3 +82,17 @@ async fn foreign_hosts_are_not_served() {
     }
     assert_eq!(world.api.last().headers["host"], "localhost:8443");
 }
+
+// Tokens and sessions are for one origin; pages at our other hosts lead there, and nothing else is served at them.
+#[tokio::test]
+async fn other_hosts_of_ours_lead_to_the_main_one() {
+    let world = World::new().await;
+    let there = [("host", "127.0.0.1:8443")];
+    let page = world.get("/watch/7?t=1", &there).await;
+    assert_eq!((page.status, page.location()), (303, "https://localhost:8443/watch/7?t=1"));
+    let begun = world.get("/auth/login?return=%2F", &there).await;
+    assert_eq!((begun.location(), begun.set_cookies().len()), ("https://localhost:8443/auth/login?return=%2F", 0));
+    let bearer = format!("Bearer {}", world.login.token());
+    assert_eq!(world.get("/api/videos", &[there[0], ("authorization", &bearer)]).await.status, 404);
+    assert_eq!(world.api.count(), 0);
+}

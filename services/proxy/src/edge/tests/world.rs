@@ -83,6 +83,7 @@ pub struct Seen {
 /// A peer that writes down what it gets, and answers as told.
 pub struct Recording {
     pub seen: Mutex<Vec<Seen>>,
+    pub received: AtomicUsize,
     answer: Mutex<Answering>,
 }
 
@@ -96,7 +97,7 @@ impl std::fmt::Debug for Recording {
 
 impl Recording {
     fn new() -> Arc<Self> {
-        Arc::new(Self { seen: Mutex::default(), answer: Mutex::new(Box::new(|| Ok(body::with_type(StatusCode::OK, "text/plain", "fine")))) })
+        Arc::new(Self { seen: Mutex::default(), received: AtomicUsize::new(0), answer: Mutex::new(Box::new(|| Ok(body::with_type(StatusCode::OK, "text/plain", "fine")))) })
     }
     pub fn answers(&self, answer: impl FnMut() -> Result<Response<Body>, Fault> + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
@@ -116,6 +117,7 @@ impl Transport for Recording {
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             bytes += frame.map_err(|e| Fault::unavailable("the body broke").because(e))?.data_ref().map_or(0, Bytes::len);
+            self.received.store(bytes, Ordering::SeqCst);
         }
         self.seen.lock().unwrap().push(Seen { method: head.method, uri: head.uri.to_string(), headers: head.headers, bytes });
         (self.answer.lock().unwrap())()
@@ -167,6 +169,7 @@ impl FakeLogin {
     pub fn code_for(&self, authorize: &str) -> (String, String) {
         let query = query_of(authorize);
         assert_eq!(query["code_challenge_method"], "S256");
+        assert!(query["scope"].split(' ').any(|s| s == "offline_access"));
         assert_eq!(query["redirect_uri"], format!("{ORIGIN}/auth/callback"));
         let code = trust::clock::random_hex(&SystemEntropy, 8);
         self.codes.lock().unwrap().insert(code.clone(), (query["code_challenge"].clone(), query["nonce"].clone()));
@@ -445,7 +448,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(&folder.path().join("edge.db"), 1800, 8 * 3600, shared.clone(), entropy.clone()).await.unwrap();
         let edge = Edge::new(Parts {
-            place: Place { hosts: BTreeSet::from(["localhost".to_owned()]), port: settings.port },
+            place: Place { hosts: BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned()]), port: settings.port },
             limits: settings.limits,
             views: views.clone(),
             sessions,
