@@ -10,10 +10,11 @@ use contract::control::System;
 
 use crate::page::Page;
 use crate::phrase;
-use layout::{EDGE, HEIGHT, INTERNET, NODE_H, NODE_W};
+use layout::{Area, EDGE, HEIGHT, INTERNET, NODE_H, NODE_W};
 
 /// A process that told nothing for so long is shown as silent, milliseconds.
 const SILENT_MS: u64 = 30_000;
+const LABEL_H: f64 = 22.0;
 /// A description of the system older than this is shown as old, milliseconds.
 const OLD_MS: u64 = 10_000;
 
@@ -171,7 +172,7 @@ fn shapes(facts: &MapFacts, system: &System, layout: &layout::Layout) -> Vec<Sha
         let queue = facts.queues.iter().find(|q| phrase::kind(id) == "queue" && q.queue == phrase::name(id));
         let owner = node.map_or("", |n| n.owner.as_str());
         let under = match (phrase::kind(id), queue) {
-            (INTERNET, _) => "people, and everybody else".to_owned(),
+            (INTERNET, _) => "anybody at all".to_owned(),
             ("queue", Some(q)) => {
                 let dead = if q.dead > 0 { format!(" · {} dead", q.dead) } else { String::new() };
                 format!("{} waiting · {} at work{dead}", q.waiting, q.in_flight)
@@ -220,9 +221,10 @@ fn lines(facts: &MapFacts, system: &System, layout: &layout::Layout) -> (Vec<Lin
     }
     let pairs: Vec<(String, String)> = declared.keys().chain(live.keys().filter(|pair| !declared.contains_key(*pair))).cloned().collect();
     let routes = layout::route(layout, &pairs);
+    let mut taken: Vec<Area> = layout.spots.values().map(|spot| Area::around(*spot, NODE_W, NODE_H)).collect();
     let mut lines = Vec::new();
     for (pair, route) in pairs.iter().zip(routes) {
-        let Some((path, label_at)) = route else { continue };
+        let Some(route) = route else { continue };
         let flow = live.get(pair);
         let (allowed, denied) = flow.map_or((0, 0), |f| (f.allowed, f.denied));
         let state = match declared.contains_key(pair) {
@@ -235,14 +237,20 @@ fn lines(facts: &MapFacts, system: &System, layout: &layout::Layout) -> (Vec<Lin
         let label = match (allowed, denied) {
             (0, 0) => String::new(),
             (a, 0) => format!("{a}/min"),
-            (0, d) => format!("{d} refused"),
-            (a, d) => format!("{a}/min · {d} refused"),
+            (0, d) => format!("\u{2715}{d}"),
+            (a, d) => format!("{a}/min \u{2715}{d}"),
         };
         let actions = declared.get(pair).map(|a| a.join(", ")).filter(|a| !a.is_empty()).map(|a| format!("\n{a}")).unwrap_or_default();
         let why = flow.map(|f| f.reasons.iter().map(|(r, n)| format!("\nrefused: {} ×{n}", phrase::reason(r))).collect::<String>()).unwrap_or_default();
-        let wide = f64::from(u32::try_from(label.chars().count()).unwrap_or(0)) * 6.2 + 14.0;
+        let wide = f64::from(u32::try_from(label.chars().count()).unwrap_or(0)) * 6.4 + 12.0;
+        let area = |spot: &layout::Spot| Area::around(*spot, wide, LABEL_H);
+        let free = route.labels.iter().find(|spot| !taken.iter().any(|t| t.meets(&area(spot)))).or(route.labels.first());
+        let Some(label_at) = free.copied() else { continue };
+        if !label.is_empty() {
+            taken.push(area(&label_at));
+        }
         lines.push(Line {
-            path,
+            path: route.data,
             state,
             label,
             label_x: format!("{:.1}", label_at.x),

@@ -22,7 +22,8 @@ pub(crate) fn number(value: u64) -> String {
 pub(crate) fn duration(ns: u64) -> String {
     let tenth = |unit: u64| format!("{}.{}", ns / unit, ns % unit / (unit / 10));
     match ns {
-        0..1_000_000 => format!("{} µs", ns / 1000),
+        0 => "0".to_owned(),
+        1..1_000_000 => format!("{} µs", ns / 1000),
         1_000_000..100_000_000 => format!("{} ms", tenth(1_000_000)),
         100_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
         1_000_000_000..100_000_000_000 => format!("{} s", tenth(1_000_000_000)),
@@ -92,9 +93,9 @@ pub(crate) fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a str {
     fields.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A stable colour of eight for a workload.
+/// A stable colour of twelve for a workload. (Multiplier and start were chosen so that Palisade's own roles differ.)
 pub(crate) fn hue(workload: &str) -> u32 {
-    workload.bytes().fold(5_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(u32::from(b))) % 8
+    (workload.bytes().fold(7_u32, |sum, b| sum.wrapping_mul(37).wrapping_add(u32::from(b))) >> 8) % 12
 }
 
 /// A reason's code in words: `policy denied`.

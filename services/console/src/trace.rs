@@ -197,8 +197,6 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
         ("for", field("user")),
         ("purpose", field("purpose")),
         ("job", phrase::short(&field("job"), 20)),
-        ("txn", phrase::short(&field("txn"), 14)),
-        ("at", field("point")),
         ("epoch", epoch),
     ];
     Some(Decision { allowed, n: stored.n, headline, facts: facts.into_iter().filter(|(_, text)| !text.is_empty()).collect() })

@@ -10,7 +10,7 @@ use contract::control::System;
 pub(crate) const NODE_W: f64 = 152.0;
 /// Height of a node.
 pub(crate) const NODE_H: f64 = 62.0;
-const COLUMN: f64 = 214.0;
+const COLUMN: f64 = 234.0;
 const MARGIN: f64 = 96.0;
 const ROW_TOP: f64 = 92.0;
 const ROW_MIDDLE: f64 = 286.0;
@@ -42,7 +42,10 @@ pub(crate) fn lay_out(system: &System) -> Layout {
     let flows: Vec<(&str, &str)> = system.flows.iter().map(|f| (f.from.as_str(), f.to.as_str())).collect();
     let depth = depths(&flows);
     let mut line: Vec<&str> = system.nodes.iter().map(|n| n.id.as_str()).filter(|id| id.starts_with("service/")).collect();
-    line.sort_by_key(|id| (depth.get(*id).copied().unwrap_or(u32::MAX), *id));
+    // Of those equally far from the edge, who calls others comes before who is called.
+    let among = line.clone();
+    let calls = |id: &str| flows.iter().filter(|(from, to)| *from == id && among.contains(to)).count();
+    line.sort_by_key(|id| (depth.get(*id).copied().unwrap_or(u32::MAX), std::cmp::Reverse(calls(id)), *id));
     let mut spots = BTreeMap::new();
     let middle = [INTERNET, EDGE].into_iter().chain(line);
     for (x, id) in std::iter::successors(Some(MARGIN), |x| Some(x + COLUMN)).zip(middle) {
@@ -116,8 +119,15 @@ enum Side {
     Bottom,
 }
 
-/// The lines between pairs of nodes, as SVG paths, with the point where a label stands.
-pub(crate) fn route(layout: &Layout, pairs: &[(String, String)]) -> Vec<Option<(String, Spot)>> {
+/// A line, and where its label may stand, best first.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) data: String,
+    pub(crate) labels: Vec<Spot>,
+}
+
+/// The lines between pairs of nodes.
+pub(crate) fn route(layout: &Layout, pairs: &[(String, String)]) -> Vec<Option<Path>> {
     let ends = |pair: &(String, String)| {
         let (a, b) = (layout.spots.get(&pair.0)?, layout.spots.get(&pair.1)?);
         Some((*a, *b, sides(*a, *b)))
@@ -173,7 +183,7 @@ fn port(at: Spot, side: Side, offset: f64) -> Spot {
     }
 }
 
-fn curve(a: Spot, leave: Side, b: Spot, enter: Side, layout: &Layout) -> (String, Spot) {
+fn curve(a: Spot, leave: Side, b: Spot, enter: Side, layout: &Layout) -> Path {
     let crosses = (a.y > ROW_MIDDLE && b.y < ROW_MIDDLE) || (a.y < ROW_MIDDLE && b.y > ROW_MIDDLE);
     if crosses {
         // Between a bucket and a queue: through the gap between two services.
@@ -181,11 +191,11 @@ fn curve(a: Spot, leave: Side, b: Spot, enter: Side, layout: &Layout) -> (String
         let gaps = layout.spots.values().filter(|s| s.y == ROW_MIDDLE).map(|s| s.x + COLUMN / 2.0);
         let gap = gaps.min_by(|x, y| (x - wish).abs().total_cmp(&(y - wish).abs())).unwrap_or(wish);
         let bend = (b.y - a.y) * 0.24;
-        let path = format!(
-            "M{:.1} {:.1}C{:.1} {:.1} {gap:.1} {:.1} {gap:.1} {ROW_MIDDLE:.1}S{:.1} {:.1} {:.1} {:.1}",
-            a.x, a.y, a.x, a.y + bend, ROW_MIDDLE - bend, b.x, b.y - bend, b.x, b.y
-        );
-        return (path, Spot { x: gap, y: ROW_MIDDLE });
+        let middle = Spot { x: gap, y: ROW_MIDDLE };
+        let first = Cubic([a, Spot { x: a.x, y: a.y + bend }, Spot { x: gap, y: ROW_MIDDLE - bend }, middle]);
+        let second = Cubic([middle, Spot { x: gap, y: ROW_MIDDLE + bend }, Spot { x: b.x, y: b.y - bend }, b]);
+        let labels = [first.at(0.9), second.at(0.3), first.at(0.6), second.at(0.6)].to_vec();
+        return Path { data: format!("{}{}", first.data(true), second.data(false)), labels };
     }
     let pull = match (leave, enter) {
         (Side::Bottom, Side::Bottom) | (Side::Top, Side::Top) => 34.0 + (b.x - a.x).abs() * 0.09,
@@ -198,9 +208,43 @@ fn curve(a: Spot, leave: Side, b: Spot, enter: Side, layout: &Layout) -> (String
         Side::Top => Spot { x: from.x, y: from.y - pull },
         Side::Bottom => Spot { x: from.x, y: from.y + pull },
     };
-    let (c, d) = (pulled(a, leave), pulled(b, enter));
-    let path = format!("M{:.1} {:.1}C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}", a.x, a.y, c.x, c.y, d.x, d.y, b.x, b.y);
-    // The middle of a cubic curve.
-    let middle = |a: f64, c: f64, d: f64, b: f64| (a + 3.0 * c + 3.0 * d + b) / 8.0;
-    (path, Spot { x: middle(a.x, c.x, d.x, b.x), y: middle(a.y, c.y, d.y, b.y) })
+    let line = Cubic([a, pulled(a, leave), pulled(b, enter), b]);
+    Path { data: line.data(true), labels: [0.5, 0.38, 0.62, 0.28, 0.72, 0.2, 0.8].map(|t| line.at(t)).to_vec() }
+}
+
+/// A cubic Bézier curve.
+struct Cubic([Spot; 4]);
+
+impl Cubic {
+    fn at(&self, t: f64) -> Spot {
+        let [a, b, c, d] = self.0;
+        let u = 1.0 - t;
+        let mix = |a: f64, b: f64, c: f64, d: f64| u * u * u * a + 3.0 * u * u * t * b + 3.0 * u * t * t * c + t * t * t * d;
+        Spot { x: mix(a.x, b.x, c.x, d.x), y: mix(a.y, b.y, c.y, d.y) }
+    }
+    fn data(&self, start: bool) -> String {
+        let [a, b, c, d] = self.0;
+        let start = if start { format!("M{:.1} {:.1}", a.x, a.y) } else { String::new() };
+        format!("{start}C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}", b.x, b.y, c.x, c.y, d.x, d.y)
+    }
+}
+
+/// A rectangle that a label must not cover.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Area {
+    centre: Spot,
+    w: f64,
+    h: f64,
+}
+
+impl Area {
+    /// The rectangle of that size around a point.
+    pub(crate) fn around(centre: Spot, w: f64, h: f64) -> Self {
+        Self { centre, w, h }
+    }
+    /// Whether two rectangles share a point.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64, lengths: f64| (a - b).abs() * 2.0 < lengths;
+        near(self.centre.x, other.centre.x, self.w + other.w) && near(self.centre.y, other.centre.y, self.h + other.h)
+    }
 }

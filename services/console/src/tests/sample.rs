@@ -173,9 +173,20 @@ fn detail() -> TraceDetail {
             Some(reason) => json!({"deny": {"reason": reason, "policies": [], "epoch": 42}}),
             None => json!({"allow": {"policies": [policy], "epoch": 42}}),
         };
+        let action = match name.split(' ').next().unwrap() {
+            "GET" if *node == "role/objects" => "objectRead",
+            "PUT" | "store" if *node == "role/objects" => "objectWrite",
+            "presign" => "objectPresignPut",
+            "verdict" => "objectVerdict",
+            "publish" => "queue.publish",
+            "POST" if *node == "role/edge" => "enter",
+            "PUT" => "grant",
+            _ if name.ends_with("/events") => "guard.deliver",
+            _ => "call",
+        };
         let job = if at > 7 { "01JQ8M2X4T7C" } else { "" };
         let purpose = if at > 7 { "process" } else { "upload" };
-        let fields = json!({"point": node.split('/').next_back().unwrap(), "principal": principal, "action": *kind, "resource": resource, "user": "ada",
+        let fields = json!({"point": node.split('/').next_back().unwrap(), "principal": principal, "action": action, "resource": resource, "user": "ada",
             "purpose": purpose, "txn": "7f1c09ab22", "job": job, "decision": decision});
         records.push(record(n, node, "CallDecided", &id(at + 1), fields));
     }
