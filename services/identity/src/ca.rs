@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contract::identity::{Bundle, Issued, Revocation};
 use contract::signing::AuthorityKey;
-use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType};
+use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use trust::{Clock, Entropy, KeySealer, SealError, Secret, SpiffeId, TrustDomain, limits};
+use trust::{Clock, Entropy, KeySealer, SealError, SpiffeId, TrustDomain, limits};
 
 use crate::certificate::{self, AtRest, AtWork, DAY_S, SKEW_S, encoded};
 use crate::durable::Folder;
@@ -39,7 +39,8 @@ pub struct CaConfig {
     pub trust_domain: TrustDomain,
     /// Seals its keys at rest.
     pub sealer: KeySealer,
-    /// Life of an SVID in seconds; more than `limits::SVID_LIFE_S_MAX` is cut to that.
+    /// Life of an SVID in seconds; more than `limits::SVID_LIFE_S_MAX` is cut to that. It begins a minute before it is made, for clocks that are
+    /// behind, or a tenth of its life if that is less, so that half of its life is never over at once.
     pub svid_life_s: u64,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -100,15 +101,6 @@ struct Inner {
     ledger: Ledger,
 }
 
-/// An SVID with its key, for the process that holds the authority.
-#[derive(Debug, Clone)]
-pub struct SelfIssued {
-    /// The SVID.
-    pub issued: Issued,
-    /// Its private key, PKCS #8 DER.
-    pub key: Secret<Vec<u8>>,
-}
-
 /// The authority. Its methods write to disk: call them where blocking is allowed.
 #[derive(Debug)]
 pub struct Ca {
@@ -167,19 +159,13 @@ impl Ca {
         })
     }
 
-    /// An SVID for `role/identity` itself, before it serves and whenever half of the last one's life is over.
+    /// An SVID for `role/identity` itself, which is the process that holds the authority: before it serves, and whenever half of the
+    /// last one's life is over.
     ///
     /// # Errors
     /// As `admit`.
-    pub fn issue_self(&self) -> Result<SelfIssued, CaError> {
-        let pair = certificate::new_key()?;
-        let key = ProvenKey::of(&pair.subject_public_key_info())?;
-        let id = self.config.trust_domain.role("identity");
-        let issued = self.change(|inner, now_s| {
-            inner.ledger.attested(&id, now_s)?;
-            self.issue(inner, &id, &key, now_s)
-        })?;
-        Ok(SelfIssued { issued, key: Secret::new(pair.serialize_der()) })
+    pub fn issue_self(&self, request: &str) -> Result<Issued, CaError> {
+        self.admit(&self.config.trust_domain.role("identity"), request)
     }
 
     /// Refuses what `revocation.spiffe_id` was issued before `before_s`, or before now if that is earlier.
@@ -230,7 +216,8 @@ impl Ca {
         }
         self.replace_intermediate_if_due(inner, now_s)?;
         // Never before a revocation's mark: whoever is attested after it gets an SVID that is not refused by it.
-        let not_before_s = now_s.saturating_sub(SKEW_S).max(inner.ledger.revoked_before(id)).min(now_s);
+        let skew_s = SKEW_S.min(self.config.svid_life_s / 10);
+        let not_before_s = now_s.saturating_sub(skew_s).max(inner.ledger.revoked_before(id)).min(now_s);
         let not_after_s = now_s
             .saturating_add(self.config.svid_life_s)
             .min(not_before_s.saturating_add(limits::SVID_LIFE_S_MAX))

@@ -25,7 +25,7 @@ mod request;
 pub mod room;
 mod tokens;
 
-pub use ca::{Ca, CaConfig, CaError, SelfIssued};
+pub use ca::{Ca, CaConfig, CaError};
 pub use public::{PublicCa, PublicCertificate};
 pub use room::Identity;
 

@@ -1,7 +1,8 @@
 //! Growing delays: what a guesser meets, for each account and for each source.
 //!
 //! An attempt is counted before the password is looked at, so that a thousand at the same time are a thousand. Five are free for an
-//! account and thirty for a source; then each failure doubles the wait, up to five and fifteen minutes. Names that nobody has are counted
+//! account and thirty for a source; then each failure doubles the wait, up to five minutes for an account, and to one for a source, which
+//! many people may share. Names that nobody has are counted
 //! like any other. A success clears the account; a day without failures clears everything.
 //!
 //! Guarantees: B12 lock-out, without telling who has an account.
@@ -29,7 +30,7 @@ impl Counted {
     }
     /// Where attempts come from.
     pub(crate) fn source(key: String) -> Self {
-        Self { key: format!("s{key}"), free: 30, wait_s_max: 900 }
+        Self { key: format!("s{key}"), free: 30, wait_s_max: 60 }
     }
 
     /// How long to wait after that many failures, in seconds.
@@ -89,6 +90,6 @@ mod tests {
         let waits: Vec<u64> = [0, 5, 6, 7, 8, 13, 14, 15, 70, u64::MAX].iter().map(|n| account.wait_s(*n)).collect();
         assert_eq!(waits, [0, 0, 2, 4, 8, 256, 300, 300, 300, 300]);
         assert_eq!(Counted::source(String::new()).wait_s(30), 0);
-        assert_eq!(Counted::source(String::new()).wait_s(60), 900);
+        assert_eq!(Counted::source(String::new()).wait_s(60), 60);
     }
 }

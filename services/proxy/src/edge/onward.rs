@@ -56,6 +56,7 @@ fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Bod
     let uri = match &visit.destination {
         Destination::Login { path, route } => {
             pass_login_its_own(&mut fields, &visit.for_login, route.action);
+            headers::set(&mut fields, contract::login::SOURCE_HEADER, &visit.from.to_string());
             headers::set(&mut fields, PUBLIC_ORIGIN_HEADER, &visit.origin);
             format!("{path}{query}")
         }
