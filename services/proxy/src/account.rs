@@ -12,9 +12,9 @@ use contract::Body;
 use contract::body;
 use http::Response;
 use serde_json::{Map, Value};
-use telemetry::event::CallDecided;
+use telemetry::event::{CallDecided, FaultRaised};
 use telemetry::{Recorder, SpanStart};
-use trust::{Authority, Clock, Decision, DenyReason, TraceContext};
+use trust::{Authority, Clock, Decision, DenyReason, Fault, TraceContext};
 
 use crate::passage::Passage;
 
@@ -144,6 +144,20 @@ impl Account {
     #[must_use]
     pub fn denied(self, reason: DenyReason) -> Response<Body> {
         self.finish(body::denied(reason))
+    }
+
+    /// Says for the log why what was allowed could not be done, and gives the caller's half of it.
+    #[must_use]
+    pub fn failed(&self, fault: &Fault) -> Response<Body> {
+        let mut cause = fault.public.clone();
+        let mut next = std::error::Error::source(fault);
+        while let Some(error) = next {
+            cause = format!("{cause}: {error}");
+            next = error.source();
+        }
+        // Not an audited event, so there is nothing to lose.
+        let _recorded = self.recorder.record(Some(self.start.context), &FaultRaised { point: self.event.point, action: self.event.action.clone(), cause });
+        body::fault(fault)
     }
 
     /// Ends the account when the answer's body has ended. `held` is kept as long: permits, tickets.

@@ -15,7 +15,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
 
 use telemetry::Recorder;
@@ -77,7 +77,7 @@ impl Guard {
     pub async fn outbound(self: Arc<Self>, port: u16, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let each = |stream: TcpStream| {
+        let each = |(stream, _): (TcpStream, SocketAddr)| {
             let (guard, stop) = (Arc::clone(&self), stop.clone());
             async move {
                 // Without it small requests are slower, nothing else.
@@ -87,7 +87,7 @@ impl Guard {
                 connection::http1(stream, handler, &stop, refused).await;
             }
         };
-        accepting::run(|| async { listener.accept().await.map(|(stream, _)| stream) }, each, &stop).await;
+        accepting::run(listener, each, &stop).await;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod stall;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,7 @@ where
     let listener = TcpListener::from_std(listener)?;
     let config = tls::server(identity, CallerSvid::Required).map_err(io::Error::other)?;
     let bundle = Arc::clone(identity.bundle());
-    let each = |stream: TcpStream| {
+    let each = |(stream, _): (TcpStream, SocketAddr)| {
         let (config, bundle, recorder, handler, stop) = (Arc::clone(&config), Arc::clone(&bundle), recorder.clone(), handler.clone(), stop.clone());
         async move {
             // Small answers must not wait for an acknowledgement; without the option they are only slower.
@@ -82,7 +83,7 @@ where
             by_alpn(stream, move |request| handler(svid.clone(), request), &stop, refused).await;
         }
     };
-    accepting::run(|| async { listener.accept().await.map(|(stream, _)| stream) }, each, &stop).await;
+    accepting::run(listener, each, &stop).await;
     Ok(())
 }
 
@@ -119,7 +120,7 @@ pub async fn joining(
             by_alpn(stream, handler, &stop, refused).await;
         }
     };
-    accepting::run(|| async { listener.accept().await.map(|(stream, _)| stream) }, each, &stop).await;
+    accepting::run(listener, each, &stop).await;
     Ok(())
 }
 
@@ -142,7 +143,7 @@ pub async fn operator(room: Arc<Enforcement>, listener: std::os::unix::net::Unix
             plain(room, stream, Proof::Operator(local), stop).await;
         }
     };
-    accepting::run(|| async { listener.accept().await.map(|(stream, _)| stream) }, each, &stop).await;
+    accepting::run(listener, each, &stop).await;
     Ok(())
 }
 

@@ -1,15 +1,18 @@
 //! A peer of the mesh: mutual TLS to one SPIFFE ID, HTTP/2.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::{Body, Transport};
+use contract::{Body, Transport, body};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Request, Response, Uri, header};
+use http::{HeaderMap, Method, Request, Response, Uri, header};
+use http_body::Body as _;
 use rustls::pki_types::UnixTime;
+use tokio::time::Instant;
 use trust::{Fault, SpiffeId};
 
 use super::connect::{self, CallFailed};
@@ -80,40 +83,63 @@ impl MeshTransport {
         if let Some(found) = self.streams.free(made_for, good) {
             return Ok(found);
         }
-        let _making = self.streams.making.lock().await;
+        let asked = Instant::now();
+        let mut failed_at = self.streams.making.lock().await;
         if let Some(found) = self.streams.free(made_for, good) {
             return Ok(found);
         }
-        let stream = connect::tls(connect::tcp(address).await?, Arc::clone(&self.config)).await?;
-        let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(CallFailed::WrongPeer(trust::DenyReason::SvidMalformed))?;
-        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
-        let peer = self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
-        let shared = Shared::begin(stream, made_for, peer).await?;
+        if failed_at.is_some_and(|failed_at| failed_at > asked) {
+            // Somebody tried while we waited: their failure is ours, or a queue of callers would each wait for its own.
+            return Err(CallFailed::Unreachable(io::Error::from(io::ErrorKind::NotConnected)));
+        }
+        let made = self.connect(made_for).await;
+        *failed_at = made.is_err().then(Instant::now);
+        let shared = made?;
         self.streams.add(&shared);
         Ok(shared.enter())
     }
 
-    /// Sends a request; the answer's body streams.
+    async fn connect(&self, made_for: (SocketAddr, u64)) -> Result<Shared, CallFailed> {
+        let stream = connect::tls(connect::tcp(made_for.0).await?, Arc::clone(&self.config)).await?;
+        let malformed = CallFailed::WrongPeer(trust::DenyReason::SvidMalformed);
+        let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(malformed)?;
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
+        let peer = self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
+        Shared::begin(stream, made_for, peer).await
+    }
+
+    /// Sends a request; the answer's body streams. A GET or HEAD without a body whose connection broke before an answer is asked once
+    /// more (RFC 9110, section 9.2.2); anything else only when nothing of it was written.
     ///
     /// # Errors
     /// See `CallFailed`.
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+        let request = self.as_http2(request)?;
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
+        let (parts, sent) = request.into_parts();
+        let again = safe.then(|| parts.clone());
+        match (self.call_once(Request::from_parts(parts, sent)).await, again) {
+            (Err(CallFailed::Broken(_)), Some(parts)) => self.call_once(Request::from_parts(parts, body::empty())).await,
+            (answered, _) => answered,
+        }
+    }
+
+    async fn call_once(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
         let address = self.address()?;
         let progress = Progress::default();
-        let mut request = self.as_http2(request)?.map(|body| Passage::new(body).counted(&progress).into_body());
+        let mut request = request.map(|body| Passage::new(body).counted(&progress).into_body());
         let mut fresh = false;
         loop {
             let (mut shared, place) = self.connection(address).await?;
-            let sent = match shared.sender.ready().await {
-                Ok(()) => wait(shared.sender.try_send_request(request), &progress, self.patience).await?,
-                Err(error) if fresh => return Err(streams::broken(error)),
-                Err(_) => {
-                    self.streams.forget(&shared);
-                    fresh = true;
-                    continue;
+            if let Err(error) = shared.sender.ready().await {
+                self.streams.forget(&shared);
+                if fresh {
+                    return Err(streams::broken(error));
                 }
-            };
-            match sent {
+                fresh = true;
+                continue;
+            }
+            match wait(shared.sender.try_send_request(request), &progress, self.patience).await? {
                 Ok(response) => return Ok(response.map(|body| Passage::new(body).at_end(move |_| drop(place)).into_body())),
                 Err(mut error) => {
                     self.streams.forget(&shared);

@@ -10,6 +10,7 @@ use contract::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::connect::CallFailed;
 use crate::{limits, tls};
@@ -38,8 +39,8 @@ impl Drop for Place {
 #[derive(Default)]
 pub(super) struct Streams {
     connections: Mutex<Vec<Shared>>,
-    /// Held while a connection is made, so that a burst makes one and not a hundred.
-    pub(super) making: tokio::sync::Mutex<()>,
+    /// Held while a connection is made, so that a burst makes one and not a hundred. What it guards is when the last attempt failed.
+    pub(super) making: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Streams {

@@ -200,7 +200,7 @@ fn longest(admitted: &Admitted) -> Duration {
 
 /// Ends the account with the last byte of the answer; until then the token is in flight and the place is taken.
 fn record(account: Account, answer: Result<Response<Body>, CallFailed>, held: impl Send + 'static) -> Response<Body> {
-    let response = answer.unwrap_or_else(|failed| body::fault(&fault_of(failed)));
+    let response = answer.unwrap_or_else(|failed| account.failed(&fault_of(failed)));
     account.finish_holding(response, held)
 }
 

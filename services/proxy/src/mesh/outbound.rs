@@ -124,7 +124,8 @@ async fn forward(guard: &Guard, flow: &Outbound, taken: Option<&Taken>, trace: T
 
 /// Ends the account with the last byte of the answer.
 fn record(account: Account, answer: Result<Response<Body>, Fault>) -> Response<Body> {
-    account.finish(answer.unwrap_or_else(|fault| body::fault(&fault)))
+    let response = answer.unwrap_or_else(|fault| account.failed(&fault));
+    account.finish(response)
 }
 
 /// The span that this call belongs to: the service's own word counts only within traces that are in flight here.

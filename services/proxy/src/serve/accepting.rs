@@ -2,22 +2,45 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::limits;
 
-/// Takes connections from `accept` and serves each in a task of its own, at most `CONNECTIONS_MAX` at the same time. After `stop`
-/// nothing more is taken; returns when the last one has ended (each sees `stop` itself and ends within `DRAIN_MS`).
-pub(crate) async fn run<S, A, AF, C, CF>(accept: A, serve: C, stop: &CancellationToken)
+/// Something that connections come from.
+pub(crate) trait Listener {
+    /// A connection, with its other end's address.
+    type Accepted;
+    /// The next one.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Accepted = (TcpStream, SocketAddr);
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Accepted>> + Send {
+        self.accept()
+    }
+}
+
+impl Listener for UnixListener {
+    type Accepted = UnixStream;
+    async fn accept(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Takes connections from `listener` and serves each in a task of its own, at most `CONNECTIONS_MAX` at the same time. At `stop` the
+/// listener is closed; returns when the last connection has ended (each sees `stop` itself and ends within `DRAIN_MS`).
+pub(crate) async fn run<L, C, CF>(listener: L, serve: C, stop: &CancellationToken)
 where
-    A: Fn() -> AF,
-    AF: Future<Output = io::Result<S>>,
-    C: Fn(S) -> CF,
+    L: Listener,
+    C: Fn(L::Accepted) -> CF,
     CF: Future<Output = ()> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
@@ -27,12 +50,12 @@ where
             () = stop.cancelled() => break,
             accepted = async {
                 let place = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
-                accept().await.map(|stream| (place, stream))
+                listener.accept().await.map(|accepted| (place, accepted))
             } => accepted,
         };
         match accepted {
-            Ok((place, stream)) => {
-                let connection = serve(stream);
+            Ok((place, accepted)) => {
+                let connection = serve(accepted);
                 tasks.spawn(async move {
                     connection.await;
                     drop(place);
@@ -42,6 +65,7 @@ where
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
+    drop(listener);
     tasks.close();
     tasks.wait().await;
 }

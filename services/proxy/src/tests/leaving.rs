@@ -29,6 +29,46 @@ async fn a_restarted_peer_is_reached_again() {
     }
 }
 
+// A role that is killed in the middle of an answer: who asked for something to read is answered by the next one on the same socket.
+#[test]
+fn a_read_whose_peer_was_killed_is_asked_once_more_and_a_write_is_not() {
+    let main = tokio::runtime::Runtime::new().unwrap();
+    let _entered = main.enter();
+    let world = World::new();
+    let back = world.identity("back");
+    let listener = crate::listen::loopback().unwrap();
+    let address = listener.local_addr().unwrap();
+    let transport = world.transport(&world.identity("front"), &world.service("back"), address);
+    let token = world.token("ann", "view");
+    for (method, path, expect) in [("GET", "/things/1", Some(200)), ("POST", "/things/1", None)] {
+        let doomed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let serve = |slow: bool, stop: &tokio_util::sync::CancellationToken| {
+            let (identity, listener, recorder, stop) = (Arc::clone(&back), listener.try_clone().unwrap(), world.recorder.clone(), stop.clone());
+            async move {
+                let answer = move |_, _| async move {
+                    if slow {
+                        std::future::pending::<()>().await;
+                    }
+                    contract::body::plain(http::StatusCode::OK)
+                };
+                crate::serve::mesh_with(&identity, listener, stop, recorder, "test", answer).await
+            }
+        };
+        let stop = tokio_util::sync::CancellationToken::new();
+        doomed.spawn(serve(true, &stop));
+        let request = super::world::request(method, path, &[("txn-token", &token)], contract::body::empty());
+        let calling = {
+            let transport = Arc::clone(&transport);
+            main.spawn(async move { transport.call(request).await.ok().map(|response| response.status().as_u16()) })
+        };
+        main.block_on(tokio::time::sleep(std::time::Duration::from_millis(400)));
+        doomed.shutdown_timeout(std::time::Duration::from_secs(1));
+        main.spawn(serve(false, &stop));
+        assert_eq!(main.block_on(calling).unwrap(), expect, "{method}");
+        stop.cancel();
+    }
+}
+
 // D10 in part: without a view, or with one that does not name the peer, there is nowhere to call.
 #[tokio::test]
 async fn a_peer_that_the_view_does_not_name_is_not_called() {

@@ -69,10 +69,13 @@ async fn views_that_are_tampered_foreign_or_rolled_back_are_refused() {
 async fn a_view_past_its_age_is_stale_whatever_the_wall_clock_says() {
     let world = World::new();
     let holder = world.holder(&world.identity("back"), &world.back_view());
-    world.clock.advance(300);
+    world.clock.advance(299);
     assert!(holder.fresh().is_ok());
-    world.clock.advance(1);
+    world.clock.advance(2);
     assert_eq!(holder.fresh().err(), Some(DenyReason::ViewStale));
+    world.clock.set_wall_back(1000);
+    assert_eq!(holder.fresh().err(), Some(DenyReason::ViewStale), "setting the wall clock back makes no view younger");
+    world.clock.set_wall_back(-1000);
     let renewed = world.back_view();
     holder.accept(&world.sign(&renewed)).unwrap();
     assert!(holder.fresh().is_ok());

@@ -69,20 +69,25 @@ purpose = "process"
 pub struct MovedClock {
     real: Arc<dyn Clock>,
     by_ms: AtomicI64,
+    wall_back_ms: AtomicI64,
 }
 
 impl MovedClock {
     pub fn by(seconds: i64) -> Arc<Self> {
-        Arc::new(Self { real: SystemClock::shared(), by_ms: AtomicI64::new(seconds * 1000) })
+        Arc::new(Self { real: SystemClock::shared(), by_ms: AtomicI64::new(seconds * 1000), wall_back_ms: AtomicI64::new(0) })
     }
     pub fn advance(&self, seconds: i64) {
         self.by_ms.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+    /// Somebody sets the wall clock, and not the monotonic one.
+    pub fn set_wall_back(&self, seconds: i64) {
+        self.wall_back_ms.fetch_add(seconds * 1000, Ordering::SeqCst);
     }
 }
 
 impl Clock for MovedClock {
     fn unix_ms(&self) -> u64 {
-        self.real.unix_ms().saturating_add_signed(self.by_ms.load(Ordering::SeqCst))
+        self.real.unix_ms().saturating_add_signed(self.by_ms.load(Ordering::SeqCst) - self.wall_back_ms.load(Ordering::SeqCst))
     }
     fn monotonic(&self) -> Duration {
         self.real.monotonic() + Duration::from_millis(self.by_ms.load(Ordering::SeqCst).max(0).unsigned_abs())
