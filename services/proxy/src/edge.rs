@@ -180,6 +180,9 @@ impl Edge {
         if announced.is_some_and(|bytes| bytes > visit.destination.body_bytes_max()) {
             return Err(DenyReason::BodyTooLarge.into());
         }
+        if matches!(visit.destination, Destination::Session(SessionPage::SignIn | SessionPage::Callback)) {
+            self.admission.sign_in(visit.from)?;
+        }
         self.admission.request(visit.from, person.map(|p| p.claims.sub.as_str()))
     }
 

@@ -32,6 +32,10 @@ pub struct Limits {
     pub person_rate: NonZeroU32,
     /// Requests of one person at once, after a pause.
     pub person_burst: NonZeroU32,
+    /// Sign-ins of one address begun or completed a second, over time: each is a durable write.
+    pub sign_in_rate: NonZeroU32,
+    /// Sign-ins of one address at once, after a pause.
+    pub sign_in_burst: NonZeroU32,
     /// Requests of one address under way.
     pub address_in_flight_max: usize,
     /// Requests of one person under way.
@@ -52,6 +56,8 @@ impl Limits {
             address_burst: n(400),
             person_rate: n(100),
             person_burst: n(200),
+            sign_in_rate: n(5),
+            sign_in_burst: n(40),
             address_in_flight_max: 256,
             person_in_flight_max: 64,
             in_flight_max: 2048,
@@ -85,6 +91,7 @@ pub struct Admission {
     clock: Ticks,
     addresses: Rates,
     people: Rates,
+    sign_ins: Rates,
     in_flight: Arc<Mutex<InFlight>>,
 }
 
@@ -111,7 +118,8 @@ impl Admission {
         };
         let addresses = rates(limits.address_rate, limits.address_burst);
         let people = rates(limits.person_rate, limits.person_burst);
-        Self { limits, addresses, people, clock: clock.clone(), in_flight: Arc::default() }
+        let sign_ins = rates(limits.sign_in_rate, limits.sign_in_burst);
+        Self { limits, addresses, people, sign_ins, clock: clock.clone(), in_flight: Arc::default() }
     }
 
     /// One more request of that address.
@@ -120,6 +128,14 @@ impl Admission {
     /// `RateExceeded`.
     pub fn address(&self, from: IpAddr) -> Result<(), Stop> {
         self.rate(&self.addresses, &Key::Address(network(from)))
+    }
+
+    /// One more sign-in from that address.
+    ///
+    /// # Errors
+    /// `RateExceeded`.
+    pub fn sign_in(&self, from: IpAddr) -> Result<(), Stop> {
+        self.rate(&self.sign_ins, &Key::Address(network(from)))
     }
 
     /// One more request of that address and person, under way until the permit is dropped.
@@ -156,6 +172,7 @@ impl Admission {
     pub fn sweep(&self) {
         self.addresses.retain_recent();
         self.people.retain_recent();
+        self.sign_ins.retain_recent();
     }
 
     fn rate(&self, rates: &Rates, key: &Key) -> Result<(), Stop> {

@@ -1,4 +1,7 @@
 //! A limit on a body that streams by: past it the body is broken off, and whoever waits for the answer can tell why.
+//!
+//! Trailers end here: a field after the body would pass every check of the fields before it, and some servers read both alike
+//! (RFC 9110, section 6.5.1; A5).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +49,9 @@ impl http_body::Body for Limited {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if frame.is_trailers() {
+                return Poll::Ready(None);
+            }
             let bytes = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
             match self.left.checked_sub(bytes) {
                 Some(left) => self.left = left,

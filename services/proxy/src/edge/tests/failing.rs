@@ -138,6 +138,19 @@ async fn one_address_and_one_person_have_a_rate() {
     assert_eq!(world.get("/api/videos", &[("authorization", &bearer)]).await.status, 200);
 }
 
+// A13: whoever is not signed in cannot keep the session store busy.
+#[tokio::test]
+async fn one_address_begins_only_so_many_sign_ins() {
+    let n = |n: u32| NonZeroU32::new(n).unwrap();
+    let limits = Limits { sign_in_rate: n(1), sign_in_burst: n(2), ..Limits::standard() };
+    let world = World::with(Settings { limits, ..Default::default() }).await;
+    let begin = async || world.get("/auth/login", &[]).await.status;
+    assert_eq!([begin().await, begin().await, begin().await], [303, 303, 429]);
+    assert_eq!(world.get("/oidc/sign-in", &[]).await.status, 200);
+    world.clock.forward_s(1);
+    assert_eq!(begin().await, 303);
+}
+
 // A13
 #[tokio::test]
 async fn requests_under_way_are_counted_until_their_last_byte() {

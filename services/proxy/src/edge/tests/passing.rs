@@ -40,6 +40,20 @@ async fn a_service_sees_a_transaction_token_and_no_credential() {
     }
 }
 
+// A5: nor after the body, where nobody looks.
+#[tokio::test]
+async fn identity_headers_in_trailers_do_not_pass() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {}", world.login.token());
+    let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("palisade-user"), http::HeaderValue::from_static("root"))]);
+    let frames = [http_body::Frame::data(Bytes::from_static(b"abc")), http_body::Frame::trailers(trailers)];
+    let mut sent = request("POST", "/api/videos", &[("authorization", &bearer), ("trailer", "palisade-user")], "");
+    *sent.body_mut() = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, contract::BoxError>))).boxed_unsync();
+    assert_eq!(world.send(sent).await.status, 200);
+    let seen = world.api.last();
+    assert_eq!((seen.bytes, seen.trailers, seen.headers.contains_key("trailer")), (3, false, false));
+}
+
 // B9 in part: the token lives minutes and each request has its own.
 #[tokio::test]
 async fn each_request_has_a_token_of_its_own_that_ends() {

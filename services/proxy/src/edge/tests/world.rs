@@ -78,6 +78,7 @@ pub struct Seen {
     pub uri: String,
     pub headers: HeaderMap,
     pub bytes: usize,
+    pub trailers: bool,
 }
 
 /// A peer that writes down what it gets, and answers as told.
@@ -114,12 +115,14 @@ impl Recording {
 impl Transport for Recording {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let (head, mut body) = request.into_parts();
-        let mut bytes = 0;
+        let (mut bytes, mut trailers) = (0, false);
         while let Some(frame) = body.frame().await {
-            bytes += frame.map_err(|e| Fault::unavailable("the body broke").because(e))?.data_ref().map_or(0, Bytes::len);
+            let frame = frame.map_err(|e| Fault::unavailable("the body broke").because(e))?;
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            trailers |= frame.is_trailers();
             self.received.store(bytes, Ordering::SeqCst);
         }
-        self.seen.lock().unwrap().push(Seen { method: head.method, uri: head.uri.to_string(), headers: head.headers, bytes });
+        self.seen.lock().unwrap().push(Seen { method: head.method, uri: head.uri.to_string(), headers: head.headers, bytes, trailers });
         (self.answer.lock().unwrap())()
     }
 }
@@ -235,7 +238,7 @@ impl Transport for FakeLogin {
             }
             _ => {
                 let uri = head.uri.to_string();
-                self.passed_on.lock().unwrap().push(Seen { method: head.method, uri, headers: head.headers, bytes: 0 });
+                self.passed_on.lock().unwrap().push(Seen { method: head.method, uri, headers: head.headers, bytes: 0, trailers: false });
                 let mut answer = body::with_type(StatusCode::OK, "text/plain", "login");
                 answer.headers_mut().insert(header::SET_COOKIE, "__Host-palisade-login=x; Path=/; Secure; HttpOnly".parse().unwrap());
                 Ok(answer)
