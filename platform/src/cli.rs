@@ -1,0 +1,191 @@
+//! The command line. What a command prints for people it also prints as JSON (`--format json`).
+
+mod audit;
+mod explain;
+mod files;
+mod people;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Exit code for bad configuration or a bad command line (sysexits.h, EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+
+/// Break your monolith without breaking your security.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How answers are written.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON value.
+    Json,
+}
+
+/// Which manifest.
+#[derive(Debug, clap::Args)]
+struct ManifestArgument {
+    /// The manifest of the system.
+    #[arg(long, default_value = "palisade.toml", value_name = "FILE")]
+    manifest: PathBuf,
+}
+
+/// Which running system.
+#[derive(Debug, clap::Args)]
+struct DirArgument {
+    /// The folder in which the system keeps its data, keys and sockets.
+    #[arg(long, default_value = ".palisade", value_name = "FOLDER")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole system of a manifest on this machine, every service behind its guard.
+    Up(up::Up),
+    /// Check a manifest; every problem is shown with its place.
+    Check(ManifestArgument),
+    /// Pin the digest of every artefact that the manifest's services run.
+    Lock {
+        #[command(flatten)]
+        manifest: ManifestArgument,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
+    /// Print the JSON Schema of manifests, for editors.
+    Schema,
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Sandboxes.
+    #[command(subcommand)]
+    Sandbox(explain::Sandbox),
+    /// People who may sign in.
+    #[command(subcommand)]
+    User(people::User),
+    /// Put a changed manifest into force: all of it, everywhere, or nothing.
+    Apply {
+        #[command(flatten)]
+        manifest: ManifestArgument,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
+    /// Refuse all that was issued to a workload before now; its guard must be started anew.
+    Revoke {
+        /// SPIFFE ID, as `spiffe://video.example/service/transcoder`.
+        spiffe_id: trust::SpiffeId,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
+    /// The spans of one trace.
+    Trace {
+        /// 32 hexadecimal digits.
+        trace: String,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
+    /// One of Palisade's own processes. Started by `up`.
+    #[command(hide = true)]
+    Role {
+        /// Which.
+        name: String,
+    },
+    /// The guard of a service. Started by `up`.
+    #[command(hide = true)]
+    Guard {
+        /// Which.
+        service: String,
+    },
+}
+
+/// Parses the command line and runs the command.
+pub(crate) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no mistakes.
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // Nothing can be done when the terminal is gone.
+            let _gone = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let format = arguments.format;
+    let outcome = match arguments.command {
+        Command::Up(up) => up.run(format),
+        Command::Check(manifest) => files::check(&manifest.manifest, format),
+        Command::Lock { manifest, dir } => files::lock(&manifest.manifest, &dir.dir, format),
+        Command::Schema => files::schema(),
+        Command::Audit(audit) => audit.run(format),
+        Command::Sandbox(sandbox) => sandbox.run(format),
+        Command::User(user) => user.run(format),
+        Command::Apply { manifest, dir } => files::apply(&manifest.manifest, &dir.dir, format),
+        Command::Revoke { spiffe_id, dir } => people::revoke(&spiffe_id, &dir.dir, format),
+        Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
+        Command::Role { name } => return crate::process::run_role(&name),
+        Command::Guard { service } => return crate::process::run_guard(&service),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Exit code.
+    code: u8,
+    /// For people; a manifest's problems are shown with their places.
+    report: Box<miette::Report>,
+}
+
+impl Failure {
+    /// Bad configuration or arguments.
+    fn usage(error: impl miette::Diagnostic + Send + Sync + 'static) -> Self {
+        Self { code: EXIT_USAGE, report: Box::new(miette::Report::new(error)) }
+    }
+    /// Something did not work.
+    fn failed(text: impl std::fmt::Display) -> Self {
+        Self { code: 1, report: Box::new(miette::Report::msg(text.to_string())) }
+    }
+    fn print(&self) {
+        eprintln!("{:?}", self.report);
+    }
+}
+
+impl From<crate::system::SystemError> for Failure {
+    fn from(error: crate::system::SystemError) -> Self {
+        use crate::system::SystemError;
+        match error {
+            SystemError::Manifest(error) => Self::usage(*error),
+            SystemError::Io { ref source, .. } => Self::failed(format_args!("{error}: {source}")),
+            other => Self::failed(other),
+        }
+    }
+}
+
+/// Prints a line of an answer. A closed pipe ends the program quietly, as in other tools.
+#[expect(clippy::print_stdout, reason = "this is the command line")]
+pub(crate) fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Runs a future of a command.
+pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,119 @@
+//! `palisade up`.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use trust::{SystemClock, SystemEntropy};
+
+use super::{Failure, Format, say};
+use crate::supervisor::{Standings, Supervisor};
+use crate::system::{self, Applied, Layout, SystemError};
+
+/// How long everything may take to be ready; a first start makes keys and databases.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// Run the whole system of a manifest on this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    manifest: super::ManifestArgument,
+    #[command(flatten)]
+    dir: super::DirArgument,
+    /// Address of the edge, instead of the manifest's; port 0 chooses a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl Up {
+    pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
+        let applied = Applied::open(&self.manifest.manifest)?;
+        std::fs::create_dir_all(&self.dir.dir).map_err(|e| Failure::failed(format_args!("cannot make the folder {}: {e}", self.dir.dir.display())))?;
+        let dir = self.dir.dir.canonicalize().map_err(Failure::failed)?;
+        let layout = Layout { dir };
+        let _held = hold(&layout)?;
+        let lock = applied.check_lock(&layout.lock())?;
+        let listen = self.listen.unwrap_or(applied.manifest.edge.listen);
+        let system = system::build(&applied, &lock, &layout, listen, &SystemEntropy)?;
+        crate::process::log_to_stderr();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+        runtime.block_on(serve(system, applied.manifest.name.clone(), layout, format))
+    }
+}
+
+/// One system at a time in a folder.
+fn hold(layout: &Layout) -> Result<std::fs::File, Failure> {
+    let path = layout.dir.join("held");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Failure::failed)?;
+    rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| SystemError::InUse(layout.dir.display().to_string()))?;
+    Ok(file)
+}
+
+async fn serve(system: system::System, name: String, layout: Layout, format: Format) -> Result<ExitCode, Failure> {
+    let origin = system.origin.clone();
+    // Listen for the end before anything is started: a Ctrl-C in between must not leave processes behind.
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let supervisor = Supervisor::start(system.members, layout.logs(), SystemClock::shared(), SystemEntropy::shared()).map_err(Failure::failed)?;
+    let mut standings = supervisor.standings();
+    let settled = tokio::select! {
+        settled = tokio::time::timeout(READY_MAX, standings.wait_for(|all| all.values().all(|s| s.ready) || all.values().any(|s| s.refused.is_some()))) => {
+            match settled { Ok(Ok(all)) => Some(all.clone()), _ => None }
+        }
+        _ = interrupt.recv() => { supervisor.drain().await; return Ok(ExitCode::SUCCESS); }
+        _ = terminate.recv() => { supervisor.drain().await; return Ok(ExitCode::SUCCESS); }
+    };
+    let settled = settled.unwrap_or_else(|| supervisor.standings().borrow().clone());
+    if !settled.values().all(|s| s.ready) {
+        let why = unready(&settled, &layout);
+        supervisor.drain().await;
+        return Err(Failure::failed(why));
+    }
+    announce(&settled, &name, &origin, &layout, format);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    if format == Format::Text {
+        say("Draining: what is under way is finished first.");
+    }
+    supervisor.drain().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    tokio::signal::unix::signal(kind).map_err(Failure::failed)
+}
+
+fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, format: Format) {
+    let notice = standings.values().find_map(|s| s.notice.clone());
+    let link = notice.map(|path| format!("{origin}{path}"));
+    let ca: PathBuf = layout.local_ca();
+    if format == Format::Json {
+        let members: serde_json::Map<_, _> = standings.iter().map(|(name, s)| (name.clone(), s.pid.into())).collect();
+        say(serde_json::json!({ "system": name, "address": origin, "first_link": link, "local_ca": ca, "dir": layout.dir, "members": members }));
+        return;
+    }
+    say(format_args!("\n  {name} is up: {} processes, each with its own identity and sandbox.\n", standings.len()));
+    say(format_args!("  Open         {origin}"));
+    say(format_args!("  Console      {origin}/console"));
+    if let Some(link) = link {
+        say(format_args!("  First visit  {link}\n               (works once; whoever opens it becomes the administrator)"));
+    }
+    say(format_args!("  Certificate  {}\n               (made here; trust it in your browser, or accept its warning)", ca.display()));
+    say(format_args!("  Logs         {}", layout.logs().display()));
+    say("\n  Ctrl-C ends it.");
+}
+
+fn unready(standings: &Standings, layout: &Layout) -> String {
+    let mut lines = vec!["the system did not come up:".to_owned()];
+    for (name, standing) in standings.iter().filter(|(_, s)| !s.ready) {
+        let why = standing.refused.clone().unwrap_or_else(|| format!("not ready; see {}/{name}.log", layout.logs().display()));
+        lines.push(format!("  {name}: {why}"));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,106 @@
+//! The guard's process: parent of its service, and the only way in and out of it.
+//!
+//! It joins with the digests of what its service runs, gets its view, builds the sandbox, and only then does the service start. If the
+//! guard dies, so does the service.
+
+mod host;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proxy::mesh::{Connector, Guard};
+use sandbox::{Level, SandboxError};
+use serde::{Deserialize, Serialize};
+
+use crate::process::{Process, StartError};
+use host::{Host, ServeOutbound};
+
+/// What a guard is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The service's own folder, if its manifest gives it one.
+    pub state_dir: PathBuf,
+}
+
+/// Runs the guard of a service.
+///
+/// # Errors
+/// `Refused` when the service may not start here: its level cannot be reached, or its artefacts are not the locked ones.
+pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
+    let settings: Settings = process.settings()?;
+    let joined = process.join().await?;
+    let loaded = process.first_view(&joined.view).await?;
+    let profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
+    let required = if profile.isolation == "confined" { Level::Confined } else { Level::Full };
+    let here = sandbox::probe();
+    if here.level.is_none_or(|level| level < required) {
+        return Err(StartError::refused(format_args!("this host cannot give the isolation that the manifest requires\n{here}")));
+    }
+    let always = profile.replicas_min > 0;
+    let link = Arc::new(Link::default());
+    let guard = Guard::new(joined.view.clone(), process.recorder.clone(), process.clock.clone(), link.clone());
+    let host = Host::new(profile, settings.state_dir, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
+    link.set(&host);
+    if always {
+        host.running().await.map_err(refusal)?;
+    }
+    let busy = guard.clone();
+    let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, process.stop.clone()));
+    let listener = process.listeners().tcp("mesh")?;
+    process.ready(None).await;
+    let served = guard.clone().inbound(listener, process.stop.clone()).await;
+    // The service ends only now: what was under way when the drain began has been answered.
+    if let Err(error) = looked_after.await {
+        tracing::error!(%error, "the service's keeper failed");
+    }
+    served.map_err(StartError::failed_by)?;
+    process.finish(&joined.identity).await
+}
+
+/// What trying again does not change is a refusal.
+fn refusal(error: SandboxError) -> StartError {
+    match error {
+        SandboxError::Init(_) | SandboxError::Ended | SandboxError::NotConnected(_) => StartError::failed(error),
+        SandboxError::Profile(_) | SandboxError::ArtefactMismatch(_) | SandboxError::MissingLayer { .. } | SandboxError::Setup { .. } => {
+            StartError::refused(error)
+        }
+    }
+}
+
+fn outbound_of(guard: &Arc<Guard>) -> ServeOutbound {
+    let guard = Arc::downgrade(guard);
+    Box::new(move |listeners, stop| {
+        let Some(guard) = guard.upgrade() else { return };
+        for (outbound, listener) in listeners {
+            let (guard, stop) = (guard.clone(), stop.clone());
+            tokio::spawn(async move {
+                let env = outbound.env.clone();
+                if let Err(error) = guard.outbound(outbound.port, listener, stop).await {
+                    tracing::error!(%error, flow = env, "a flow's listener cannot be served");
+                }
+            });
+        }
+    })
+}
+
+/// The guard needs the service, and the service's listeners need the guard: this end is tied once both are there.
+#[derive(Debug, Default)]
+struct Link(std::sync::OnceLock<std::sync::Weak<Host>>);
+
+impl Link {
+    fn set(&self, host: &Arc<Host>) {
+        // It is tied once, in `run`.
+        let _tied = self.0.set(Arc::downgrade(host));
+    }
+}
+
+#[async_trait]
+impl Connector for Link {
+    async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
+        let host = self.0.get().and_then(std::sync::Weak::upgrade);
+        let host = host.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected))?;
+        host.connect().await.map_err(std::io::Error::other)
+    }
+}

@@ -1,0 +1,210 @@
+//! The spool: audit records are in a file of this process before the act that they record happens, and leave it once `evidence` has
+//! them durably.
+//!
+//! A `write(2)` survives the death of the process (`kill -9`), and the file is shipped by the next run under the name of the run that
+//! wrote it. When the file is full because `evidence` has been away too long, `audit` fails and the act is refused: audit loss means stop.
+//!
+//! Not here: the log itself (`evidence`).
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use contract::evidence::{Batch, EvidenceClient};
+use telemetry::{AuditLost, Metrics, Sink};
+use tokio::sync::Notify;
+use trust::{AuditRecord, Entropy, Span, clock};
+
+/// A spool file never grows past this; then acts are refused until `evidence` is back.
+const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Spans that wait in memory; more are dropped and counted.
+const SPANS_MAX: usize = 4096;
+/// Records and spans of one batch.
+const BATCH_MAX: usize = 512;
+/// Pause that gathers a batch.
+const GATHER: Duration = Duration::from_millis(100);
+/// Metrics are sent this often even when nothing else happens.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Pause after a failure to ship.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    next_seq: u64,
+    unshipped: VecDeque<AuditRecord>,
+    spans: VecDeque<Span>,
+}
+
+/// The sink of a process.
+#[derive(Debug)]
+pub struct Spool {
+    process: String,
+    inner: Mutex<Inner>,
+    wake: Notify,
+    metrics: Arc<Metrics>,
+    leftovers: Vec<PathBuf>,
+}
+
+impl Spool {
+    /// Opens a new spool file in `dir` (made if missing); files of earlier runs are found and shipped first.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(dir: &Path, entropy: &dyn Entropy, metrics: Arc<Metrics>) -> std::io::Result<Arc<Self>> {
+        std::fs::create_dir_all(dir)?;
+        let mut leftovers = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "spool") {
+                leftovers.push(path);
+            }
+        }
+        let process = clock::random_hex(entropy, 8);
+        let path = dir.join(format!("{process}.spool"));
+        let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let inner = Inner { file, path, bytes: 0, next_seq: 1, unshipped: VecDeque::new(), spans: VecDeque::new() };
+        Ok(Arc::new(Self { process, inner: Mutex::new(inner), wake: Notify::new(), metrics, leftovers }))
+    }
+
+    /// Ships to `evidence` for ever.
+    pub async fn ship(self: Arc<Self>, evidence: EvidenceClient) {
+        for path in &self.leftovers {
+            self.ship_leftover(path, &evidence).await;
+        }
+        loop {
+            let notified = tokio::time::timeout(HEARTBEAT, self.wake.notified()).await;
+            if notified.is_ok() {
+                tokio::time::sleep(GATHER).await;
+            }
+            self.ship_waiting(&evidence).await;
+        }
+    }
+
+    /// Ships what waits now, for at most `within`; for the end of a drain.
+    pub async fn flush(&self, evidence: &EvidenceClient, within: Duration) {
+        // What does not get through in time stays in the file and is shipped by the next run.
+        let _late = tokio::time::timeout(within, self.ship_waiting(evidence)).await;
+    }
+
+    async fn ship_waiting(&self, evidence: &EvidenceClient) {
+        loop {
+            let batch = self.next_batch();
+            let (audits, spans) = (batch.audit.len(), batch.spans.len());
+            match evidence.append(&batch).await {
+                Ok(appended) => self.shipped(appended.seq, spans),
+                Err(fault) => {
+                    tracing::warn!(%fault, cause = fault.cause.as_deref().map(tracing::field::display), "evidence does not take records; they wait in the spool");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+            if audits < BATCH_MAX && spans < BATCH_MAX {
+                return;
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Batch {
+        let inner = self.lock();
+        Batch {
+            process: self.process.clone(),
+            audit: inner.unshipped.iter().take(BATCH_MAX).cloned().collect(),
+            spans: inner.spans.iter().take(BATCH_MAX).cloned().collect(),
+            metrics: self.metrics.render(),
+        }
+    }
+
+    fn shipped(&self, seq: u64, spans: usize) {
+        let mut inner = self.lock();
+        while inner.unshipped.front().is_some_and(|record| record.seq <= seq) {
+            inner.unshipped.pop_front();
+        }
+        let spans = spans.min(inner.spans.len());
+        inner.spans.drain(..spans);
+        // All of the file is with `evidence`: begin anew in place. If that fails, it only grows until the next time.
+        if inner.unshipped.is_empty() && inner.bytes > 0 && inner.file.set_len(0).is_ok() {
+            inner.bytes = 0;
+        }
+    }
+
+    async fn ship_leftover(&self, path: &Path, evidence: &EvidenceClient) {
+        let Some(process) = path.file_stem().map(|s| s.to_string_lossy().into_owned()) else { return };
+        let records = match read_leftover(path) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "a spool of an earlier run cannot be read; it is kept, look at it");
+                return;
+            }
+        };
+        for chunk in records.chunks(BATCH_MAX) {
+            let batch = Batch { process: process.clone(), audit: chunk.to_vec(), spans: Vec::new(), metrics: String::new() };
+            while let Err(fault) = evidence.append(&batch).await {
+                tracing::warn!(%fault, "evidence does not take an earlier run's records; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(%error, path = %path.display(), "a shipped spool could not be removed");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for Spool {
+    fn audit(&self, mut record: AuditRecord) -> Result<(), AuditLost> {
+        let mut inner = self.lock();
+        record.seq = inner.next_seq;
+        let mut line = serde_json::to_vec(&record).map_err(|_| AuditLost)?;
+        line.push(b'\n');
+        let length = u64::try_from(line.len()).map_err(|_| AuditLost)?;
+        if inner.bytes.saturating_add(length) > SPOOL_BYTES_MAX {
+            tracing::error!(path = %inner.path.display(), "the spool is full: evidence has been away too long; requests are refused until it is back");
+            return Err(AuditLost);
+        }
+        if let Err(error) = inner.file.write_all(&line) {
+            tracing::error!(%error, "the spool cannot be written; requests are refused until it can");
+            return Err(AuditLost);
+        }
+        inner.bytes = inner.bytes.saturating_add(length);
+        inner.next_seq = inner.next_seq.saturating_add(1);
+        inner.unshipped.push_back(record);
+        drop(inner);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn span(&self, span: Span) {
+        let mut inner = self.lock();
+        if inner.spans.len() >= SPANS_MAX {
+            self.metrics.span_dropped();
+            return;
+        }
+        inner.spans.push_back(span);
+        drop(inner);
+        self.wake.notify_one();
+    }
+}
+
+/// Records of an earlier run; a torn last line was never acknowledged to anybody and is left out.
+fn read_leftover(path: &Path) -> std::io::Result<Vec<AuditRecord>> {
+    let mut records = Vec::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        match serde_json::from_str(&line?) {
+            Ok(record) => records.push(record),
+            Err(_) => break,
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Mutex as StdMutex;
+
+use async_trait::async_trait;
+use contract::evidence::Appended;
+use contract::{Body, Client, Transport, body};
+use http::{Request, Response, StatusCode};
+use trust::{Fault, SystemEntropy};
+
+use super::*;
+
+#[derive(Debug, Default)]
+struct FakeEvidence {
+    taken: StdMutex<Vec<(String, u64)>>,
+}
+
+#[async_trait]
+impl Transport for FakeEvidence {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        let batch: Batch = body::parse_json(request.into_body()).await?;
+        let seq = batch.audit.last().map_or(0, |r| r.seq);
+        self.taken.lock().unwrap().extend(batch.audit.iter().map(|r| (batch.process.clone(), r.seq)));
+        Ok(body::json(StatusCode::OK, &Appended { seq }))
+    }
+}
+
+fn record() -> AuditRecord {
+    AuditRecord { seq: 0, at_ms: 1, event: "ActDone".into(), trace: String::new(), span: String::new(), fields: serde_json::Map::new() }
+}
+
+// J7: what a killed process had recorded is shipped by the next run, under the name of the run that wrote it, once.
+#[tokio::test]
+async fn records_survive_the_death_of_their_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    for _ in 0..3 {
+        first.audit(record()).unwrap();
+    }
+    let killed = first.process.clone();
+    drop(first);
+
+    let second = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    let evidence = Arc::new(FakeEvidence::default());
+    let client = EvidenceClient(Client::new(evidence.clone()));
+    for path in &second.leftovers {
+        second.ship_leftover(path, &client).await;
+    }
+    second.audit(record()).unwrap();
+    second.flush(&client, Duration::from_secs(5)).await;
+    let taken = evidence.taken.lock().unwrap().clone();
+    assert_eq!(taken, vec![(killed.clone(), 1), (killed.clone(), 2), (killed, 3), (second.process.clone(), 1)]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,157 @@
+//! The supervisor: starts every process of the system, keeps it running, and ends it in order.
+//!
+//! It binds each listener once and hands it to each new run of its process, so a restarted role keeps its address and a client that
+//! connects in between waits instead of being refused (D3). It announces every process to `identity` before it starts it: nobody gets
+//! an identity that the supervisor did not just ask for (C7).
+//!
+//! Not here: what the processes are (`system`), how one of them boots (`boot`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::identity::{Artefact, IdentityClient};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use trust::{Clock, Digest, Entropy};
+
+use crate::boot::Boot;
+
+mod child;
+
+pub use child::SUPERVISOR_STREAM;
+
+/// First pause before a restart, doubled up to the longest.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before a restart.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A run that lasted this long ends the doubling.
+const STEADY: Duration = Duration::from_secs(10);
+/// How long a process may take to finish what is under way before it is killed.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// One process of the system.
+#[derive(Debug)]
+pub struct Member {
+    /// `identity`, `edge`, `service/api`: its place in lists and the name of its log.
+    pub name: String,
+    /// Arguments of the Palisade binary.
+    pub args: Vec<String>,
+    /// Digests of its service's artefacts, from the lock.
+    pub artefacts: Vec<Artefact>,
+    /// Its listeners, by name; kept open for ever, passed on at each start.
+    pub listeners: Vec<(String, std::os::fd::OwnedFd)>,
+    /// What it is told; `token`, `roots` and `listeners` are filled in at each start.
+    pub boot: BootTemplate,
+    /// Members of lower stages are ready before it starts, and drain after it has drained.
+    pub stage: u8,
+}
+
+/// A `Boot` before the parts that differ from start to start.
+#[derive(Debug)]
+pub struct BootTemplate(pub Boot);
+
+/// How a process is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// Process id, 0 when it does not run.
+    pub pid: u32,
+    /// Whether it serves.
+    pub ready: bool,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// What it wants people to know.
+    pub notice: Option<String>,
+    /// Why it will not start, if it said so.
+    pub refused: Option<String>,
+}
+
+/// Standing of all, by name.
+pub type Standings = BTreeMap<String, Standing>;
+
+/// What all members' tasks share.
+#[derive(Debug)]
+struct Shared {
+    standings: watch::Sender<Standings>,
+    identity: watch::Sender<Option<IdentityClient>>,
+    stop_from: watch::Sender<u8>,
+    binary: Digest,
+    log_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// Nobody drains: no stage is as high.
+const NOBODY: u8 = u8::MAX;
+
+/// A running system.
+#[derive(Debug)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    stages: BTreeMap<u8, JoinSet<()>>,
+}
+
+impl Supervisor {
+    /// Starts all members, each stage when the one before is ready.
+    ///
+    /// # Errors
+    /// When Palisade's own binary cannot be read or the folder for logs cannot be made.
+    pub fn start(members: Vec<Member>, log_dir: PathBuf, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&log_dir)?;
+        let binary = Digest::of_reader(std::fs::File::open("/proc/self/exe")?)?;
+        let standings: Standings = members.iter().map(|m| (m.name.clone(), Standing::default())).collect();
+        let shared = Arc::new(Shared {
+            standings: watch::Sender::new(standings),
+            identity: watch::Sender::new(None),
+            stop_from: watch::Sender::new(NOBODY),
+            binary,
+            log_dir,
+            clock,
+            entropy,
+        });
+        let mut earlier_of: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+        for member in &members {
+            let earlier = members.iter().filter(|m| m.stage < member.stage).map(|m| m.name.clone()).collect();
+            earlier_of.insert(member.stage, earlier);
+        }
+        let mut stages: BTreeMap<u8, JoinSet<()>> = BTreeMap::new();
+        for member in members {
+            let earlier = earlier_of.get(&member.stage).cloned().unwrap_or_default();
+            stages.entry(member.stage).or_default().spawn(child::keep_running(shared.clone(), member, earlier));
+        }
+        Ok(Self { shared, stages })
+    }
+
+    /// Follows how everybody is doing.
+    #[must_use]
+    pub fn standings(&self) -> watch::Receiver<Standings> {
+        self.shared.standings.subscribe()
+    }
+
+    /// Drains stage by stage, the last started first, and ends.
+    pub async fn drain(mut self) {
+        while let Some((stage, mut tasks)) = self.stages.pop_last() {
+            self.shared.stop_from.send_replace(stage);
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+}
+
+impl Shared {
+    fn update(&self, name: &str, change: impl FnOnce(&mut Standing)) {
+        self.standings.send_modify(|all| {
+            if let Some(standing) = all.get_mut(name) {
+                change(standing);
+            }
+        });
+    }
+
+    /// Resolves once members of `stage` are to drain.
+    async fn stopped(&self, stage: u8) {
+        let mut stop_from = self.stop_from.subscribe();
+        // The sender lives as long as `self`.
+        let _closed = stop_from.wait_for(|from| stage >= *from).await;
+    }
+}

@@ -1,0 +1,351 @@
+//! The system: which processes a manifest becomes, with which listeners, folders and settings.
+//!
+//! This is the composition root of `palisade up`: parse, build, run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use contract::identity::Artefact;
+use manifest::{Lock, Manifest, Search};
+use trust::{Digest, Entropy, SpiffeId, clock};
+
+use crate::boot::Boot;
+use crate::roles;
+use crate::supervisor::{BootTemplate, Member};
+
+/// Why a system cannot be started; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// A folder, file or socket.
+    #[error("{what}: {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The manifest, with its places.
+    #[error(transparent)]
+    Manifest(#[from] Box<manifest::ManifestError>),
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] manifest::LockError),
+    /// What is there differs from the lock.
+    #[error("{}\nwhat is there is not what was locked; if the change was meant, write the lock anew with `palisade lock`", .0.join("\n"))]
+    Tampered(Vec<String>),
+    /// Another system uses this folder.
+    #[error("{0} is in use by another running system; stop it first, or name another folder with --dir")]
+    InUse(String),
+}
+
+/// Where a system keeps its things.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The folder of all.
+    pub dir: PathBuf,
+}
+
+impl Layout {
+    /// Sockets.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+    /// An operator's socket of a role.
+    #[must_use]
+    pub fn operator(&self, role: &str) -> PathBuf {
+        self.run().join(format!("{role}.sock"))
+    }
+    /// A process's own folder.
+    #[must_use]
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.dir.join("data").join(name)
+    }
+    /// The lock.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("palisade.lock")
+    }
+    /// Logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+    /// The key that verifies the audit log's checkpoints.
+    #[must_use]
+    pub fn audit_key(&self) -> PathBuf {
+        self.data("anchor").join("audit.vkey")
+    }
+    /// The certificate by which browsers may trust the local HTTPS address.
+    #[must_use]
+    pub fn local_ca(&self) -> PathBuf {
+        self.data("identity").join("public").join("local-ca.pem")
+    }
+}
+
+/// A manifest with what stands beside it.
+#[derive(Debug)]
+pub struct Applied {
+    /// The system.
+    pub manifest: Manifest,
+    /// Its text.
+    pub text: String,
+    /// Hand-written policies by file name.
+    pub policies: BTreeMap<String, String>,
+    /// Where its programs are.
+    pub search: Search,
+}
+
+impl Applied {
+    /// Opens a manifest and the policies beside it.
+    ///
+    /// # Errors
+    /// `Manifest` with every problem in its place; `Io`.
+    pub fn open(path: &Path) -> Result<Self, SystemError> {
+        let manifest = Manifest::open(path).map_err(Box::new)?;
+        let text = fs::read_to_string(path).map_err(io("cannot read", path))?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder.canonicalize().map_err(io("cannot find", folder))?;
+        let binary = std::env::current_exe().map_err(io("cannot find", Path::new("/proc/self/exe")))?;
+        let search = Search { folder: folder.clone(), bin: binary.parent().map(Path::to_path_buf) };
+        let mut policies = BTreeMap::new();
+        let policy_dir = folder.join("policies");
+        if policy_dir.is_dir() {
+            for entry in fs::read_dir(&policy_dir).map_err(io("cannot read", &policy_dir))? {
+                let file = entry.map_err(io("cannot read", &policy_dir))?.path();
+                if file.extension().is_some_and(|e| e == "cedar") {
+                    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                    policies.insert(name, fs::read_to_string(&file).map_err(io("cannot read", &file))?);
+                }
+            }
+        }
+        Ok(Self { manifest, text, policies, search })
+    }
+
+    /// Checks what is there against the lock; without a lock, writes one.
+    ///
+    /// # Errors
+    /// `Tampered` with each difference; `Lock`.
+    pub fn check_lock(&self, path: &Path) -> Result<Lock, SystemError> {
+        let palisade = own_digest()?;
+        if !path.exists() {
+            let lock = Lock::create(&self.manifest, &self.policies, &self.search, palisade)?;
+            lock.write(path)?;
+            return Ok(lock);
+        }
+        let lock = Lock::open(path)?;
+        let found = lock.verify(&self.manifest, &self.policies, &self.search, palisade)?;
+        if found.is_empty() { Ok(lock) } else { Err(SystemError::Tampered(found.iter().map(ToString::to_string).collect())) }
+    }
+
+    /// What a service runs, with absolute paths, as the lock has it.
+    #[must_use]
+    pub fn artefacts(&self, lock: &Lock, service: &str) -> Vec<Artefact> {
+        let rows = lock.artefacts(service).cloned().unwrap_or_default();
+        rows.into_iter().map(|(path, digest)| Artefact { path: self.absolute(&path).display().to_string(), digest }).collect()
+    }
+
+    fn absolute(&self, path: &str) -> PathBuf {
+        self.search.program(path).unwrap_or_else(|| self.search.folder.join(path.strip_prefix("./").unwrap_or(path)))
+    }
+}
+
+/// The digest of this very binary.
+///
+/// # Errors
+/// `Io` when it cannot be read.
+pub fn own_digest() -> Result<Digest, SystemError> {
+    let path = Path::new("/proc/self/exe");
+    fs::File::open(path).and_then(Digest::of_reader).map_err(io("cannot read", path))
+}
+
+/// All members of a system, and the public address.
+#[derive(Debug)]
+pub struct System {
+    /// Its processes.
+    pub members: Vec<Member>,
+    /// `https://localhost:PORT`.
+    pub origin: String,
+}
+
+/// Builds a system: folders, keys, listeners, and what each process is told.
+///
+/// # Errors
+/// `Io` with the path.
+pub fn build(applied: &Applied, lock: &Lock, layout: &Layout, listen: std::net::SocketAddr, entropy: &dyn Entropy) -> Result<System, SystemError> {
+    let manifest = &applied.manifest;
+    for folder in [layout.dir.clone(), layout.run(), layout.dir.join("data"), layout.dir.join("keys"), layout.logs()] {
+        private_dir(&folder)?;
+    }
+    let public = proxy::listen::at(listen).map_err(io("cannot listen; is another program using this address? Choose another with --listen:", Path::new(&listen.to_string())))?;
+    let port = public.local_addr().map_err(io("cannot listen", Path::new("edge")))?.port();
+    let host = manifest.edge.hosts.iter().find(|h| *h == "localhost").or_else(|| manifest.edge.hosts.first()).map_or("localhost", String::as_str);
+    let origin = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
+
+    let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new() };
+    let mesh: Vec<(&str, OwnedFd)> = ["control", "login", "objects", "queue", "evidence"]
+        .into_iter()
+        .map(|role| Ok((role, builder.mesh_listener(&manifest.trust_domain.role(role))?)))
+        .collect::<Result<_, SystemError>>()?;
+    let guards: Vec<(String, OwnedFd)> = manifest
+        .services
+        .keys()
+        .map(|name| Ok((name.clone(), builder.mesh_listener(&manifest.trust_domain.service(name))?)))
+        .collect::<Result<_, SystemError>>()?;
+
+    builder.identity(&manifest.edge.hosts)?;
+    for (role, listener) in mesh {
+        let settings = match role {
+            "control" => builder.control_settings()?,
+            "login" => serde_json::json!(roles::login::Settings {
+                origin: origin.clone(),
+                system: manifest.name.clone(),
+                scopes: manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect(),
+            }),
+            "evidence" => serde_json::json!(roles::evidence::Settings { anchor: layout.data("anchor") }),
+            _ => serde_json::json!(roles::OriginSettings { origin: origin.clone() }),
+        };
+        let mut listeners = vec![("mesh".to_owned(), listener)];
+        if matches!(role, "control" | "login" | "evidence") {
+            listeners.push(("operator".to_owned(), unix_listener(&layout.operator(role))?));
+        }
+        let stage = if matches!(role, "control" | "evidence") { 1 } else { 2 };
+        builder.role(role, stage, listeners, settings)?;
+    }
+    for (service, listener) in guards {
+        builder.guard(&service, listener)?;
+    }
+    let edge = roles::edge::Settings {
+        hosts: manifest.edge.hosts.iter().cloned().collect(),
+        port,
+        tls_dir: layout.data("identity").join("public"),
+        session_idle_s: manifest.edge.session_idle_ms / 1000,
+        session_life_s: manifest.edge.session_life_ms / 1000,
+    };
+    builder.role("edge", 4, vec![("public".to_owned(), public.into())], serde_json::json!(edge))?;
+    Ok(System { members: builder.members, origin })
+}
+
+struct Builder<'a> {
+    applied: &'a Applied,
+    lock: &'a Lock,
+    layout: &'a Layout,
+    entropy: &'a dyn Entropy,
+    addresses: BTreeMap<SpiffeId, String>,
+    members: Vec<Member>,
+}
+
+impl Builder<'_> {
+    fn mesh_listener(&mut self, id: &SpiffeId) -> Result<OwnedFd, SystemError> {
+        let failed = "cannot listen on loopback for";
+        let listener = proxy::listen::loopback().map_err(io(failed, Path::new(&id.to_string())))?;
+        let address = listener.local_addr().map_err(io(failed, Path::new(&id.to_string())))?;
+        self.addresses.insert(id.clone(), address.to_string());
+        Ok(listener.into())
+    }
+
+    fn identity(&mut self, hosts: &std::collections::BTreeSet<String>) -> Result<(), SystemError> {
+        let settings = roles::identity::Settings { hosts: hosts.iter().cloned().collect() };
+        let listener = unix_listener(&self.layout.run().join("identity.sock"))?;
+        self.role("identity", 0, vec![("join".to_owned(), listener)], serde_json::json!(settings))
+    }
+
+    fn control_settings(&self) -> Result<serde_json::Value, SystemError> {
+        let settings = roles::control::Settings {
+            manifest: self.applied.text.clone(),
+            policies: self.applied.policies.clone(),
+            lock: self.lock.to_toml(),
+            folder: self.applied.search.folder.clone(),
+            bin: self.applied.search.bin.clone(),
+            addresses: self.addresses.clone(),
+        };
+        serde_json::to_value(settings).map_err(|e| SystemError::Io { what: "cannot describe", path: "control".into(), source: e.into() })
+    }
+
+    fn role(&mut self, role: &str, stage: u8, listeners: Vec<(String, OwnedFd)>, settings: serde_json::Value) -> Result<(), SystemError> {
+        let id = self.applied.manifest.trust_domain.role(role);
+        let sealing_key = self.sealing_key(role)?;
+        let boot = self.boot(id, self.layout.data(role), sealing_key, Vec::new(), settings)?;
+        let args = vec!["role".to_owned(), role.to_owned()];
+        self.members.push(Member { name: role.to_owned(), args, artefacts: Vec::new(), listeners, boot: BootTemplate(boot), stage });
+        Ok(())
+    }
+
+    fn guard(&mut self, service: &str, listener: OwnedFd) -> Result<(), SystemError> {
+        let id = self.applied.manifest.trust_domain.service(service);
+        let name = format!("guard-{service}");
+        let artefacts = self.applied.artefacts(self.lock, service);
+        let paths = artefacts.iter().map(|a| a.path.clone()).collect();
+        let state_dir = self.layout.data(&format!("service-{service}"));
+        private_dir(&state_dir)?;
+        let settings = serde_json::json!(crate::guard::Settings { state_dir });
+        let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
+        let args = vec!["guard".to_owned(), service.to_owned()];
+        let listeners = vec![("mesh".to_owned(), listener)];
+        self.members.push(Member { name, args, artefacts, listeners, boot: BootTemplate(boot), stage: 3 });
+        Ok(())
+    }
+
+    fn boot(
+        &self,
+        spiffe_id: SpiffeId,
+        dir: PathBuf,
+        sealing_key: String,
+        artefacts: Vec<String>,
+        settings: serde_json::Value,
+    ) -> Result<Boot, SystemError> {
+        private_dir(&dir)?;
+        let early = ["control", "evidence"].map(|role| self.applied.manifest.trust_domain.role(role));
+        let addresses = early.into_iter().filter_map(|id| Some((id.clone(), self.addresses.get(&id)?.clone()))).collect();
+        Ok(Boot {
+            spiffe_id,
+            trust_domain: self.applied.manifest.trust_domain.clone(),
+            dir,
+            identity_socket: self.layout.run().join("identity.sock"),
+            token: String::new(),
+            roots: Vec::new(),
+            addresses,
+            listeners: Vec::new(),
+            artefacts,
+            sealing_key,
+            settings,
+        })
+    }
+
+    /// The key under which a role seals what it keeps: in a file of its own, apart from the data that it opens.
+    fn sealing_key(&self, role: &str) -> Result<String, SystemError> {
+        let path = self.layout.dir.join("keys").join(format!("{role}.key"));
+        match fs::read_to_string(&path) {
+            Ok(key) => Ok(key),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = clock::random_hex(self.entropy, 32);
+                let write = || -> std::io::Result<()> {
+                    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+                    std::io::Write::write_all(&mut file, key.as_bytes())?;
+                    file.sync_all()
+                };
+                write().map_err(io("cannot write the sealing key", &path))?;
+                Ok(key)
+            }
+            Err(error) => Err(io("cannot read the sealing key", &path)(error)),
+        }
+    }
+}
+
+/// Makes a folder that only its owner may enter.
+fn private_dir(path: &Path) -> Result<(), SystemError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("cannot make the folder", path))
+}
+
+fn unix_listener(path: &Path) -> Result<OwnedFd, SystemError> {
+    proxy::listen::unix(path).map(Into::into).map_err(io("cannot listen on", path))
+}
+
+fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> SystemError + 'p {
+    move |source| SystemError::Io { what, path: path.display().to_string(), source }
+}
