@@ -135,7 +135,13 @@ impl Edge {
     }
 
     /// The steps before anything takes effect.
-    async fn decide(&self, from: IpAddr, request: Request<Body>, account: &mut Account, page: &mut bool) -> Result<(Admitted, Permit), Stop> {
+    async fn decide(
+        &self,
+        from: IpAddr,
+        request: Request<Body>,
+        account: &mut Account,
+        page: &mut bool,
+    ) -> Result<(Admitted, Permit), Stop> {
         let view = self.views.fresh()?;
         let (visit, body) = self.accept(&view, from, request, account)?;
         *page = visit.destination.is_page();
@@ -224,7 +230,14 @@ impl Edge {
         onward::pass(&Client::new(transport), visit, body, token.as_deref(), trace).await
     }
 
-    async fn session_page(&self, page: SessionPage, profile: &EdgeProfile, visit: &Visit, person: Option<Person>, trace: TraceContext) -> Outcome {
+    async fn session_page(
+        &self,
+        page: SessionPage,
+        profile: &EdgeProfile,
+        visit: &Visit,
+        person: Option<Person>,
+        trace: TraceContext,
+    ) -> Outcome {
         match page {
             SessionPage::SignIn => sign_in::begin(&self.sessions, visit, profile, &*self.entropy).await,
             SessionPage::Callback => sign_in::complete(&self.sessions, &self.login, &self.recorder, visit, trace).await,

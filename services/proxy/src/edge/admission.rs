@@ -113,9 +113,7 @@ impl Admission {
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let clock = Ticks(clock);
-        let rates = |rate, burst| {
-            RateLimiter::new(Quota::per_second(rate).allow_burst(burst), HashMapStateStore::default(), clock.clone())
-        };
+        let rates = |rate, burst| RateLimiter::new(Quota::per_second(rate).allow_burst(burst), HashMapStateStore::default(), clock.clone());
         let addresses = rates(limits.address_rate, limits.address_burst);
         let people = rates(limits.person_rate, limits.person_burst);
         let sign_ins = rates(limits.sign_in_rate, limits.sign_in_burst);

@@ -34,10 +34,28 @@ pub enum Source {
 
 /// Headers by which an answer would speak for the whole gateway.
 const GATEWAY_ONLY: &[&str] = &[
-    "strict-transport-security", "alt-svc", "clear-site-data", "server", "x-powered-by", "via", "service-worker-allowed", "public-key-pins",
-    "access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods",
-    "access-control-expose-headers", "access-control-max-age", "x-frame-options", "traceparent", "tracestate", "origin-agent-cluster", "nel",
-    "report-to", "reporting-endpoints", "www-authenticate",
+    "strict-transport-security",
+    "alt-svc",
+    "clear-site-data",
+    "server",
+    "x-powered-by",
+    "via",
+    "service-worker-allowed",
+    "public-key-pins",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "x-frame-options",
+    "traceparent",
+    "tracestate",
+    "origin-agent-cluster",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "www-authenticate",
 ];
 
 /// Makes a peer's answer one that may leave the house.
@@ -113,14 +131,15 @@ pub fn failure(fault: &Fault, page: bool, trace: TraceContext) -> Response<Body>
         FaultKind::Refused | FaultKind::NotFound | FaultKind::Conflict | FaultKind::Unprocessable => StatusCode::BAD_GATEWAY,
     };
     let (title, text) = match status {
-        StatusCode::SERVICE_UNAVAILABLE => ("Back in a moment", "A part of this site is starting or not reachable right now. Please try again."),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            ("Back in a moment", "A part of this site is starting or not reachable right now. Please try again.")
+        }
         StatusCode::GATEWAY_TIMEOUT => ("That took too long", "A part of this site did not answer in time. Please try again."),
         StatusCode::PAYLOAD_TOO_LARGE => ("Too large", "What you sent is larger than this page accepts."),
         StatusCode::BAD_REQUEST => ("Not understood", "The request arrived incomplete. Please try again."),
         _ => ("Something went wrong", "It is not your fault. Please try again; if it stays, tell us the number below."),
     };
-    let mut answer =
-        if page { self::page(status, title, text, trace) } else { body::json(status, &serde_json::json!({ "error": title })) };
+    let mut answer = if page { self::page(status, title, text, trace) } else { body::json(status, &serde_json::json!({ "error": title })) };
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -155,11 +174,17 @@ pub fn page(status: StatusCode, title: &'static str, text: &'static str, trace: 
 fn refusal_page(reason: DenyReason, status: StatusCode, trace: TraceContext) -> Response<Body> {
     let (title, text) = match (status, reason) {
         (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => ("Nothing here", "There is no such page."),
-        (StatusCode::TOO_MANY_REQUESTS, _) => ("Slow down a little", "There were many requests from you in a short time. Please wait a moment."),
-        (StatusCode::SERVICE_UNAVAILABLE, _) => ("Back in a moment", "A part that must agree cannot be asked right now, so nothing is let through. Please try again."),
+        (StatusCode::TOO_MANY_REQUESTS, _) => {
+            ("Slow down a little", "There were many requests from you in a short time. Please wait a moment.")
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, _) => {
+            ("Back in a moment", "A part that must agree cannot be asked right now, so nothing is let through. Please try again.")
+        }
         (StatusCode::PAYLOAD_TOO_LARGE, _) => ("Too large", "What you sent is larger than this page accepts."),
         (StatusCode::BAD_REQUEST, _) => ("Not understood", "The request could be read in two ways, so it was not read at all."),
-        (_, DenyReason::SignInFailed) => ("Sign-in was not completed", "It was interrupted, took too long, or was begun in another window. Please start again."),
+        (_, DenyReason::SignInFailed) => {
+            ("Sign-in was not completed", "It was interrupted, took too long, or was begun in another window. Please start again.")
+        }
         (StatusCode::UNAUTHORIZED, _) => ("Please sign in", "This page is for people who are signed in."),
         (_, DenyReason::CrossSite) => ("Not from here", "This action must be started from this site's own pages."),
         _ => ("Not for you", "You are signed in, but this page is not open to you."),

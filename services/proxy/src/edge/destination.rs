@@ -108,7 +108,9 @@ impl Destination {
     pub fn is_page(&self) -> bool {
         match self {
             Self::Session(page) => *page != SessionPage::Me,
-            Self::Login { route, .. } => matches!(route.action, "login.authorize" | "login.sign_in.page" | "login.sign_in" | "login.enrol.page" | "login.enrol"),
+            Self::Login { route, .. } => {
+                matches!(route.action, "login.authorize" | "login.sign_in.page" | "login.sign_in" | "login.enrol.page" | "login.enrol")
+            }
             Self::Console { .. } => true,
             Self::Presigned { .. } => false,
             Self::Service(route) => route.page,

@@ -34,7 +34,8 @@ pub struct Entry {
 /// # Errors
 /// `CrossSite`, `CredentialMissing`, `ScopeMissing`, `CallerNotAdmitted`, or what the policy says.
 pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
-    let own = |rule: &str, authority| Entry { decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch }, authority };
+    let own =
+        |rule: &str, authority| Entry { decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch }, authority };
     if is_cross_site(visit, person) {
         return Err(DenyReason::CrossSite.into());
     }
@@ -95,6 +96,8 @@ fn is_cross_site(visit: &Visit, person: Option<&Person>) -> bool {
         Destination::Session(_) | Destination::Presigned { .. } => false,
         // A form of another site that signs somebody in as somebody else; programs, which say nothing, may ask for tokens.
         Destination::Login { .. } => visit.is_unsafe() && matches!(visit.site, Site::Cross),
-        Destination::Console { .. } | Destination::Service(_) => visit.is_unsafe() && person.is_some_and(|p| p.by_cookie) && visit.site != Site::Same,
+        Destination::Console { .. } | Destination::Service(_) => {
+            visit.is_unsafe() && person.is_some_and(|p| p.by_cookie) && visit.site != Site::Same
+        }
     }
 }

@@ -231,7 +231,13 @@ impl Login {
         Ok(Granted { access, refresh: answer.refresh_token.map(Secret::new), id })
     }
 
-    async fn post(&self, path: &str, form: &[(&str, &str)], origin: &str, trace: TraceContext) -> Result<(http::StatusCode, bytes::Bytes), Fault> {
+    async fn post(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+        origin: &str,
+        trace: TraceContext,
+    ) -> Result<(http::StatusCode, bytes::Bytes), Fault> {
         let text = url::form_urlencoded::Serializer::new(String::new()).append_pair("client_id", EDGE_CLIENT).extend_pairs(form).finish();
         let request = Request::builder()
             .method(Method::POST)
@@ -307,7 +313,8 @@ impl Login {
             return Err(Fault::unavailable(format!("login answered {} for its keys", response.status())));
         }
         let bytes = body::collect(response.into_body(), ANSWER_BYTES_MAX).await?;
-        let set: JwkSet = serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("login's keys cannot be read").because(error))?;
+        let set: JwkSet =
+            serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("login's keys cannot be read").because(error))?;
         Ok(set.keys.into_iter().filter_map(|jwk| Some((jwk.kid.clone(), jwk.decoding()?))).collect())
     }
 }

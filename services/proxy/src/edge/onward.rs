@@ -10,6 +10,7 @@ use contract::{Body, Call, Client};
 use http::{HeaderMap, Request, Response, Version, header};
 use trust::{DenyReason, Fault, TraceContext};
 
+use super::admission;
 use super::answer::{self, Source};
 use super::destination::Destination;
 use super::limit::{Exceeded, limit};
@@ -56,7 +57,7 @@ fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Bod
     let uri = match &visit.destination {
         Destination::Login { path, route } => {
             pass_login_its_own(&mut fields, &visit.for_login, route.action);
-            headers::set(&mut fields, contract::login::SOURCE_HEADER, &visit.from.to_string());
+            headers::set(&mut fields, contract::login::SOURCE_HEADER, &admission::network(visit.from).to_string());
             headers::set(&mut fields, PUBLIC_ORIGIN_HEADER, &visit.origin);
             format!("{path}{query}")
         }
@@ -71,7 +72,8 @@ fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Bod
         }
         Destination::Service(_) | Destination::Session(_) => target,
     };
-    let mut request = Request::builder().method(visit.head.method).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
+    let mut request =
+        Request::builder().method(visit.head.method).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
     *request.headers_mut() = fields;
     Ok(request)
 }

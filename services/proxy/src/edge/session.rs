@@ -76,10 +76,7 @@ impl Reference {
         let mut key = [0; 32];
         let failed = |_| Fault::internal("key derivation failed");
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"palisade edge session");
-        salt.extract(self.0.expose())
-            .expand(&[b"tokens"], hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut key))
-            .map_err(failed)?;
+        salt.extract(self.0.expose()).expand(&[b"tokens"], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut key)).map_err(failed)?;
         UnboundKey::new(&AES_256_GCM, &key).map(LessSafeKey::new).map_err(failed)
     }
 }
@@ -174,18 +171,20 @@ impl Sessions {
             .execute(&mut *txn)
             .await
             .map_err(broken)?;
-        sqlx::query("INSERT INTO session (id_digest, origin, name, claims, sealed, begun_s, used_s, ends_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(id.digest().as_bytes().to_vec())
-            .bind(origin.to_owned())
-            .bind(name.to_owned())
-            .bind(serde_json::to_string(claims).map_err(Fault::internal)?)
-            .bind(sealed)
-            .bind(int(now))
-            .bind(int(now))
-            .bind(int(now.saturating_add(self.life_s)))
-            .execute(&mut *txn)
-            .await
-            .map_err(broken)?;
+        sqlx::query(
+            "INSERT INTO session (id_digest, origin, name, claims, sealed, begun_s, used_s, ends_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(id.digest().as_bytes().to_vec())
+        .bind(origin.to_owned())
+        .bind(name.to_owned())
+        .bind(serde_json::to_string(claims).map_err(Fault::internal)?)
+        .bind(sealed)
+        .bind(int(now))
+        .bind(int(now))
+        .bind(int(now.saturating_add(self.life_s)))
+        .execute(&mut *txn)
+        .await
+        .map_err(broken)?;
         txn.commit().await.map_err(broken)?;
         Ok(id)
     }
@@ -272,17 +271,19 @@ impl Sessions {
         let now = self.clock.unix_s();
         let mut txn = self.store.write().await.map_err(broken)?;
         sqlx::query("DELETE FROM sign_in WHERE ends_s <= ?").bind(int(now)).execute(&mut *txn).await.map_err(broken)?;
-        sqlx::query("INSERT INTO sign_in (state_digest, browser_digest, origin, nonce, verifier, return_to, ends_s) VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(state.digest().as_bytes().to_vec())
-            .bind(browser.digest().as_bytes().to_vec())
-            .bind(sign_in.origin.clone())
-            .bind(sign_in.nonce.clone())
-            .bind(sign_in.verifier.clone())
-            .bind(sign_in.return_to.clone())
-            .bind(int(now.saturating_add(SIGN_IN_LIFE_S)))
-            .execute(&mut *txn)
-            .await
-            .map_err(broken)?;
+        sqlx::query(
+            "INSERT INTO sign_in (state_digest, browser_digest, origin, nonce, verifier, return_to, ends_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(state.digest().as_bytes().to_vec())
+        .bind(browser.digest().as_bytes().to_vec())
+        .bind(sign_in.origin.clone())
+        .bind(sign_in.nonce.clone())
+        .bind(sign_in.verifier.clone())
+        .bind(sign_in.return_to.clone())
+        .bind(int(now.saturating_add(SIGN_IN_LIFE_S)))
+        .execute(&mut *txn)
+        .await
+        .map_err(broken)?;
         txn.commit().await.map_err(broken)?;
         Ok(state)
     }

@@ -64,7 +64,13 @@ pub async fn begin(sessions: &Sessions, visit: &Visit, profile: &EdgeProfile, en
 /// # Errors
 /// `SignInFailed` for an answer that was not asked for by this browser, a code that `login` refuses, or tokens that do not verify;
 /// `DependencyDown` when `login` cannot be asked.
-pub async fn complete(sessions: &Sessions, login: &Login, recorder: &Recorder, visit: &Visit, trace: TraceContext) -> Result<Response<Body>, Stop> {
+pub async fn complete(
+    sessions: &Sessions,
+    login: &Login,
+    recorder: &Recorder,
+    visit: &Visit,
+    trace: TraceContext,
+) -> Result<Response<Body>, Stop> {
     let failed = DenyReason::SignInFailed;
     let browser = visit.browser.as_ref().ok_or(failed)?;
     let state = visit.single("state").and_then(|text| Reference::parse(&text)).ok_or(failed)?;
@@ -84,12 +90,8 @@ pub async fn complete(sessions: &Sessions, login: &Login, recorder: &Recorder, v
     if let Credential::Session(old) = &visit.credential {
         sessions.remove(old).await?;
     }
-    let begun = ActDone {
-        act: "session.begin",
-        by: access.sub.clone(),
-        to: "edge".to_owned(),
-        detail: format!("session {} of login", access.sid),
-    };
+    let begun =
+        ActDone { act: "session.begin", by: access.sub.clone(), to: "edge".to_owned(), detail: format!("session {} of login", access.sid) };
     recorder.record(Some(trace), &begun).map_err(|_| DenyReason::AuditUnavailable)?;
     let name = id_claims.name.or(id_claims.preferred_username).unwrap_or_default();
     let session = sessions.begin(&visit.origin, &name, &access, &Tokens { refresh, id: id_token }).await?;
@@ -103,7 +105,13 @@ pub async fn complete(sessions: &Sessions, login: &Login, recorder: &Recorder, v
 ///
 /// # Errors
 /// `Unavailable` when the database fails.
-pub async fn end(sessions: &Sessions, login: &Login, recorder: &Recorder, visit: &Visit, trace: TraceContext) -> Result<Response<Body>, Stop> {
+pub async fn end(
+    sessions: &Sessions,
+    login: &Login,
+    recorder: &Recorder,
+    visit: &Visit,
+    trace: TraceContext,
+) -> Result<Response<Body>, Stop> {
     let session = match &visit.credential {
         Credential::Session(id) => {
             let session = sessions.find(id).await?;

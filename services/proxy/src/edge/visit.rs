@@ -24,7 +24,21 @@ use crate::account::Account;
 use crate::{canonical, headers};
 
 /// Headers by which tracing systems name a trace.
-const TRACE_HEADERS: &[&str] = &["traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
+const TRACE_HEADERS: &[&str] = &[
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "uber-trace-id",
+    "x-request-id",
+    "x-cloud-trace-context",
+    "x-amzn-trace-id",
+];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Where the edge is, as browsers write it.
@@ -94,7 +108,8 @@ impl Place {
     pub fn origin(&self, host: &str) -> Result<String, DenyReason> {
         let authority: Authority = host.parse().map_err(|_| DenyReason::RequestAmbiguous)?;
         let name = authority.host().to_ascii_lowercase();
-        let written_plainly = authority.as_str().len() == authority.host().len() + authority.port().map_or(0, |p| p.as_str().len().saturating_add(1));
+        let written_plainly =
+            authority.as_str().len() == authority.host().len() + authority.port().map_or(0, |p| p.as_str().len().saturating_add(1));
         if !written_plainly {
             return Err(DenyReason::RequestAmbiguous);
         }
@@ -121,7 +136,13 @@ impl Visit {
     ///
     /// # Errors
     /// `RequestAmbiguous`, `RouteUnknown`, `MethodUnlisted`.
-    pub fn read(place: &Place, profile: &EdgeProfile, from: IpAddr, request: Request<Body>, account: &mut Account) -> Result<(Self, Body), Stop> {
+    pub fn read(
+        place: &Place,
+        profile: &EdgeProfile,
+        from: IpAddr,
+        request: Request<Body>,
+        account: &mut Account,
+    ) -> Result<(Self, Body), Stop> {
         let (mut head, body) = request.into_parts();
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
         canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
@@ -221,7 +242,8 @@ fn credential(fields: &HeaderMap) -> Result<Credential, DenyReason> {
         (Some(value), None) => {
             // RFC 6750 section 2.1; another scheme is a token that we cannot accept.
             let text = value.to_str().unwrap_or_default();
-            let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim());
+            let token =
+                text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim());
             Some(Secret::new(token.to_owned()))
         }
     };

@@ -32,7 +32,9 @@ async fn forged_and_foreign_tokens_are_refused_and_never_passed_on() {
     let jwk = world.login.jwk.lock().unwrap().clone();
     let old = B64.decode(token.split('.').nth(2).unwrap()).unwrap();
     let keep = |_: &str| old.clone();
-    let hmac_with = |secret: Vec<u8>| move |message: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes()).as_ref().to_vec();
+    let hmac_with = |secret: Vec<u8>| {
+        move |message: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes()).as_ref().to_vec()
+    };
     let point = [vec![4], B64.decode(jwk["x"].as_str().unwrap()).unwrap(), B64.decode(jwk["y"].as_str().unwrap()).unwrap()].concat();
     let (stranger, stranger_jwk) = signing_key();
     let signed = |typ: &str, change: fn(&mut AccessClaims)| {

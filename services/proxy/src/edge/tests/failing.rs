@@ -91,7 +91,9 @@ async fn without_an_audit_log_nothing_passes() {
     let (code, state) = world.login.code_for(begun.location());
     world.sink.broken.store(true, Ordering::SeqCst);
     let browser = begun.cookie("__Host-palisade-sign-in");
-    for (path, cookie) in [("/api/videos", session.as_str()), ("/oidc/sign-in", ""), ("/auth/nothing", ""), (&callback(&code, &state), &browser)] {
+    for (path, cookie) in
+        [("/api/videos", session.as_str()), ("/oidc/sign-in", ""), ("/auth/nothing", ""), (&callback(&code, &state), &browser)]
+    {
         let answer = world.get(path, &[("cookie", cookie)]).await;
         assert_eq!((answer.status, answer.set_cookies().len()), (503, 0), "{path}: {}", answer.text);
     }
@@ -113,7 +115,10 @@ async fn every_request_leaves_one_decision_and_one_span() {
     assert_eq!(world.sink.kept.spans.lock().unwrap().len(), paths.len());
     let kept = world.sink.kept.audit.lock().unwrap();
     for record in kept.iter() {
-        assert_eq!((record.event.as_str(), record.fields["point"].as_str(), record.fields["principal"].as_str()), ("CallDecided", Some("edge"), Some("internet")));
+        assert_eq!(
+            (record.event.as_str(), record.fields["point"].as_str(), record.fields["principal"].as_str()),
+            ("CallDecided", Some("edge"), Some("internet"))
+        );
         assert!(!record.trace.is_empty());
     }
 }

@@ -17,11 +17,31 @@ async fn a_service_sees_a_transaction_token_and_no_credential() {
     let bearer = format!("Bearer {}", world.login.token());
     for credential in [("cookie", session.as_str()), ("authorization", bearer.as_str())] {
         let claims = [
-            ("txn-token", "forged"), ("palisade-user", "root"), ("palisade-purpose", "operate"), ("palisade-job", "1"), ("palisade_user", "root"),
-            ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "evil"), ("forwarded", "for=1"), ("x-real-ip", "1"), ("x-user-id", "root"),
-            ("palisade-oidc-client", "edge"), ("palisade-public-origin", "https://evil"), ("palisade-original-uri", "/x"), ("proxy-authorization", "Basic x"),
-            ("x-http-method-override", "DELETE"), ("connection", "x-secret"), ("x-secret", "1"), ("te", "gzip"), ("upgrade", "websocket"), ("expect", "100-continue"),
-            ("baggage", "a=b"), ("b3", "1-2"), ("cookie2", "x"), ("x-app", "kept"), ("range", "bytes=0-1"),
+            ("txn-token", "forged"),
+            ("palisade-user", "root"),
+            ("palisade-purpose", "operate"),
+            ("palisade-job", "1"),
+            ("palisade_user", "root"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1"),
+            ("x-real-ip", "1"),
+            ("x-user-id", "root"),
+            ("palisade-oidc-client", "edge"),
+            ("palisade-public-origin", "https://evil"),
+            ("palisade-original-uri", "/x"),
+            ("proxy-authorization", "Basic x"),
+            ("x-http-method-override", "DELETE"),
+            ("connection", "x-secret"),
+            ("x-secret", "1"),
+            ("te", "gzip"),
+            ("upgrade", "websocket"),
+            ("expect", "100-continue"),
+            ("baggage", "a=b"),
+            ("b3", "1-2"),
+            ("cookie2", "x"),
+            ("x-app", "kept"),
+            ("range", "bytes=0-1"),
         ];
         let headers: Vec<_> = [credential].into_iter().chain(claims).collect();
         assert_eq!(world.get("/api/videos", &headers).await.status, 200);
@@ -104,8 +124,12 @@ async fn every_answer_has_the_security_headers() {
     ];
     for answer in answers {
         for (name, value) in [
-            ("strict-transport-security", "max-age=31536000"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"),
-            ("cross-origin-opener-policy", "same-origin"), ("cross-origin-resource-policy", "same-origin"), ("x-frame-options", "DENY"),
+            ("strict-transport-security", "max-age=31536000"),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("x-frame-options", "DENY"),
         ] {
             assert_eq!(answer.header(name), value);
         }
@@ -125,9 +149,18 @@ async fn a_service_cannot_set_cookies_open_cors_or_loosen_the_policy() {
     world.api.answers(|| {
         let mut answer = body::with_type(http::StatusCode::OK, "text/html", "<p>");
         for (name, value) in [
-            ("set-cookie", "__Host-palisade=planted; Path=/; Secure"), ("access-control-allow-origin", "*"), ("strict-transport-security", "max-age=0"),
-            ("content-security-policy", "default-src *"), ("clear-site-data", "\"*\""), ("palisade-trace", "x"), ("txn-token", "leak"), ("server", "x"),
-            ("x-content-type-options", "none"), ("connection", "close"), ("x-app", "kept"), ("cache-control", "max-age=60"),
+            ("set-cookie", "__Host-palisade=planted; Path=/; Secure"),
+            ("access-control-allow-origin", "*"),
+            ("strict-transport-security", "max-age=0"),
+            ("content-security-policy", "default-src *"),
+            ("clear-site-data", "\"*\""),
+            ("palisade-trace", "x"),
+            ("txn-token", "leak"),
+            ("server", "x"),
+            ("x-content-type-options", "none"),
+            ("connection", "close"),
+            ("x-app", "kept"),
+            ("cache-control", "max-age=60"),
         ] {
             answer.headers_mut().append(name, value.parse().unwrap());
         }
@@ -137,7 +170,10 @@ async fn a_service_cannot_set_cookies_open_cors_or_loosen_the_policy() {
     for name in ["set-cookie", "access-control-allow-origin", "clear-site-data", "txn-token", "server", "connection"] {
         assert!(!answer.headers.contains_key(name), "{name}");
     }
-    assert_eq!((answer.header("x-app"), answer.header("cache-control"), answer.header("x-content-type-options")), ("kept", "max-age=60", "nosniff"));
+    assert_eq!(
+        (answer.header("x-app"), answer.header("cache-control"), answer.header("x-content-type-options")),
+        ("kept", "max-age=60", "nosniff")
+    );
     assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
     let policies: Vec<_> = answer.headers.get_all("content-security-policy").iter().collect();
     assert!(policies.len() == 2 && policies.iter().any(|p| p.to_str().unwrap().contains("object-src 'none'")), "both are enforced");
@@ -160,19 +196,26 @@ async fn presigned_urls_go_to_objects_with_what_was_signed() {
     let world = World::new().await;
     let signed = "/originals/7/a%20b?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=ab";
     let session = world.sign_in().await;
-    let answer = world.send(request("PUT", signed, &[("cookie", &session), ("content-length", "5"), ("authorization", "AWS4 x")], "bytes")).await;
+    let answer =
+        world.send(request("PUT", signed, &[("cookie", &session), ("content-length", "5"), ("authorization", "AWS4 x")], "bytes")).await;
     assert_eq!(answer.status, 400, "cookie and authorization together are ambiguous here too");
-    let answer = world.send(request("PUT", signed, &[("cookie", &session), ("content-length", "5"), ("content-type", "video/mp4")], "bytes")).await;
+    let answer =
+        world.send(request("PUT", signed, &[("cookie", &session), ("content-length", "5"), ("content-type", "video/mp4")], "bytes")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let seen = world.objects.last();
     assert_eq!((seen.method.as_str(), seen.uri.as_str(), seen.bytes), ("PUT", format!("/presigned{signed}").as_str(), 5));
     let said = |name: &str| seen.headers.get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
     assert_eq!((said("palisade-original-uri").as_str(), said("palisade-public-origin").as_str()), (signed, "https://localhost:8443"));
-    assert_eq!((said("content-length").as_str(), said("content-type").as_str(), said("host").as_str()), ("5", "video/mp4", "localhost:8443"));
+    assert_eq!(
+        (said("content-length").as_str(), said("content-type").as_str(), said("host").as_str()),
+        ("5", "video/mp4", "localhost:8443")
+    );
     for absent in ["cookie", "authorization", "txn-token"] {
         assert_eq!(said(absent), "", "{absent}");
     }
-    for unsigned in ["/originals/7/a", "/originals/7/a?X-Amz-Signature=ab", "/originals/7/a?X-Amz-Signature=a&X-Amz-Signature=b&X-Amz-Algorithm=c"] {
+    for unsigned in
+        ["/originals/7/a", "/originals/7/a?X-Amz-Signature=ab", "/originals/7/a?X-Amz-Signature=a&X-Amz-Signature=b&X-Amz-Algorithm=c"]
+    {
         assert_eq!(world.get(unsigned, &[("cookie", &session)]).await.status, 401, "{unsigned}");
     }
     assert_eq!(world.objects.count(), 1);
@@ -183,11 +226,14 @@ async fn login_is_reached_under_its_path_with_its_own_cookie_only() {
     let world = World::new().await;
     let session = world.sign_in().await;
     let cookies = format!("{session}; __Host-palisade-login=l");
-    let answer = world.get("/oidc/sign-in?request=1", &[("cookie", &cookies), ("palisade-oidc-client", "edge")]).await;
+    let answer = world
+        .get("/oidc/sign-in?request=1", &[("cookie", &cookies), ("palisade-oidc-client", "edge"), ("palisade-source", "192.0.2.1")])
+        .await;
     assert_eq!((answer.status, answer.set_cookies().len()), (200, 1), "login may set its own cookie");
     let seen = world.login.passed_on.lock().unwrap().last().cloned().unwrap();
     assert_eq!((seen.uri.as_str(), seen.headers["cookie"].to_str().unwrap()), ("/sign-in?request=1", "__Host-palisade-login=l"));
     assert_eq!(seen.headers["palisade-public-origin"], "https://localhost:8443");
+    assert_eq!(seen.headers["palisade-source"], "127.0.0.1", "the address that we saw, not the one that was claimed");
     assert!(!seen.headers.contains_key("palisade-oidc-client"), "a browser is not the edge's client");
     world.get("/oidc/userinfo", &[("authorization", "Bearer x")]).await;
     world.get("/oidc/sign-in", &[("authorization", "Bearer x")]).await;

@@ -7,7 +7,13 @@ use super::world::{World, request};
 async fn the_most_literal_route_wins() {
     let world = World::new().await;
     let bearer = format!("Bearer {}", world.login.token());
-    for (path, template) in [("/", "GET /"), ("/api/videos", "GET /api/videos"), ("/api/videos/7", "GET /api/videos/{id}"), ("/watch/7", "GET /watch/{id}"), ("/watch/7/8", "GET /watch/{*page}")] {
+    for (path, template) in [
+        ("/", "GET /"),
+        ("/api/videos", "GET /api/videos"),
+        ("/api/videos/7", "GET /api/videos/{id}"),
+        ("/watch/7", "GET /watch/{id}"),
+        ("/watch/7/8", "GET /watch/{*page}"),
+    ] {
         let answer = world.get(path, &[("authorization", &bearer)]).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         assert_eq!(world.api.last().uri, path);
@@ -52,7 +58,16 @@ async fn what_is_not_listed_is_never_passed_on() {
 async fn ambiguous_requests_are_refused() {
     let world = World::new().await;
     let bearer = format!("Bearer {}", world.login.token());
-    for path in ["/api//videos", "/api/%2e%2e/videos", "/api/./videos", "/api/videos/..%2f7", "/api/videos/a%5cb", "/api/videos/a%00", "/api/videos/%zz", "/api/videos/a%2fb"] {
+    for path in [
+        "/api//videos",
+        "/api/%2e%2e/videos",
+        "/api/./videos",
+        "/api/videos/..%2f7",
+        "/api/videos/a%5cb",
+        "/api/videos/a%00",
+        "/api/videos/%zz",
+        "/api/videos/a%2fb",
+    ] {
         let answer = world.get(path, &[("authorization", &bearer)]).await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text);
     }
@@ -76,7 +91,14 @@ async fn ambiguous_requests_are_refused() {
 async fn foreign_hosts_are_not_served() {
     let world = World::new().await;
     let bearer = format!("Bearer {}", world.login.token());
-    for (host, status) in [("localhost:8443", 200), ("LOCALHOST:8443", 200), ("localhost", 404), ("localhost:1", 404), ("evil.example", 404), ("localhost.evil.example:8443", 404)] {
+    for (host, status) in [
+        ("localhost:8443", 200),
+        ("LOCALHOST:8443", 200),
+        ("localhost", 404),
+        ("localhost:1", 404),
+        ("evil.example", 404),
+        ("localhost.evil.example:8443", 404),
+    ] {
         let answer = world.get("/api/videos", &[("host", host), ("authorization", &bearer)]).await;
         assert_eq!(answer.status, status, "{host}");
     }

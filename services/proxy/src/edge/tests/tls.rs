@@ -45,10 +45,19 @@ async fn served(settings: Settings) -> Served {
     Served { world, address, root, stop, certificate }
 }
 
-async fn connect(served: &Served, root: &CertificateDer<'static>, version: &'static SupportedProtocolVersion, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    served: &Served,
+    root: &CertificateDer<'static>,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(crate::tls::provider()).with_protocol_versions(&[version]).unwrap().with_root_certificates(roots).with_no_client_auth();
+    let mut config = ClientConfig::builder_with_provider(crate::tls::provider())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     if !alpn.is_empty() {
         config.alpn_protocols = vec![alpn.to_vec()];
     }
@@ -132,7 +141,9 @@ async fn smuggling_shapes_are_refused_on_the_wire() {
     let served = served(Settings::default()).await;
     let host = format!("Host: localhost:{}", served.address.port());
     for head in [
-        format!("POST /api/videos HTTP/1.1\r\n{host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+        format!(
+            "POST /api/videos HTTP/1.1\r\n{host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+        ),
         format!("POST /api/videos HTTP/1.1\r\n{host}\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
         format!("POST /api/videos HTTP/1.1\r\n{host}\r\nContent-Length: +5\r\n\r\nhello"),
         format!("GET /api/videos HTTP/1.1\n{host}\r\n\r\n"),
@@ -247,14 +258,18 @@ async fn nobody_is_told_to_continue_with_a_body_that_is_too_large() {
 async fn a_request_in_flight_ends_after_the_stop() {
     let served = served(Settings::default()).await;
     let mut stream = connect(&served, &served.root, &rustls::version::TLS13, b"").await.unwrap();
-    let head = format!("PUT /originals/7/o?X-Amz-Signature=s&X-Amz-Algorithm=a HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 10\r\n\r\n12345", served.address.port());
+    let head = format!(
+        "PUT /originals/7/o?X-Amz-Signature=s&X-Amz-Algorithm=a HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 10\r\n\r\n12345",
+        served.address.port()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     while served.world.objects.received.load(std::sync::atomic::Ordering::SeqCst) < 5 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     served.stop.cancel();
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    let new = tokio::time::timeout(std::time::Duration::from_millis(200), connect(&served, &served.root, &rustls::version::TLS13, b"")).await;
+    let new =
+        tokio::time::timeout(std::time::Duration::from_millis(200), connect(&served, &served.root, &rustls::version::TLS13, b"")).await;
     assert!(!matches!(new, Ok(Ok(_))), "nothing new begins");
     stream.write_all(b"67890").await.unwrap();
     let mut text = String::new();

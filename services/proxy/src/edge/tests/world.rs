@@ -21,8 +21,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use manifest::Manifest;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
 use serde_json::{Value, json};
@@ -98,7 +98,11 @@ impl std::fmt::Debug for Recording {
 
 impl Recording {
     fn new() -> Arc<Self> {
-        Arc::new(Self { seen: Mutex::default(), received: AtomicUsize::new(0), answer: Mutex::new(Box::new(|| Ok(body::with_type(StatusCode::OK, "text/plain", "fine")))) })
+        Arc::new(Self {
+            seen: Mutex::default(),
+            received: AtomicUsize::new(0),
+            answer: Mutex::new(Box::new(|| Ok(body::with_type(StatusCode::OK, "text/plain", "fine")))),
+        })
     }
     pub fn answers(&self, answer: impl FnMut() -> Result<Response<Body>, Fault> + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
@@ -334,7 +338,8 @@ impl Authorities {
         csr.params.not_after = start + time::Duration::hours(1);
         let leaf = csr.signed_by(&self.issuer).unwrap();
         let bundle = Bundle { sequence: 1, roots: vec![STANDARD.encode(&self.root_der)], authority_keys: vec![], revoked: vec![] };
-        let issued = Issued { spiffe_id: id.clone(), chain: vec![STANDARD.encode(leaf.der())], not_after_s: START_MS / 1000 + 3600, bundle };
+        let issued =
+            Issued { spiffe_id: id.clone(), chain: vec![STANDARD.encode(leaf.der())], not_after_s: START_MS / 1000 + 3600, bundle };
         WorkloadIdentity::adopt(&key, &issued, clock).unwrap()
     }
 }
@@ -447,7 +452,11 @@ impl World {
             token_life_s: AtomicU64::new(300),
         });
         let (api, objects, evidence) = (Recording::new(), Recording::new(), Recording::new());
-        let peers = HashMap::from([("api".to_owned(), api.clone()), ("objects".to_owned(), objects.clone()), ("evidence".to_owned(), evidence.clone())]);
+        let peers = HashMap::from([
+            ("api".to_owned(), api.clone()),
+            ("objects".to_owned(), objects.clone()),
+            ("evidence".to_owned(), evidence.clone()),
+        ]);
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(&folder.path().join("edge.db"), 1800, 8 * 3600, shared.clone(), entropy.clone()).await.unwrap();
         let edge = Edge::new(Parts {
