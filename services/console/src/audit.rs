@@ -96,7 +96,11 @@ fn row(stored: &StoredRecord) -> Row {
         }
         ("ActDone", None) => {
             let facts = [("by", phrase::node(field("by"))), ("to", field("to")), ("detail", field("detail"))];
-            ("act", field("act").to_owned(), facts.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+            (
+                "act",
+                field("act").to_owned(),
+                facts.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            )
         }
         ("TamperingFound", None) => {
             let facts = vec![("which".to_owned(), field("which").to_owned()), ("how".to_owned(), field("detail").to_owned())];

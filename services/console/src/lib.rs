@@ -57,12 +57,8 @@ async fn made(reader: &dyn Reader, path: &str, query: &Query) -> Result<Option<P
     let page = match path.strip_prefix("/console").unwrap_or(path).trim_end_matches('/') {
         "" => map::page(&reader.map().await?),
         "/traces" => {
-            let filter = TraceFilter {
-                video: query.text("video"),
-                user: query.text("user"),
-                troubled: query.is("troubled"),
-                limit: LIST_LIMIT,
-            };
+            let filter =
+                TraceFilter { video: query.text("video"), user: query.text("user"), troubled: query.is("troubled"), limit: LIST_LIMIT };
             let traces = reader.traces(&filter).await?;
             traces::page(&filter, &traces)
         }

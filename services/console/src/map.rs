@@ -107,7 +107,8 @@ pub(crate) fn page(facts: &MapFacts) -> Page {
         epoch: system.epoch,
         digest_short: digest.chars().take(12).collect(),
         digest,
-        old: (facts.system.is_some() && facts.system_age_ms > OLD_MS).then(|| phrase::duration(facts.system_age_ms.saturating_mul(1_000_000))),
+        old: (facts.system.is_some() && facts.system_age_ms > OLD_MS)
+            .then(|| phrase::duration(facts.system_age_ms.saturating_mul(1_000_000))),
         known: facts.system.is_some(),
         tiles: tiles(facts, system),
         alerts,
@@ -133,11 +134,36 @@ fn tiles(facts: &MapFacts, system: &System) -> Vec<Tile> {
     let dead: u64 = facts.queues.iter().map(|q| q.dead).sum();
     let audit = &facts.audit;
     vec![
-        Tile { label: "Decisions, last minute", value: phrase::number(allowed.saturating_add(denied)), note: format!("{} failed", phrase::number(failed)), tone: if failed > 0 { "warn" } else { "" } },
-        Tile { label: "Refused, last minute", value: phrase::number(denied), note: format!("{} in 24 h", phrase::number(facts.refusals.iter().map(|r| r.count).sum())), tone: if denied > 0 { "bad" } else { "good" } },
-        Tile { label: "Processes heard of", value: format!("{heard}\u{2009}/\u{2009}{}", expected.len()), note: format!("in the last {} s", SILENT_MS / 1000), tone: if heard < expected.len() { "warn" } else { "good" } },
-        Tile { label: "Messages waiting", value: phrase::number(waiting), note: if dead > 0 { format!("{} dead letters", phrase::number(dead)) } else { "no dead letters".to_owned() }, tone: if dead > 0 { "bad" } else { "" } },
-        Tile { label: "Audit records", value: phrase::number(audit.records), note: format!("signed to {}, {}", phrase::number(audit.checkpointed), phrase::ago(facts.now_ms, audit.checkpoint_ms)), tone: if audit.broken.is_some() { "bad" } else { "good" } },
+        Tile {
+            label: "Decisions, last minute",
+            value: phrase::number(allowed.saturating_add(denied)),
+            note: format!("{} failed", phrase::number(failed)),
+            tone: if failed > 0 { "warn" } else { "" },
+        },
+        Tile {
+            label: "Refused, last minute",
+            value: phrase::number(denied),
+            note: format!("{} in 24 h", phrase::number(facts.refusals.iter().map(|r| r.count).sum())),
+            tone: if denied > 0 { "bad" } else { "good" },
+        },
+        Tile {
+            label: "Processes heard of",
+            value: format!("{heard}\u{2009}/\u{2009}{}", expected.len()),
+            note: format!("in the last {} s", SILENT_MS / 1000),
+            tone: if heard < expected.len() { "warn" } else { "good" },
+        },
+        Tile {
+            label: "Messages waiting",
+            value: phrase::number(waiting),
+            note: if dead > 0 { format!("{} dead letters", phrase::number(dead)) } else { "no dead letters".to_owned() },
+            tone: if dead > 0 { "bad" } else { "" },
+        },
+        Tile {
+            label: "Audit records",
+            value: phrase::number(audit.records),
+            note: format!("signed to {}, {}", phrase::number(audit.checkpointed), phrase::ago(facts.now_ms, audit.checkpoint_ms)),
+            tone: if audit.broken.is_some() { "bad" } else { "good" },
+        },
     ]
 }
 
@@ -181,8 +207,12 @@ fn shapes(facts: &MapFacts, system: &System, layout: &layout::Layout) -> Vec<Sha
             ("role", _) => "TLS, sign-in, routing".to_owned(),
             (_, _) => node.map_or(String::new(), |n| n.class.clone()),
         };
-        let class = node.filter(|n| !n.class.is_empty()).map(|n| format!("\ndata: {} ({})", n.class, phrase::sensitivity(n))).unwrap_or_default();
-        let heard = is_process(id).then(|| format!("\nlast heard of: {}", phrase::ago(facts.now_ms, health(facts, id).1))).unwrap_or_default();
+        let class =
+            node.filter(|n| !n.class.is_empty()).map(|n| format!("\ndata: {} ({})", n.class, phrase::sensitivity(n))).unwrap_or_default();
+        let heard = match is_process(id) {
+            true => format!("\nlast heard of: {}", phrase::ago(facts.now_ms, health(facts, id).1)),
+            false => String::new(),
+        };
         Shape {
             x: format!("{:.1}", spot.x - NODE_W / 2.0),
             y: format!("{:.1}", spot.y - NODE_H / 2.0),
@@ -215,7 +245,10 @@ fn lines(facts: &MapFacts, system: &System, layout: &layout::Layout) -> (Vec<Lin
         let pair = (flow.from.clone(), flow.to.clone());
         let ours = flow.from.starts_with("role/") || flow.from == INTERNET;
         if flow.allowed > 0 && !declared.contains_key(&pair) && !ours {
-            alerts.push(format!("{} called {} {} times in the last minute, which no flow of the manifest declares", flow.from, flow.to, flow.allowed));
+            alerts.push(format!(
+                "{} called {} {} times in the last minute, which no flow of the manifest declares",
+                flow.from, flow.to, flow.allowed
+            ));
         }
         live.insert(pair, flow);
     }
@@ -241,7 +274,9 @@ fn lines(facts: &MapFacts, system: &System, layout: &layout::Layout) -> (Vec<Lin
             (a, d) => format!("{a}/min \u{2715}{d}"),
         };
         let actions = declared.get(pair).map(|a| a.join(", ")).filter(|a| !a.is_empty()).map(|a| format!("\n{a}")).unwrap_or_default();
-        let why = flow.map(|f| f.reasons.iter().map(|(r, n)| format!("\nrefused: {} ×{n}", phrase::reason(r))).collect::<String>()).unwrap_or_default();
+        let why = flow
+            .map(|f| f.reasons.iter().map(|(r, n)| format!("\nrefused: {} ×{n}", phrase::reason(r))).collect::<String>())
+            .unwrap_or_default();
         let wide = f64::from(u32::try_from(label.chars().count()).unwrap_or(0)) * 6.4 + 12.0;
         let area = |spot: &layout::Spot| Area::around(*spot, wide, LABEL_H);
         let free = route.labels.iter().find(|spot| !taken.iter().any(|t| t.meets(&area(spot)))).or(route.labels.first());

@@ -11,7 +11,13 @@ use sample::Sample;
 
 fn caller(user: &str) -> Caller {
     let authority = Authority {
-        txn: "t".into(), user: user.into(), purpose: "operate".into(), scopes: Default::default(), roles: Default::default(), step_up: false, job: None,
+        txn: "t".into(),
+        user: user.into(),
+        purpose: "operate".into(),
+        scopes: Default::default(),
+        roles: Default::default(),
+        step_up: false,
+        job: None,
     };
     Caller {
         peer: Peer::Workload("spiffe://video.example/role/edge".parse().unwrap()),
@@ -46,7 +52,15 @@ async fn every_page_shows_a_living_system() {
         &["18/min", "1/min \u{2715}2", "queue/validated", "epoch <b>42</b>", "untrusted input", "3 waiting"][..],
         &["POST /api/videos", "1 refused", "transcoder"],
         &["018f3c2e-video"],
-        &["allowed by flow.api.originals.presign-put", "refused: object quarantined", "ada", "upload", "#9012", "ffmpeg", "told by the service itself"],
+        &[
+            "allowed by flow.api.originals.presign-put",
+            "refused: object quarantined",
+            "ada",
+            "upload",
+            "#9012",
+            "ffmpeg",
+            "told by the service itself",
+        ],
         &["control.apply", "Older records", "palisade audit verify"],
         &["selected"],
         &["policy denied", "at most"],
@@ -58,7 +72,8 @@ async fn every_page_shows_a_living_system() {
         }
         if let Ok(folder) = std::env::var("PALISADE_SAMPLES") {
             let name = page.replace(['/', '?', '&', '='], "_");
-            std::fs::write(format!("{folder}/{name}.html"), html.replace("/console/console.", "console.").replace("/console/mark", "mark")).unwrap();
+            std::fs::write(format!("{folder}/{name}.html"), html.replace("/console/console.", "console.").replace("/console/mark", "mark"))
+                .unwrap();
         }
     }
 }
@@ -89,7 +104,10 @@ async fn nothing_that_comes_from_outside_becomes_markup() {
     let sample = Sample::hostile(canary);
     let mut checked = 0;
     for page in PAGES {
-        for page in [page.to_owned(), format!("{page}{}video=%22%3E%3Cscript%3E&who=%3Cscript%3E&user=%27%3Cscript%3E", if page.contains('?') { "&" } else { "?" })] {
+        for page in [
+            page.to_owned(),
+            format!("{page}{}video=%22%3E%3Cscript%3E&who=%3Cscript%3E&user=%27%3Cscript%3E", if page.contains('?') { "&" } else { "?" }),
+        ] {
             let (_, html, _) = get(&sample, &page).await;
             let scripts = html.matches("<script").count();
             assert_eq!(scripts, html.matches("<script src=\"/console/console.js\" defer>").count(), "{page}");
@@ -108,12 +126,17 @@ async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
         let (_, html, headers) = get(&sample, page).await;
         let policy = headers["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        assert_eq!((headers["cache-control"].to_str().unwrap(), headers["x-content-type-options"].to_str().unwrap()), ("no-store", "nosniff"));
+        assert_eq!(
+            (headers["cache-control"].to_str().unwrap(), headers["x-content-type-options"].to_str().unwrap()),
+            ("no-store", "nosniff")
+        );
         for bad in [" style=", "<style", " onclick", "javascript:", "http://", "https://", "//cdn"] {
             assert!(!html.contains(bad), "{page} has {bad}");
         }
     }
-    for (asset, media) in [("/console/console.css", "text/css"), ("/console/console.js", "text/javascript"), ("/console/mark.svg", "image/svg+xml")] {
+    for (asset, media) in
+        [("/console/console.css", "text/css"), ("/console/console.js", "text/javascript"), ("/console/mark.svg", "image/svg+xml")]
+    {
         let (status, text, headers) = get(&sample, asset).await;
         assert_eq!(status, 200);
         assert!(headers["content-type"].to_str().unwrap().starts_with(media));
@@ -138,7 +161,12 @@ async fn undeclared_calls_raise_an_alert() {
     let (_, html, _) = get(&sample, "/console").await;
     assert!(!html.contains("Undeclared call"), "a refused attempt is not yet a breach");
     assert!(html.contains("class=\"line denied\""));
-    sample.facts.flows.push(contract::console::LiveFlow { from: "service/web".into(), to: "bucket/originals".into(), allowed: 1, ..Default::default() });
+    sample.facts.flows.push(contract::console::LiveFlow {
+        from: "service/web".into(),
+        to: "bucket/originals".into(),
+        allowed: 1,
+        ..Default::default()
+    });
     let (_, html, _) = get(&sample, "/console").await;
     assert!(html.contains("Undeclared call") && html.contains("service/web called bucket/originals"), "{html}");
 }

@@ -71,7 +71,11 @@ pub(crate) fn page(detail: &TraceDetail) -> Page {
         .into_iter()
         .map(|(span, depth)| row(span, depth, start, whole, by_span.remove(span.span.span.as_str()).unwrap_or_default()))
         .collect();
-    let loose: Vec<(String, Decision)> = by_span.into_values().flatten().filter_map(|r| Some((phrase::name(&r.source.workload.to_string()).to_owned(), decision(r)?))).collect();
+    let loose: Vec<(String, Decision)> = by_span
+        .into_values()
+        .flatten()
+        .filter_map(|r| Some((phrase::name(&r.source.workload.to_string()).to_owned(), decision(r)?)))
+        .collect();
     let all = || rows.iter().flat_map(|r| &r.decisions).chain(loose.iter().map(|(_, d)| d));
     let root = detail.spans.iter().find(|s| s.span.parent.is_empty()).or(detail.spans.first());
     let title = root.map_or_else(|| "Trace".to_owned(), |s| s.span.name.clone());
@@ -83,7 +87,12 @@ pub(crate) fn page(detail: &TraceDetail) -> Page {
     let mut seen = BTreeSet::new();
     let stops = detail.spans.iter().map(|s| phrase::node(&s.source.workload.to_string()).to_owned()).filter(|w| seen.insert(w.clone()));
     let line = |l: &contract::console::StoredLog| {
-        (phrase::clock(l.at_ns / 1_000_000), l.severity.clone(), format!("{}: {}", phrase::name(&l.workload), l.body), phrase::hue(&l.workload))
+        (
+            phrase::clock(l.at_ns / 1_000_000),
+            l.severity.clone(),
+            format!("{}: {}", phrase::name(&l.workload), l.body),
+            phrase::hue(&l.workload),
+        )
     };
     let template = TracePage {
         trace: detail.trace.clone(),
@@ -94,7 +103,9 @@ pub(crate) fn page(detail: &TraceDetail) -> Page {
         stops: stops.map(|w| (phrase::name(&w).to_owned(), phrase::hue(&w))).collect(),
         allowed: all().filter(|d| d.allowed).count(),
         refused: all().filter(|d| !d.allowed).count(),
-        ticks: (0..=4_u64).map(|quarter| ((quarter.saturating_mul(25)).to_string(), phrase::duration(whole.saturating_mul(quarter) / 4))).collect(),
+        ticks: (0..=4_u64)
+            .map(|quarter| ((quarter.saturating_mul(25)).to_string(), phrase::duration(whole.saturating_mul(quarter) / 4)))
+            .collect(),
         loose,
         logs: detail.logs.iter().map(line).collect(),
         rows,
@@ -135,7 +146,8 @@ fn row(stored: &StoredSpan, depth: u32, start: u64, whole: u64, records: Vec<&St
     let workload = stored.source.workload.to_string();
     let workload = phrase::node(&workload);
     let own = stored.source.process != OTLP;
-    let percent = |ns: u64| u32::try_from(u128::from(ns).saturating_mul(100_000) / u128::from(whole)).map_or(100.0, |p| f64::from(p) / 1000.0);
+    let percent =
+        |ns: u64| u32::try_from(u128::from(ns).saturating_mul(100_000) / u128::from(whole)).map_or(100.0, |p| f64::from(p) / 1000.0);
     let (x, w) = (percent(span.start_ns.saturating_sub(start)), percent(span.end_ns.saturating_sub(span.start_ns)));
     let label_end = x + w > 84.0;
     let mut decisions: Vec<Decision> = records.into_iter().filter_map(decision).collect();
@@ -179,7 +191,8 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
         Value::Object(d) => (false, d.get("deny")?),
         _ => return None,
     };
-    let policies: Vec<&str> = answer.get("policies").and_then(Value::as_array).map(|p| p.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+    let policies: Vec<&str> =
+        answer.get("policies").and_then(Value::as_array).map(|p| p.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     let reason = answer.get("reason").and_then(Value::as_str).unwrap_or_default();
     let policies = policies.join(", ");
     let headline = match (allowed, policies.is_empty()) {

@@ -137,7 +137,8 @@ impl Index {
         for e in entries {
             let fields = &e.record.fields;
             let reason = reason_of(&e.record);
-            let who = ["principal", "user", "by", "peer"].iter().filter_map(|k| fields.get(*k).and_then(Value::as_str)).filter(|s| !s.is_empty());
+            let who =
+                ["principal", "user", "by", "peer"].iter().filter_map(|k| fields.get(*k).and_then(Value::as_str)).filter(|s| !s.is_empty());
             let who = who.collect::<Vec<_>>().join(" ");
             sqlx::query("INSERT OR IGNORE INTO record (n, at_ms, workload, process, seq, event, trace, span, reason, who, fields) VALUES (?,?,?,?,?,?,?,?,?,?,?)")
                 .bind(int(e.n)).bind(int(e.record.at_ms)).bind(e.workload.to_string()).bind(e.process.clone()).bind(int(e.record.seq))
@@ -178,7 +179,8 @@ impl Index {
             let user = span.attributes.get("user").and_then(Value::as_str).filter(|_| process != OTLP_PROCESS).unwrap_or_default();
             let failed = i64::from(span.status >= 500);
             // The span that begins the trace gives it its name: the one without a parent, else the earliest seen so far.
-            sqlx::query("
+            sqlx::query(
+                "
 INSERT INTO trace (trace, start_ns, end_ns, name, workload, status, user, spans, failed, denied)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, (SELECT count(*) FROM record WHERE trace = ?1 AND reason <> ''))
 ON CONFLICT DO UPDATE SET
@@ -186,12 +188,25 @@ ON CONFLICT DO UPDATE SET
   workload = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.workload ELSE workload END,
   status = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.status ELSE status END,
   start_ns = min(start_ns, excluded.start_ns), end_ns = max(end_ns, excluded.end_ns),
-  user = CASE WHEN user = '' THEN excluded.user ELSE user END, spans = spans + 1, failed = failed + excluded.failed")
-                .bind(span.trace.clone()).bind(int(span.start_ns)).bind(int(span.end_ns)).bind(cut(&span.name)).bind(workload.to_string())
-                .bind(i64::from(span.status)).bind(cut(user)).bind(failed).bind(span.parent.is_empty())
-                .execute(&mut *txn).await?;
+  user = CASE WHEN user = '' THEN excluded.user ELSE user END, spans = spans + 1, failed = failed + excluded.failed",
+            )
+            .bind(span.trace.clone())
+            .bind(int(span.start_ns))
+            .bind(int(span.end_ns))
+            .bind(cut(&span.name))
+            .bind(workload.to_string())
+            .bind(i64::from(span.status))
+            .bind(cut(user))
+            .bind(failed)
+            .bind(span.parent.is_empty())
+            .execute(&mut *txn)
+            .await?;
             for key in keys_of(span) {
-                sqlx::query("INSERT OR IGNORE INTO trace_key (key, trace) VALUES (?, ?)").bind(key).bind(span.trace.clone()).execute(&mut *txn).await?;
+                sqlx::query("INSERT OR IGNORE INTO trace_key (key, trace) VALUES (?, ?)")
+                    .bind(key)
+                    .bind(span.trace.clone())
+                    .execute(&mut *txn)
+                    .await?;
             }
         }
         txn.commit().await?;
@@ -206,8 +221,13 @@ ON CONFLICT DO UPDATE SET
         let mut txn = self.store.write().await?;
         for line in lines {
             sqlx::query("INSERT INTO line (trace, at_ns, workload, severity, body) VALUES (?,?,?,?,?)")
-                .bind(line.trace.clone()).bind(int(line.at_ns)).bind(workload.to_string()).bind(cut(&line.severity)).bind(cut(&line.body))
-                .execute(&mut *txn).await?;
+                .bind(line.trace.clone())
+                .bind(int(line.at_ns))
+                .bind(workload.to_string())
+                .bind(cut(&line.severity))
+                .bind(cut(&line.body))
+                .execute(&mut *txn)
+                .await?;
         }
         Ok(txn.commit().await?)
     }
@@ -220,10 +240,15 @@ ON CONFLICT DO UPDATE SET
         let oldest_ms = now_ms.saturating_sub(retention.age_s.saturating_mul(1000));
         let mut txn = self.store.write().await?;
         // Whole traces go, oldest first, until the spans fit.
-        sqlx::query("
+        sqlx::query(
+            "
 DELETE FROM trace WHERE end_ns < ?1 OR trace IN (
-  SELECT trace FROM (SELECT trace, sum(spans) OVER (ORDER BY start_ns DESC, trace) AS total FROM trace) WHERE total > ?2)")
-            .bind(int(oldest_ms.saturating_mul(1_000_000))).bind(int(retention.spans)).execute(&mut *txn).await?;
+  SELECT trace FROM (SELECT trace, sum(spans) OVER (ORDER BY start_ns DESC, trace) AS total FROM trace) WHERE total > ?2)",
+        )
+        .bind(int(oldest_ms.saturating_mul(1_000_000)))
+        .bind(int(retention.spans))
+        .execute(&mut *txn)
+        .await?;
         for orphaned in [
             "DELETE FROM span WHERE trace NOT IN (SELECT trace FROM trace)",
             "DELETE FROM trace_key WHERE trace NOT IN (SELECT trace FROM trace)",
@@ -231,9 +256,15 @@ DELETE FROM trace WHERE end_ns < ?1 OR trace IN (
             sqlx::query(orphaned).execute(&mut *txn).await?;
         }
         sqlx::query("DELETE FROM line WHERE at_ns < ?1 OR id <= (SELECT coalesce(max(id), 0) FROM line) - ?2")
-            .bind(int(oldest_ms.saturating_mul(1_000_000))).bind(int(retention.spans)).execute(&mut *txn).await?;
+            .bind(int(oldest_ms.saturating_mul(1_000_000)))
+            .bind(int(retention.spans))
+            .execute(&mut *txn)
+            .await?;
         sqlx::query("DELETE FROM record WHERE at_ms < ?1 OR n <= (SELECT coalesce(max(n), 0) FROM record) - ?2")
-            .bind(int(oldest_ms)).bind(int(retention.records)).execute(&mut *txn).await?;
+            .bind(int(oldest_ms))
+            .bind(int(retention.records))
+            .execute(&mut *txn)
+            .await?;
         sqlx::query("DELETE FROM taken WHERE n < (SELECT n FROM (
   SELECT n, row_number() OVER (PARTITION BY workload ORDER BY n DESC) AS place, workload AS w FROM taken) WHERE place = 256 AND w = taken.workload)")
             .execute(&mut *txn).await?;

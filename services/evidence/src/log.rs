@@ -64,6 +64,9 @@ pub enum LogError {
     /// Another process has it open.
     #[error("another process has the audit log open")]
     Locked,
+    /// The anchor cannot be written.
+    #[error("the anchor {} cannot be written; make its folder writable, so that a log that is cut back can be found out", .0.display())]
+    Anchor(PathBuf),
     /// A file could not be read or written.
     #[error("the audit log's files cannot be used")]
     Io(#[from] io::Error),
@@ -91,6 +94,9 @@ impl AuditLog {
     /// `Broken`, `Locked`, `Io`.
     pub fn open(place: Place, signer: NoteSigner, now_ms: u64) -> Result<Self, LogError> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place.dir)?;
+        if let Some(folder) = place.anchor.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(place.dir.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -124,6 +130,9 @@ impl AuditLog {
         let unanchored = end.unanchored;
         let mut log = Self { place, signer, at, file, bytes, damaged: false, signed, unanchored, _lock: lock };
         log.checkpoint(now_ms)?;
+        if !log.unanchored.is_empty() {
+            return Err(LogError::Anchor(log.place.anchor));
+        }
         checkpoint::sync_folder(log.place.anchor.parent().unwrap_or(&log.place.dir))?;
         Ok(log)
     }
@@ -180,7 +189,9 @@ impl AuditLog {
             let notes: Vec<&str> = self.unanchored.iter().map(String::as_str).collect();
             match checkpoint::append(&self.place.anchor, &notes) {
                 Ok(()) => self.unanchored.clear(),
-                Err(error) => tracing::error!(anchor = %self.place.anchor.display(), %error, "the anchor cannot be written; make its place writable"),
+                Err(error) => {
+                    tracing::error!(anchor = %self.place.anchor.display(), %error, "the anchor cannot be written; make its place writable")
+                }
             }
         }
         Ok(due)

@@ -99,8 +99,12 @@ impl VerifierKey {
     /// First four bytes of SHA-256 over name and key.
     #[must_use]
     pub fn hash(&self) -> [u8; KEY_HASH_BYTES] {
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(self.name.as_bytes()).chain_update([b'\n', ED25519_TYPE]).chain_update(self.public).finalize().into();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(self.name.as_bytes())
+            .chain_update([b'\n', ED25519_TYPE])
+            .chain_update(self.public)
+            .finalize()
+            .into();
         let [a, b, c, d, ..] = digest;
         [a, b, c, d]
     }

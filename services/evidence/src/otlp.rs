@@ -4,7 +4,7 @@
 //! overwritten, and a span is kept under the workload that sent it, whatever it calls itself.
 //!
 //! Spec:       OTLP 1.9, "OTLP/HTTP": `application/x-protobuf` and `application/json`, the answer in the same encoding.
-//! Guarantees: J2 (in), J5 in part. Not here: gzip (refused with 415: exporters do not compress unless told to), OTLP out.
+//! Guarantees: J2 (in), J5 in part. Not here: gzip (refused with 415: exporters do not compress unless told to), OTLP out (`forward`).
 
 use std::fmt::Write;
 

@@ -20,6 +20,7 @@ use telemetry::event::TamperingFound;
 use trust::{Clock, DenyReason, Fault, SpiffeId};
 
 use crate::exposition::{self, Told};
+use crate::forward::Forward;
 use crate::index::search::node_of;
 use crate::index::{Index, OTLP_PROCESS, Retention};
 use crate::intake::{self, Intake, IntakeError, Taken};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub queue: QueueClient,
     /// The console.
     pub pages: Arc<dyn Pages>,
+    /// A collector that gets every span too, over OTLP/HTTP.
+    pub collector: Option<Client>,
 }
 
 /// Why evidence does not start.
@@ -106,6 +109,7 @@ pub struct Evidence {
     control: Client,
     queue: QueueClient,
     pages: Arc<dyn Pages>,
+    forward: Option<Forward>,
 }
 
 impl Evidence {
@@ -134,6 +138,8 @@ impl Evidence {
             }
             Err(error) => return Err(error.into()),
         };
+        let metrics = Arc::clone(parts.recorder.metrics());
+        let forward = parts.collector.map(|collector| Forward::start(collector, move || metrics.span_dropped()));
         Ok(Arc::new(Self {
             own: parts.own,
             key,
@@ -148,6 +154,7 @@ impl Evidence {
             control: parts.control,
             queue: parts.queue,
             pages: parts.pages,
+            forward,
         }))
     }
 
@@ -194,6 +201,7 @@ impl Evidence {
         if self.index.spans(workload, &process, &spans).await.is_err() {
             spans.iter().for_each(|_| self.recorder.metrics().span_dropped());
         }
+        self.send_on(workload, &spans);
         if let Ok(mut live) = self.live.lock() {
             live.heard(workload, &process, now_ms, seq);
             spans.iter().for_each(|span| live.ended(workload, span));
@@ -202,6 +210,12 @@ impl Evidence {
             self.keep_metrics(workload, process, metrics, now_ms);
         }
         Ok(Appended { seq })
+    }
+
+    fn send_on(&self, workload: &SpiffeId, spans: &[trust::Span]) {
+        if self.forward.as_ref().is_some_and(|forward| !forward.offer(workload, spans)) {
+            self.recorder.metrics().span_dropped();
+        }
     }
 
     fn keep_metrics(&self, workload: &SpiffeId, process: String, text: String, at_ms: u64) {
@@ -253,6 +267,7 @@ impl Evidence {
             "/v1/traces" => {
                 let spans = otlp::spans(encoding, &bytes, workload)?;
                 self.index.spans(workload, OTLP_PROCESS, &spans).await?;
+                self.send_on(workload, &spans);
                 Ok(otlp::traces_taken(encoding))
             }
             "/v1/logs" => {

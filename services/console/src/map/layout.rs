@@ -76,7 +76,8 @@ fn depths<'a>(flows: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, u32> {
     let mut distance = 1_u32;
     while !wave.is_empty() {
         distance = distance.saturating_add(1);
-        let next: BTreeSet<&str> = flows.iter().filter(|(from, to)| wave.contains(from) && !depth.contains_key(to)).map(|(_, to)| *to).collect();
+        let next: BTreeSet<&str> =
+            flows.iter().filter(|(from, to)| wave.contains(from) && !depth.contains_key(to)).map(|(_, to)| *to).collect();
         depth.extend(next.iter().map(|id| (*id, distance)));
         wave = next;
     }
@@ -87,7 +88,15 @@ fn depths<'a>(flows: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, u32> {
 fn spread<'a>(ids: &[&'a str], flows: &[(&str, &str)], spots: &BTreeMap<String, Spot>) -> Vec<(&'a str, f64)> {
     const GAP: f64 = NODE_W + 36.0;
     let wish = |id: &str| {
-        let others = flows.iter().filter_map(|(from, to)| if *from == id { Some(to) } else if *to == id { Some(from) } else { None });
+        let others = flows.iter().filter_map(|(from, to)| {
+            if *from == id {
+                Some(to)
+            } else if *to == id {
+                Some(from)
+            } else {
+                None
+            }
+        });
         let xs: Vec<f64> = others.filter_map(|other| spots.get(*other)).filter(|s| s.y == ROW_MIDDLE).map(|s| s.x).collect();
         let count = u32::try_from(xs.len()).unwrap_or(1).max(1);
         if xs.is_empty() { MARGIN + 2.0 * COLUMN } else { xs.iter().sum::<f64>() / f64::from(count) }
@@ -119,6 +128,13 @@ enum Side {
     Bottom,
 }
 
+/// One end of a line at a side of a node, and the coordinate that it leads toward.
+struct Port {
+    toward: f64,
+    line: usize,
+    leaving: bool,
+}
+
 /// A line, and where its label may stand, best first.
 #[derive(Debug)]
 pub(crate) struct Path {
@@ -133,20 +149,20 @@ pub(crate) fn route(layout: &Layout, pairs: &[(String, String)]) -> Vec<Option<P
         Some((*a, *b, sides(*a, *b)))
     };
     // Lines that share a side of a node are spread along it, in the order of where they lead.
-    let mut ports: BTreeMap<(&str, Side), Vec<(f64, usize, bool)>> = BTreeMap::new();
+    let mut ports: BTreeMap<(&str, Side), Vec<Port>> = BTreeMap::new();
     for (at, pair) in pairs.iter().enumerate() {
         if let Some((a, b, (leave, enter))) = ends(pair) {
-            ports.entry((&pair.0, leave)).or_default().push((toward(leave, b), at, true));
-            ports.entry((&pair.1, enter)).or_default().push((toward(enter, a), at, false));
+            ports.entry((&pair.0, leave)).or_default().push(Port { toward: toward(leave, b), line: at, leaving: true });
+            ports.entry((&pair.1, enter)).or_default().push(Port { toward: toward(enter, a), line: at, leaving: false });
         }
     }
     let mut offsets: BTreeMap<(usize, bool), f64> = BTreeMap::new();
     for ((_, side), lines) in &mut ports {
-        lines.sort_by(|x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
+        lines.sort_by(|x, y| x.toward.total_cmp(&y.toward).then(x.line.cmp(&y.line)));
         let count = f64::from(u32::try_from(lines.len()).unwrap_or(1));
         let length = if matches!(side, Side::Left | Side::Right) { NODE_H } else { NODE_W };
-        for (place, (_, at, leaving)) in (1_u32..).zip(lines.iter()) {
-            offsets.insert((*at, *leaving), length * (f64::from(place) / (count + 1.0) - 0.5));
+        for (place, end) in (1_u32..).zip(lines.iter()) {
+            offsets.insert((end.line, end.leaving), length * (f64::from(place) / (count + 1.0) - 0.5));
         }
     }
     let offset = |at: usize, leaving: bool| offsets.get(&(at, leaving)).copied().unwrap_or(0.0);

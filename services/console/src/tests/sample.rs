@@ -48,9 +48,17 @@ fn source(node: &str) -> Source {
 
 fn system() -> System {
     let node = |id: &str, owner: &str, class: &str, sensitivity, untrusted_input| Node {
-        id: id.into(), owner: owner.into(), class: class.into(), sensitivity, untrusted_input,
+        id: id.into(),
+        owner: owner.into(),
+        class: class.into(),
+        sensitivity,
+        untrusted_input,
     };
-    let flow = |from: &str, to: &str, actions: &[&str]| Flow { from: from.into(), to: to.into(), actions: actions.iter().map(|a| (*a).to_owned()).collect() };
+    let flow = |from: &str, to: &str, actions: &[&str]| Flow {
+        from: from.into(),
+        to: to.into(),
+        actions: actions.iter().map(|a| (*a).to_owned()).collect(),
+    };
     let mut nodes = vec![
         node("service/web", "web", "page", 1, false),
         node("service/api", "web", "video", 2, false),
@@ -62,9 +70,14 @@ fn system() -> System {
         node("queue/validated", "", "video", 2, false),
         node("queue/status", "", "video", 2, false),
     ];
-    nodes.extend(["edge", "control", "identity", "login", "objects", "queue", "evidence"].map(|r| node(&format!("role/{r}"), "", "", 0, false)));
+    nodes.extend(
+        ["edge", "control", "identity", "login", "objects", "queue", "evidence"].map(|r| node(&format!("role/{r}"), "", "", 0, false)),
+    );
     System {
-        name: "video".into(), manifest: Digest::of(b"video"), epoch: 42, nodes,
+        name: "video".into(),
+        manifest: Digest::of(b"video"),
+        epoch: 42,
+        nodes,
         flows: vec![
             flow("role/edge", "service/web", &["GET /"]),
             flow("role/edge", "service/api", &["GET /api/videos", "POST /api/videos"]),
@@ -89,7 +102,12 @@ fn system() -> System {
 
 fn facts() -> MapFacts {
     let live = |from: &str, to: &str, allowed, denied| LiveFlow {
-        from: from.into(), to: to.into(), allowed, denied, failed: 0, last_ms: NOW,
+        from: from.into(),
+        to: to.into(),
+        allowed,
+        denied,
+        failed: 0,
+        last_ms: NOW,
         reasons: if denied > 0 { BTreeMap::from([("object_quarantined".to_owned(), denied)]) } else { BTreeMap::new() },
     };
     let queue = |name: &str, waiting, in_flight, dead| QueueStats { queue: name.into(), waiting, in_flight, dead, oldest_ms: 900 };
@@ -97,25 +115,51 @@ fn facts() -> MapFacts {
     let hour = 3_600_000;
     let refusal = |back: u64, reason: &str, count| RefusalCount { hour_ms: (NOW / hour - back) * hour, reason: reason.into(), count };
     MapFacts {
-        now_ms: NOW, system: Some(system()), system_age_ms: 900, window_s: 60,
+        now_ms: NOW,
+        system: Some(system()),
+        system_age_ms: 900,
+        window_s: 60,
         flows: vec![
-            live("internet", "role/edge", 41, 3), live("role/edge", "service/web", 12, 0), live("role/edge", "service/api", 18, 0),
-            live("service/web", "service/api", 12, 0), live("role/edge", "bucket/originals", 4, 0), live("service/api", "bucket/originals", 4, 0),
-            live("bucket/originals", "queue/uploaded", 4, 0), live("queue/uploaded", "service/validator", 4, 0),
-            live("service/validator", "bucket/originals", 9, 0), live("service/validator", "queue/validated", 3, 0),
-            live("service/validator", "queue/status", 4, 0), live("queue/validated", "service/transcoder", 1, 0),
-            live("service/transcoder", "bucket/originals", 1, 2), live("queue/status", "service/api", 8, 0),
+            live("internet", "role/edge", 41, 3),
+            live("role/edge", "service/web", 12, 0),
+            live("role/edge", "service/api", 18, 0),
+            live("service/web", "service/api", 12, 0),
+            live("role/edge", "bucket/originals", 4, 0),
+            live("service/api", "bucket/originals", 4, 0),
+            live("bucket/originals", "queue/uploaded", 4, 0),
+            live("queue/uploaded", "service/validator", 4, 0),
+            live("service/validator", "bucket/originals", 9, 0),
+            live("service/validator", "queue/validated", 3, 0),
+            live("service/validator", "queue/status", 4, 0),
+            live("queue/validated", "service/transcoder", 1, 0),
+            live("service/transcoder", "bucket/originals", 1, 2),
+            live("queue/status", "service/api", 8, 0),
         ],
         queues: vec![queue("uploaded", 0, 1, 0), queue("validated", 3, 1, 0), queue("status", 0, 0, 0)],
         processes: vec![
-            process("service/web", 900), process("service/api", 1_200), process("service/validator", 2_100), process("service/transcoder", 400),
-            process("role/edge", 500), process("role/control", 1_500), process("role/identity", 2_000), process("role/login", 45_000),
-            process("role/objects", 700), process("role/queue", 300), process("role/evidence", 100),
+            process("service/web", 900),
+            process("service/api", 1_200),
+            process("service/validator", 2_100),
+            process("service/transcoder", 400),
+            process("role/edge", 500),
+            process("role/control", 1_500),
+            process("role/identity", 2_000),
+            process("role/login", 45_000),
+            process("role/objects", 700),
+            process("role/queue", 300),
+            process("role/evidence", 100),
         ],
         refusals: vec![
-            refusal(0, "object_quarantined", 6), refusal(0, "session_ended", 9), refusal(1, "session_ended", 4), refusal(3, "policy_denied", 2),
-            refusal(6, "session_ended", 7), refusal(7, "rate_exceeded", 38), refusal(8, "rate_exceeded", 21), refusal(8, "sign_in_failed", 12),
-            refusal(13, "grant_expired", 5), refusal(19, "svid_expired", 1),
+            refusal(0, "object_quarantined", 6),
+            refusal(0, "session_ended", 9),
+            refusal(1, "session_ended", 4),
+            refusal(3, "policy_denied", 2),
+            refusal(6, "session_ended", 7),
+            refusal(7, "rate_exceeded", 38),
+            refusal(8, "rate_exceeded", 21),
+            refusal(8, "sign_in_failed", 12),
+            refusal(13, "grant_expired", 5),
+            refusal(19, "svid_expired", 1),
         ],
         audit: AuditState { records: 9_214, head: "9f2b".repeat(16), checkpointed: 9_201, checkpoint_ms: NOW - 3_000, broken: None },
     }
@@ -127,22 +171,103 @@ const STEPS: &[Step] = &[
     ("role/edge", 0, "POST /api/videos", "server", 0, 41, 201, Some(("edge.public.api.upload", "POST /api/videos"))),
     ("service/api", 1, "POST /api/videos", "server", 6, 33, 201, Some(("flow.edge.api", "POST /api/videos"))),
     ("service/api", 2, "INSERT INTO video", "otlp", 9, 4, 0, None),
-    ("role/objects", 2, "presign PUT originals/018f3c2e-video/original", "server", 15, 17, 200, Some(("flow.api.originals.presign-put", "originals/018f3c2e-video/original"))),
-    ("role/edge", 1, "PUT /originals/018f3c2e-video/original", "server", 320, 2_140, 200, Some(("edge.grant", "originals/018f3c2e-video/original"))),
-    ("role/objects", 5, "store originals/018f3c2e-video/original", "server", 326, 2_128, 200, Some(("grant.put", "originals/018f3c2e-video/original"))),
+    (
+        "role/objects",
+        2,
+        "presign PUT originals/018f3c2e-video/original",
+        "server",
+        15,
+        17,
+        200,
+        Some(("flow.api.originals.presign-put", "originals/018f3c2e-video/original")),
+    ),
+    (
+        "role/edge",
+        1,
+        "PUT /originals/018f3c2e-video/original",
+        "server",
+        320,
+        2_140,
+        200,
+        Some(("edge.grant", "originals/018f3c2e-video/original")),
+    ),
+    (
+        "role/objects",
+        5,
+        "store originals/018f3c2e-video/original",
+        "server",
+        326,
+        2_128,
+        200,
+        Some(("grant.put", "originals/018f3c2e-video/original")),
+    ),
     ("role/queue", 6, "publish uploaded", "producer", 2_440, 9, 202, Some(("flow.objects.uploaded", "uploaded"))),
     ("role/queue", 7, "deliver uploaded", "consumer", 2_452, 890, 200, None),
     ("service/validator", 8, "POST /events", "server", 2_456, 880, 200, Some(("flow.uploaded.validator", "uploaded"))),
-    ("role/objects", 9, "GET originals/018f3c2e-video/original", "server", 2_470, 612, 200, Some(("flow.validator.originals.read", "originals/018f3c2e-video/original"))),
-    ("role/objects", 9, "verdict originals/018f3c2e-video/original", "server", 3_260, 11, 200, Some(("flow.validator.originals.verdict", "originals/018f3c2e-video/original"))),
+    (
+        "role/objects",
+        9,
+        "GET originals/018f3c2e-video/original",
+        "server",
+        2_470,
+        612,
+        200,
+        Some(("flow.validator.originals.read", "originals/018f3c2e-video/original")),
+    ),
+    (
+        "role/objects",
+        9,
+        "verdict originals/018f3c2e-video/original",
+        "server",
+        3_260,
+        11,
+        200,
+        Some(("flow.validator.originals.verdict", "originals/018f3c2e-video/original")),
+    ),
     ("role/queue", 9, "publish validated", "producer", 3_290, 10, 202, Some(("flow.validator.validated.publish", "validated"))),
     ("service/transcoder", 12, "POST /events", "server", 3_420, 9_480, 200, Some(("flow.validated.transcoder", "validated"))),
-    ("role/objects", 13, "GET originals/another-video/original", "server", 3_440, 2, 403, Some(("!object_quarantined", "originals/another-video/original"))),
-    ("role/objects", 13, "GET originals/018f3c2e-video/original", "server", 3_460, 590, 200, Some(("flow.transcoder.originals.read", "originals/018f3c2e-video/original"))),
+    (
+        "role/objects",
+        13,
+        "GET originals/another-video/original",
+        "server",
+        3_440,
+        2,
+        403,
+        Some(("!object_quarantined", "originals/another-video/original")),
+    ),
+    (
+        "role/objects",
+        13,
+        "GET originals/018f3c2e-video/original",
+        "server",
+        3_460,
+        590,
+        200,
+        Some(("flow.transcoder.originals.read", "originals/018f3c2e-video/original")),
+    ),
     ("service/transcoder", 13, "ffmpeg 720p", "otlp", 4_080, 5_900, 0, None),
     ("service/transcoder", 13, "ffmpeg 360p", "otlp", 9_990, 2_410, 0, None),
-    ("role/objects", 13, "PUT renditions/018f3c2e-video/720p.mp4", "server", 12_420, 210, 200, Some(("flow.transcoder.renditions.write", "renditions/018f3c2e-video/720p.mp4"))),
-    ("role/objects", 13, "PUT renditions/018f3c2e-video/360p.mp4", "server", 12_640, 120, 200, Some(("flow.transcoder.renditions.write", "renditions/018f3c2e-video/360p.mp4"))),
+    (
+        "role/objects",
+        13,
+        "PUT renditions/018f3c2e-video/720p.mp4",
+        "server",
+        12_420,
+        210,
+        200,
+        Some(("flow.transcoder.renditions.write", "renditions/018f3c2e-video/720p.mp4")),
+    ),
+    (
+        "role/objects",
+        13,
+        "PUT renditions/018f3c2e-video/360p.mp4",
+        "server",
+        12_640,
+        120,
+        200,
+        Some(("flow.transcoder.renditions.write", "renditions/018f3c2e-video/360p.mp4")),
+    ),
     ("role/queue", 13, "publish status", "producer", 12_780, 8, 202, Some(("flow.transcoder.status.publish", "status"))),
     ("service/api", 20, "POST /events", "server", 12_800, 14, 200, Some(("flow.status.api", "status"))),
 ];
@@ -162,12 +287,23 @@ fn detail() -> TraceDetail {
             attributes.insert("user".into(), json!("ada"));
         }
         let span = Span {
-            trace: TRACE.into(), span: id(at + 1), parent: id(*parent), name: (*name).into(), kind: if *kind == "otlp" { "internal" } else { kind }.to_owned(),
-            start_ns, end_ns: start_ns + length * 1_000_000, status: *status, attributes,
+            trace: TRACE.into(),
+            span: id(at + 1),
+            parent: id(*parent),
+            name: (*name).into(),
+            kind: if *kind == "otlp" { "internal" } else { kind }.to_owned(),
+            start_ns,
+            end_ns: start_ns + length * 1_000_000,
+            status: *status,
+            attributes,
         };
         spans.push(StoredSpan { source: told, span });
         let Some((policy, resource)) = decided else { continue };
-        let principal = if *parent == 0 || *node == "role/edge" { "internet".to_owned() } else { format!("spiffe://video.example/{}", STEPS[parent - 1].0) };
+        let principal = if *parent == 0 || *node == "role/edge" {
+            "internet".to_owned()
+        } else {
+            format!("spiffe://video.example/{}", STEPS[parent - 1].0)
+        };
         let n = 9_000 + records.len() as u64;
         let decision = match policy.strip_prefix('!') {
             Some(reason) => json!({"deny": {"reason": reason, "policies": [], "epoch": 42}}),
@@ -193,8 +329,18 @@ fn detail() -> TraceDetail {
     records.push(record(9_013, "role/objects", "CallDecided", "00000000000000aa", json!({"point": "objects", "principal": "spiffe://video.example/service/transcoder",
         "action": "objectList", "resource": "originals", "decision": {"deny": {"reason": "policy_denied", "policies": ["never.list"], "epoch": 42}}})));
     let logs = vec![
-        StoredLog { workload: "service/validator".into(), at_ns: (NOW + 3_200) * 1_000_000, severity: "INFO".into(), body: "MP4, 1 video track (h264 1920x1080), 1 audio track (aac), 61.4 s".into() },
-        StoredLog { workload: "service/transcoder".into(), at_ns: (NOW + 4_000) * 1_000_000, severity: "WARN".into(), body: "source has variable frame rate; using 30 fps".into() },
+        StoredLog {
+            workload: "service/validator".into(),
+            at_ns: (NOW + 3_200) * 1_000_000,
+            severity: "INFO".into(),
+            body: "MP4, 1 video track (h264 1920x1080), 1 audio track (aac), 61.4 s".into(),
+        },
+        StoredLog {
+            workload: "service/transcoder".into(),
+            at_ns: (NOW + 4_000) * 1_000_000,
+            severity: "WARN".into(),
+            body: "source has variable frame rate; using 30 fps".into(),
+        },
     ];
     TraceDetail { trace: TRACE.into(), spans, records, logs }
 }
@@ -202,7 +348,11 @@ fn detail() -> TraceDetail {
 fn record(n: u64, node: &str, event: &str, span: &str, fields: Value) -> StoredRecord {
     let Value::Object(fields) = fields else { panic!("fields") };
     let trace = if span.is_empty() { String::new() } else { TRACE.to_owned() };
-    StoredRecord { n, source: source(node), record: AuditRecord { seq: n, at_ms: NOW + n, event: event.into(), trace, span: span.into(), fields } }
+    StoredRecord {
+        n,
+        source: source(node),
+        record: AuditRecord { seq: n, at_ms: NOW + n, event: event.into(), trace, span: span.into(), fields },
+    }
 }
 
 impl Sample {
@@ -217,9 +367,20 @@ impl Sample {
         ]);
         records.reverse();
         let trace = |n: u64, name: &str, user: &str, took, denied, failed, workloads: &[&str]| TraceSummary {
-            trace: if n == 0 { TRACE.into() } else { format!("{:032x}", u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)) },
-            name: name.into(), workload: "role/edge".into(), start_ns: (NOW - n * 7_300) * 1_000_000, end_ns: (NOW - n * 7_300) * 1_000_000 + took,
-            user: user.into(), status: if failed > 0 { 502 } else { 200 }, spans: took / 900_000_000 + 4, failed, denied,
+            trace: if n == 0 {
+                TRACE.into()
+            } else {
+                format!("{:032x}", u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+            },
+            name: name.into(),
+            workload: "role/edge".into(),
+            start_ns: (NOW - n * 7_300) * 1_000_000,
+            end_ns: (NOW - n * 7_300) * 1_000_000 + took,
+            user: user.into(),
+            status: if failed > 0 { 502 } else { 200 },
+            spans: took / 900_000_000 + 4,
+            failed,
+            denied,
             workloads: workloads.iter().map(|w| (*w).to_owned()).collect(),
         };
         let (page, list) = (&["role/edge", "service/web", "service/api"][..], &["role/edge", "service/api"][..]);
@@ -268,7 +429,13 @@ impl Sample {
         let system = this.facts.system.as_mut().unwrap();
         system.name = text.into();
         system.nodes.iter_mut().for_each(|n| n.owner = text.into());
-        system.nodes.push(Node { id: format!("secret/{text}"), owner: text.into(), class: text.into(), sensitivity: 3, untrusted_input: true });
+        system.nodes.push(Node {
+            id: format!("secret/{text}"),
+            owner: text.into(),
+            class: text.into(),
+            sensitivity: 3,
+            untrusted_input: true,
+        });
         system.flows.push(Flow { from: "service/api".into(), to: format!("secret/{text}"), actions: vec![text.into()] });
         let mut flow = this.facts.flows[0].clone();
         (flow.from, flow.to) = (format!("secret/{text}"), "service/api".into());

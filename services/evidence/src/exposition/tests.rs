@@ -47,9 +47,13 @@ fn own_metrics_of_two_processes_merge_into_clean_families() {
     assert_eq!(refused, 0, "{text}");
     lint(&merged);
     assert_eq!(merged.matches("# TYPE palisade_decisions_total counter").count(), 1);
-    let line = "palisade_decisions_total{workload=\"role/edge\",process=\"p1\",point=\"guard\",action=\"call\",outcome=\"policy_denied\"} 1";
+    let line =
+        "palisade_decisions_total{workload=\"role/edge\",process=\"p1\",point=\"guard\",action=\"call\",outcome=\"policy_denied\"} 1";
     assert!(merged.lines().any(|l| l == line), "{merged}");
-    assert!(merged.contains("palisade_request_duration_seconds_bucket{workload=\"service/api\",process=\"p1\",le=\"+Inf\",point=\"guard\"} 1"), "{merged}");
+    assert!(
+        merged.contains("palisade_request_duration_seconds_bucket{workload=\"service/api\",process=\"p1\",le=\"+Inf\",point=\"guard\"} 1"),
+        "{merged}"
+    );
     assert!(!merged.contains("# EOF") && !merged.contains("_created"));
 }
 
@@ -59,9 +63,14 @@ fn hostile_lines_are_refused_and_claimed_names_are_set_aside() {
     let text = "# TYPE x gauge\n# HELP x X\nx{workload=\"role/edge\",a=\"q\\\"}\\n,b=\\\"\"} 1\nx 2 123 # {t=\"1\"} 1\n";
     let (merged, refused) = merge(&[told("service/a\"b", text)]);
     assert_eq!(refused, 0);
-    assert!(merged.contains("x{workload=\"service/a\\\"b\",process=\"p1\",exported_workload=\"role/edge\",a=\"q\\\"}\\n,b=\\\"\"} 1\n"), "{merged}");
+    assert!(
+        merged.contains("x{workload=\"service/a\\\"b\",process=\"p1\",exported_workload=\"role/edge\",a=\"q\\\"}\\n,b=\\\"\"} 1\n"),
+        "{merged}"
+    );
     assert!(merged.contains("x{workload=\"service/a\\\"b\",process=\"p1\"} 2\n"), "{merged}");
-    for bad in ["x{a=\"1\"", "x{a=1} 1", "x{a=\"1\",} 1", "x{a=\"1\",a=\"2\"} 1", "x{a=\"\\q\"} 1", "x one", "9x 1", "x", "x{a=\"1\"}1", "é 1"] {
+    for bad in
+        ["x{a=\"1\"", "x{a=1} 1", "x{a=\"1\",} 1", "x{a=\"1\",a=\"2\"} 1", "x{a=\"\\q\"} 1", "x one", "9x 1", "x", "x{a=\"1\"}1", "é 1"]
+    {
         let (merged, refused) = merge(&[told("service/a", bad)]);
         assert_eq!((merged.as_str(), refused), ("", 1), "{bad}");
     }

@@ -16,14 +16,22 @@ fn api() -> SpiffeId {
 fn span(trace: &str, id: u64, parent: &str, start_ms: u64, attributes: &[(&str, &str)]) -> Span {
     let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
     Span {
-        trace: trace.to_owned(), span: format!("{id:016x}"), parent: parent.to_owned(), name: format!("span {id}"), kind: "server".into(),
-        start_ns: start_ms * 1_000_000, end_ns: (start_ms + 5) * 1_000_000, status: 200, attributes,
+        trace: trace.to_owned(),
+        span: format!("{id:016x}"),
+        parent: parent.to_owned(),
+        name: format!("span {id}"),
+        kind: "server".into(),
+        start_ns: start_ms * 1_000_000,
+        end_ns: (start_ms + 5) * 1_000_000,
+        status: 200,
+        attributes,
     }
 }
 
 fn entry(n: u64, at_ms: u64, reason: &str, trace: &str) -> Entry {
     let decision = if reason.is_empty() { json!({"allow": {"policies": ["p"], "epoch": 1}}) } else { json!({"deny": {"reason": reason}}) };
-    let fields: Map<_, _> = [("decision".to_owned(), decision), ("principal".to_owned(), json!("spiffe://v/service/web"))].into_iter().collect();
+    let fields: Map<_, _> =
+        [("decision".to_owned(), decision), ("principal".to_owned(), json!("spiffe://v/service/web"))].into_iter().collect();
     let record = AuditRecord { seq: n, at_ms, event: "CallDecided".into(), trace: trace.into(), span: String::new(), fields };
     Entry { n, taken_ms: at_ms, workload: api(), process: "p1".into(), record }
 }
@@ -60,6 +68,10 @@ async fn a_trace_is_found_by_its_video_and_has_root_person_and_workloads() {
     assert_eq!(t.end_ns - t.start_ns, 15_000_000);
     assert_eq!(index.traces(&TraceFilter { user: "bob".into(), ..all() }).await.unwrap().len(), 1);
     assert!(index.traces(&TraceFilter { troubled: true, ..all() }).await.unwrap().is_empty());
+    let look = Span { name: "GET /console/traces".into(), ..span(&"3".repeat(32), 1, "", 400, &[("user", "eve")]) };
+    index.spans(&edge, "p2", &[look]).await.unwrap();
+    assert_eq!(index.traces(&all()).await.unwrap().len(), 2, "looking is not listed among work");
+    assert_eq!(index.traces(&TraceFilter { user: "eve".into(), ..all() }).await.unwrap().len(), 1);
 }
 
 // J4: the decision at each hop is with the trace.
@@ -81,7 +93,14 @@ async fn a_trace_has_the_decisions_made_in_it_in_whatever_order_they_arrive() {
 async fn refusals_are_counted_by_hour_and_reason() {
     let (_folder, index) = index().await;
     let hour = 3_600_000;
-    let entries = [(hour, "policy_denied"), (hour + 5, "policy_denied"), (hour + 6, "svid_expired"), (2 * hour, "policy_denied"), (2 * hour, ""), (2 * hour, "made_up")];
+    let entries = [
+        (hour, "policy_denied"),
+        (hour + 5, "policy_denied"),
+        (hour + 6, "svid_expired"),
+        (2 * hour, "policy_denied"),
+        (2 * hour, ""),
+        (2 * hour, "made_up"),
+    ];
     let entries: Vec<_> = (1..).zip(entries).map(|(n, (at, reason))| entry(n, at, reason, "")).collect();
     index.copy(&entries).await.unwrap();
     let counts = index.refusals(hour).await.unwrap();
@@ -100,7 +119,10 @@ async fn what_is_kept_is_bounded_by_age_and_number_and_whole_traces_go() {
     let (_folder, index) = index().await;
     for t in 0..10_u64 {
         let trace = format!("{:032x}", t + 1);
-        index.spans(&api(), "p1", &[span(&trace, 1, "", t * 1000, &[("folder", "video-000")]), span(&trace, 2, "", t * 1000, &[])]).await.unwrap();
+        index
+            .spans(&api(), "p1", &[span(&trace, 1, "", t * 1000, &[("folder", "video-000")]), span(&trace, 2, "", t * 1000, &[])])
+            .await
+            .unwrap();
     }
     index.copy(&(1..=10).map(|n| entry(n, n * 1000, "policy_denied", "")).collect::<Vec<_>>()).await.unwrap();
     index.forget(&Retention { age_s: 7, spans: 8, records: 5 }, 10_000).await.unwrap();
@@ -118,7 +140,14 @@ async fn what_is_kept_is_bounded_by_age_and_number_and_whole_traces_go() {
 async fn secrets_by_name_are_redacted_and_texts_are_cut() {
     let (_folder, index) = index().await;
     let long = "é".repeat(2_000);
-    index.spans(&api(), OTLP_PROCESS, &[span(TRACE, 1, "", 1, &[("http.request.header.Authorization", "Bearer x"), ("long", &long), ("user", "mallory")])]).await.unwrap();
+    index
+        .spans(
+            &api(),
+            OTLP_PROCESS,
+            &[span(TRACE, 1, "", 1, &[("http.request.header.Authorization", "Bearer x"), ("long", &long), ("user", "mallory")])],
+        )
+        .await
+        .unwrap();
     let detail = index.trace(TRACE).await.unwrap().unwrap();
     let attributes = &detail.spans[0].span.attributes;
     assert_eq!(attributes["http.request.header.Authorization"], "redacted");

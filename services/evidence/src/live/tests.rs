@@ -8,7 +8,8 @@ use trust::{AuditRecord, Digest};
 use super::*;
 
 fn entry(at: &str, at_ms: u64, principal: &str, resource: &str, reason: Option<&str>) -> Entry {
-    let decision = reason.map_or(json!({"allow": {"policies": [], "epoch": 1}}), |r| json!({"deny": {"reason": r, "policies": [], "epoch": 1}}));
+    let decision =
+        reason.map_or(json!({"allow": {"policies": [], "epoch": 1}}), |r| json!({"deny": {"reason": r, "policies": [], "epoch": 1}}));
     let fields: Map<_, _> = [("principal", json!(principal)), ("resource", json!(resource)), ("decision", decision)]
         .into_iter()
         .map(|(k, v)| (k.to_owned(), v))
@@ -48,15 +49,18 @@ fn calls_are_counted_from_node_to_node_within_the_window() {
     }
     let flows = live.flows(100_500);
     let pairs: Vec<(&str, &str, u64, u64)> = flows.iter().map(|f| (f.from.as_str(), f.to.as_str(), f.allowed, f.denied)).collect();
-    assert_eq!(pairs, [
-        ("bucket/originals", "queue/uploaded", 1, 0),
-        ("internet", "role/edge", 1, 0),
-        ("queue/uploaded", "service/validator", 1, 0),
-        ("role/edge", "service/api", 1, 0),
-        ("service/transcoder", "bucket/originals", 0, 1),
-        ("service/validator", "bucket/originals", 1, 0),
-        ("unauthenticated", "service/validator", 0, 1),
-    ]);
+    assert_eq!(
+        pairs,
+        [
+            ("bucket/originals", "queue/uploaded", 1, 0),
+            ("internet", "role/edge", 1, 0),
+            ("queue/uploaded", "service/validator", 1, 0),
+            ("role/edge", "service/api", 1, 0),
+            ("service/transcoder", "bucket/originals", 0, 1),
+            ("service/validator", "bucket/originals", 1, 0),
+            ("unauthenticated", "service/validator", 0, 1),
+        ]
+    );
     assert_eq!(flows[4].reasons.get("object_quarantined"), Some(&1));
     assert!(live.flows(100_500 + WINDOW_S * 1000).is_empty(), "past the window");
 }
@@ -76,8 +80,15 @@ fn failures_are_counted_from_spans_and_processes_are_remembered() {
     let mut live = described();
     let api: SpiffeId = "spiffe://v/service/api".parse().unwrap();
     let mut span = Span {
-        trace: String::new(), span: String::new(), parent: String::new(), name: "accept".into(), kind: "server".into(),
-        start_ns: 99_000_000_000, end_ns: 100_000_000_000, status: 502, attributes: Map::new(),
+        trace: String::new(),
+        span: String::new(),
+        parent: String::new(),
+        name: "accept".into(),
+        kind: "server".into(),
+        start_ns: 99_000_000_000,
+        end_ns: 100_000_000_000,
+        status: 502,
+        attributes: Map::new(),
     };
     span.attributes.insert("peer".into(), json!("spiffe://v/role/edge"));
     live.ended(&api, &span);

@@ -90,12 +90,7 @@ pub struct Walked {
 ///
 /// # Errors
 /// Those of reading.
-pub fn walk(
-    segment: &Segment,
-    from: Position,
-    heads: &mut BTreeMap<u64, Option<Link>>,
-    each: &mut dyn FnMut(Entry),
-) -> io::Result<Walked> {
+pub fn walk(segment: &Segment, from: Position, heads: &mut BTreeMap<u64, Option<Link>>, each: &mut dyn FnMut(Entry)) -> io::Result<Walked> {
     let mut reader = BufReader::new(File::open(&segment.path)?);
     let mut walked = Walked { at: from, bytes: 0, unfinished: None, wrong: None };
     let (mut line, mut line_number) = (Vec::new(), 0_u64);
@@ -111,7 +106,8 @@ pub fn walk(
         if line.last() != Some(&b'\n') && read < LINE_BYTES_MAX {
             let verdict = entry::judge(&walked.at.head, &line);
             if verdict == Unfinished::Altered {
-                let detail = "the last line has no newline where a whole record ends, or is no beginning of one; a crash does not leave that";
+                let detail =
+                    "the last line has no newline where a whole record ends, or is no beginning of one; a crash does not leave that";
                 walked.wrong = Some(Finding::new(Wrong::Edited, segment.name(), line_number, expected, detail.to_owned()));
             }
             walked.unfinished = Some(verdict);

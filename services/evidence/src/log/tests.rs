@@ -134,35 +134,60 @@ fn each_way_of_tampering_is_named_with_file_line_and_first_record() {
         ("the last segment dropped", |m| fs::remove_file(m.segments().pop().unwrap()).unwrap(), Wrong::Truncated, 0),
         ("the last record cut at its border", |m| edit(&m.segments().pop().unwrap(), |l| drop(l.pop())), Wrong::Truncated, 8),
         ("the last segment emptied", |m| edit(&m.segments().pop().unwrap(), Vec::clear), Wrong::Truncated, 0),
-        ("a segment copied under a later name", |m| {
-            fs::copy(&m.segments()[0], Segment::named(&m.place.dir, 9).path).map(|_| ()).unwrap();
-        }, Wrong::Duplicated, 9),
-        ("a segment copied under a foreign name", |m| {
-            fs::copy(&m.segments()[0], m.place.dir.join("audit-copy.jsonl")).map(|_| ()).unwrap();
-        }, Wrong::Duplicated, 0),
+        (
+            "a segment copied under a later name",
+            |m| {
+                fs::copy(&m.segments()[0], Segment::named(&m.place.dir, 9).path).map(|_| ()).unwrap();
+            },
+            Wrong::Duplicated,
+            9,
+        ),
+        (
+            "a segment copied under a foreign name",
+            |m| {
+                fs::copy(&m.segments()[0], m.place.dir.join("audit-copy.jsonl")).map(|_| ()).unwrap();
+            },
+            Wrong::Duplicated,
+            0,
+        ),
         ("everything rewritten with a fitting chain", |m| rechain(m, 3), Wrong::Rewritten, 3),
-        ("the log cut back together with its checkpoints", |m| {
-            edit(&m.checkpoints(), |l| l.truncate(2));
-            for path in m.segments().iter().skip(1) {
-                fs::remove_file(path).unwrap();
-            }
-            edit(&m.segments()[0], |l| l.truncate(2));
-        }, Wrong::Truncated, 3),
+        (
+            "the log cut back together with its checkpoints",
+            |m| {
+                edit(&m.checkpoints(), |l| l.truncate(2));
+                for path in m.segments().iter().skip(1) {
+                    fs::remove_file(path).unwrap();
+                }
+                edit(&m.segments()[0], |l| l.truncate(2));
+            },
+            Wrong::Truncated,
+            3,
+        ),
         ("the whole folder removed", |m| fs::remove_dir_all(&m.place.dir).unwrap(), Wrong::Truncated, 1),
         ("the checkpoints removed", |m| fs::remove_file(m.checkpoints()).unwrap(), Wrong::CheckpointMissing, 0),
         ("one checkpoint removed", |m| edit(&m.checkpoints(), |l| drop(l.remove(1))), Wrong::CheckpointMissing, 0),
         ("the anchor removed", |m| fs::remove_file(&m.place.anchor).unwrap(), Wrong::AnchorMissing, 0),
-        ("a checkpoint of another key", |m| {
-            let other = NoteSigner::from_seed("video.example/audit", &[9; 32]).unwrap();
-            let note = Checkpoint { size: 8, head: [0; 32], at_ms: 1 }.sign(&other);
-            checkpoint::append(&m.checkpoints(), &[&note]).unwrap();
-        }, Wrong::ForeignKey, 0),
-        ("everything made anew with another key", |m| {
-            let other = NoteSigner::from_seed("video.example/audit", &[9; 32]).unwrap();
-            fs::remove_dir_all(&m.place.dir).unwrap();
-            fs::remove_file(&m.place.anchor).unwrap();
-            AuditLog::open(m.place.clone(), other, 1).unwrap().append(vec![told(1)], 1).map(|_| ()).unwrap();
-        }, Wrong::ForeignKey, 0),
+        (
+            "a checkpoint of another key",
+            |m| {
+                let other = NoteSigner::from_seed("video.example/audit", &[9; 32]).unwrap();
+                let note = Checkpoint { size: 8, head: [0; 32], at_ms: 1 }.sign(&other);
+                checkpoint::append(&m.checkpoints(), &[&note]).unwrap();
+            },
+            Wrong::ForeignKey,
+            0,
+        ),
+        (
+            "everything made anew with another key",
+            |m| {
+                let other = NoteSigner::from_seed("video.example/audit", &[9; 32]).unwrap();
+                fs::remove_dir_all(&m.place.dir).unwrap();
+                fs::remove_file(&m.place.anchor).unwrap();
+                AuditLog::open(m.place.clone(), other, 1).unwrap().append(vec![told(1)], 1).map(|_| ()).unwrap();
+            },
+            Wrong::ForeignKey,
+            0,
+        ),
     ];
     for (name, act, wrong, record) in table {
         let made = Made::with(8);
@@ -178,7 +203,8 @@ fn each_way_of_tampering_is_named_with_file_line_and_first_record() {
 
 /// Tampering before the last segment is found by `verify`, not at each start.
 fn early(name: &str) -> bool {
-    ["a value edited", "a hash edited", "a record dropped", "two records swapped", "a record duplicated", "a segment dropped"].contains(&name)
+    ["a value edited", "a hash edited", "a record dropped", "two records swapped", "a record duplicated", "a segment dropped"]
+        .contains(&name)
         || name.starts_with("everything rewritten")
 }
 
@@ -228,7 +254,13 @@ fn a_write_cut_at_any_byte_is_recovered_and_what_was_acknowledged_stays() {
         fs::write(&made.place.anchor, &anchor).unwrap();
         let before = made.verify();
         assert!(before.is_intact(), "cut {cut}: {before}");
-        let expect = if cut + 1 >= whole.len() { 4 } else if cut + 1 >= third { 3 } else { 2 };
+        let expect = if cut + 1 >= whole.len() {
+            4
+        } else if cut + 1 >= third {
+            3
+        } else {
+            2
+        };
         let mut log = made.open().unwrap_or_else(|e| panic!("cut {cut}: {e}"));
         assert_eq!(log.records(), expect, "cut {cut}");
         log.append(vec![told(expect + 1)], 1).unwrap();
@@ -249,7 +281,9 @@ fn a_checkpoint_cut_at_any_byte_is_recovered() {
     log.checkpoint(2).unwrap();
     drop(log);
     let after = fs::read(made.checkpoints()).unwrap();
-    for (local, anchor) in (before.len()..after.len()).map(|cut| (cut, before.len())).chain((before.len()..after.len()).map(|c| (after.len(), c))) {
+    for (local, anchor) in
+        (before.len()..after.len()).map(|cut| (cut, before.len())).chain((before.len()..after.len()).map(|c| (after.len(), c)))
+    {
         fs::write(made.checkpoints(), &after[..local]).unwrap();
         fs::write(&made.place.anchor, &after[..anchor]).unwrap();
         drop(made.open().unwrap_or_else(|e| panic!("local {local} anchor {anchor}: {e}")));
@@ -268,6 +302,17 @@ fn a_record_longer_than_a_line_is_refused_and_nothing_is_written() {
     assert_eq!(log.records(), 0);
     log.append(vec![told(1)], 1).unwrap();
     log.checkpoint(3).unwrap();
+    assert!(made.verify().is_intact());
+}
+
+// J8: without an anchor a log is not begun: nobody would miss it later.
+#[test]
+fn a_log_whose_anchor_cannot_be_written_is_not_opened() {
+    let mut made = Made::empty();
+    fs::create_dir(made.folder.path().join("anchor.jsonl")).unwrap();
+    assert!(made.open().is_err());
+    made.place.anchor = made.folder.path().join("elsewhere/anchor.jsonl");
+    made.open().unwrap();
     assert!(made.verify().is_intact());
 }
 

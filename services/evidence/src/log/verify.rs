@@ -12,10 +12,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::CHECKPOINTS;
 use super::checkpoint::{self, Checkpoint, Line};
 use super::entry::{GENESIS, Link, Unfinished};
 use super::segment::{self, Position};
-use super::CHECKPOINTS;
 use crate::note::{NoteError, VerifierKey};
 
 /// What was done to a log.
@@ -102,7 +102,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = if self.is_intact() { "intact" } else { "BROKEN" };
         writeln!(f, "audit log {state}: {} records, head {}", self.records, self.head)?;
-        write!(f, "{} checkpoints verified; signed up to record {}, anchored up to record {}", self.checkpoints, self.checkpointed, self.anchored)?;
+        write!(
+            f,
+            "{} checkpoints verified; signed up to record {}, anchored up to record {}",
+            self.checkpoints, self.checkpointed, self.anchored
+        )?;
         if self.unfinished {
             write!(f, "\nthe last line is unfinished and was never acknowledged; evidence cuts it off when it starts")?;
         }
@@ -182,7 +186,13 @@ pub(crate) fn examine(
             break;
         }
         if walked.at.n < segment.first && index.saturating_add(1) < segments.len() {
-            findings.push(Finding::new(Wrong::Dropped, segment.name(), 0, expected, "the segment is empty, and another follows".to_owned()));
+            findings.push(Finding::new(
+                Wrong::Dropped,
+                segment.name(),
+                0,
+                expected,
+                "the segment is empty, and another follows".to_owned(),
+            ));
             broken = true;
             break;
         }
@@ -216,7 +226,9 @@ pub(crate) fn examine(
 fn misplaced(segment: &segment::Segment, expected: u64, unfinished: bool) -> Finding {
     let (wrong, detail) = match segment.first {
         first if unfinished => (Wrong::Edited, format!("the segment before record {first} ends in the middle of a record")),
-        first if first > expected => (Wrong::Dropped, format!("records {expected} to {} are missing: no segment has them", first.saturating_sub(1))),
+        first if first > expected => {
+            (Wrong::Dropped, format!("records {expected} to {} are missing: no segment has them", first.saturating_sub(1)))
+        }
         first => (Wrong::Duplicated, format!("this segment says that it begins with record {first}, where record {expected} belongs")),
     };
     Finding::new(wrong, segment.name(), 0, expected, detail)
@@ -260,7 +272,8 @@ fn compare(known: &BTreeMap<u64, (Link, &Place)>, heads: &BTreeMap<u64, Option<L
 
 fn compare_anchor(local: &Signed, outside: &Signed, findings: &mut Vec<Finding>) {
     if outside.all.is_empty() && outside.findings.is_empty() && !local.all.is_empty() {
-        let detail = "the anchor is absent or empty; without it a log cut back together with its checkpoints cannot be told from a young one";
+        let detail =
+            "the anchor is absent or empty; without it a log cut back together with its checkpoints cannot be told from a young one";
         findings.push(Finding::new(Wrong::AnchorMissing, outside.file.clone(), 0, 0, detail.to_owned()));
         return;
     }

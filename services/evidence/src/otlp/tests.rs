@@ -31,7 +31,8 @@ fn request() -> ExportTraceServiceRequest {
         status: Some(wire::Status { message: "busy".to_owned(), code: 2 }),
         ..wire::Span::default()
     };
-    let resource = Resource { attributes: vec![attribute("service.name", "edge"), attribute("palisade.workload", "x")], ..Resource::default() };
+    let resource =
+        Resource { attributes: vec![attribute("service.name", "edge"), attribute("palisade.workload", "x")], ..Resource::default() };
     ExportTraceServiceRequest {
         resource_spans: vec![wire::ResourceSpans {
             resource: Some(resource),

@@ -56,6 +56,7 @@ impl World {
             control: Client::new(Arc::new(Down)),
             queue: QueueClient(Client::new(Arc::new(Down))),
             pages: Arc::new(Plain),
+            collector: None,
         }
     }
 
@@ -196,8 +197,15 @@ async fn operators_read_metrics_checkpoint_and_traces_and_workloads_do_not() {
     metrics.act("control.apply");
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let span = Span {
-        trace: trace.into(), span: "b7ad6b7169203331".into(), parent: String::new(), name: "accept".into(), kind: "server".into(),
-        start_ns: 1, end_ns: 2, status: 200, attributes: Map::new(),
+        trace: trace.into(),
+        span: "b7ad6b7169203331".into(),
+        parent: String::new(),
+        name: "accept".into(),
+        kind: "server".into(),
+        start_ns: 1,
+        end_ns: 2,
+        status: 200,
+        attributes: Map::new(),
     };
     let told = Batch { process: "p1".into(), audit: vec![record(1)], spans: vec![span], metrics: metrics.render() };
     assert_eq!(post(&evidence, "role/control", &told).await.0, 200);
