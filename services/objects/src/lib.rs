@@ -1,1 +1,34 @@
-//! 
+//! `objects`: bytes that are visible only once they are whole and on the disk, readable only by whom the policy lets, and found out
+//! when they are changed.
+//!
+//! A room over `contract::objects::ROUTES`: an S3 API for services (their guards vouch for them), presigned URLs for browsers (the
+//! edge brings them), and verdicts. A background task tells queues of created objects.
+//!
+//! Spec:       Amazon S3 REST API (path style; the operations in `s3`); AWS Signature Version 4, query parameters.
+//! Guarantees: G2 in part, G3, G5, G6, G8 (single use; a changed policy ends a URL at once), G9, G10, G11, G12 in part, G15; H5 at the
+//!             store: a job's authority ends with its lease.
+//! Not here:   sockets, the policy itself (`policy`), encryption at rest (G13), versioning (G14), tags, copies.
+
+mod blob;
+mod chunked;
+mod created;
+mod gate;
+mod grant;
+mod ledger;
+mod read;
+mod redeem;
+mod refusal;
+mod room;
+mod rules;
+mod s3;
+mod seal;
+mod sigv4;
+mod verdict;
+mod write;
+
+pub use created::Messenger;
+pub use room::{Objects, OpenError, Parts};
+pub use rules::{Decide, Rulebook, Rules};
+
+#[cfg(test)]
+mod tests;
