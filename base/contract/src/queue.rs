@@ -125,7 +125,9 @@ impl Event {
                 .map(|t| Some(t.into_owned()))
                 .map_err(|_| Fault::bad_request(format!("{name} is not UTF-8 once percent-decoded")))
         };
-        let needed = |name: &str, max: usize| read(name, max)?.ok_or_else(|| Fault::bad_request(format!("header {name} is missing: send CloudEvents in binary mode")));
+        let needed = |name: &str, max: usize| {
+            read(name, max)?.ok_or_else(|| Fault::bad_request(format!("header {name} is missing: send CloudEvents in binary mode")))
+        };
         if needed("ce-specversion", 8)? != "1.0" {
             return Err(Fault::bad_request("ce-specversion must be 1.0"));
         }
@@ -243,5 +245,11 @@ pub trait Deliver: Send + Sync + std::fmt::Debug + 'static {
 /// Narrows the authority of a message to one delivery of it.
 #[must_use]
 pub fn narrowed(authority: &Authority, purpose: &str, job: trust::Job) -> Authority {
-    Authority { purpose: purpose.to_owned(), scopes: std::collections::BTreeSet::new(), step_up: false, job: Some(job), ..authority.clone() }
+    Authority {
+        purpose: purpose.to_owned(),
+        scopes: std::collections::BTreeSet::new(),
+        step_up: false,
+        job: Some(job),
+        ..authority.clone()
+    }
 }
