@@ -106,7 +106,8 @@ pub fn send(channel: &mut UnixStream, boot: &Boot, fds: &[BorrowedFd<'_>]) -> Re
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(std::io::Error::other("too many descriptors for one process").into());
     }
-    let sent = rustix::net::sendmsg(channel.as_fd(), &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL).map_err(std::io::Error::from)?;
+    let sent = rustix::net::sendmsg(channel.as_fd(), &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)
+        .map_err(std::io::Error::from)?;
     if sent != length.len() {
         return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
     }

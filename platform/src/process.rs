@@ -173,7 +173,16 @@ impl Process {
         let (from_supervisor, to_supervisor) = tokio::net::UnixStream::from_std(channel).map_err(BootError::from)?.into_split();
         let stop = CancellationToken::new();
         tokio::spawn(obey(from_supervisor, stop.clone()));
-        Ok(Arc::new(Self { boot, listeners: std::sync::Mutex::new(listeners), clock, entropy, recorder, stop, spool, to_supervisor: Mutex::new(to_supervisor) }))
+        Ok(Arc::new(Self {
+            boot,
+            listeners: std::sync::Mutex::new(listeners),
+            clock,
+            entropy,
+            recorder,
+            stop,
+            spool,
+            to_supervisor: Mutex::new(to_supervisor),
+        }))
     }
 
     /// Its listeners, to take them from.
@@ -205,7 +214,9 @@ impl Process {
     /// `Refused` when the supervisor passed none.
     pub fn sealing_key(&self) -> Result<trust::Secret<[u8; 32]>, StartError> {
         let bytes = hex::decode(self.boot.sealing_key.trim()).ok().and_then(|b| <[u8; 32]>::try_from(b).ok());
-        bytes.map(trust::Secret::new).ok_or_else(|| StartError::refused("the sealing key is not 32 bytes in hexadecimal; restore the file in keys/"))
+        bytes
+            .map(trust::Secret::new)
+            .ok_or_else(|| StartError::refused("the sealing key is not 32 bytes in hexadecimal; restore the file in keys/"))
     }
 
     /// Joins: gets an SVID by token and attestation, keeps it renewed, ships records, and follows the view.
@@ -336,7 +347,6 @@ impl Process {
         }
         Ok(())
     }
-
 }
 
 impl Joined {
@@ -420,7 +430,8 @@ async fn measure(paths: Vec<String>) -> Result<Vec<Artefact>, StartError> {
     let measured = tokio::task::spawn_blocking(move || {
         let mut artefacts = Vec::new();
         for path in paths {
-            let file = std::fs::File::open(&path).map_err(|e| StartError::refused(format_args!("{path}: {e}; it is pinned in palisade.lock")))?;
+            let file =
+                std::fs::File::open(&path).map_err(|e| StartError::refused(format_args!("{path}: {e}; it is pinned in palisade.lock")))?;
             let digest = Digest::of_reader(file).map_err(StartError::failed_by)?;
             artefacts.push(Artefact { path, digest });
         }

@@ -40,7 +40,12 @@ pub struct Serving {
 ///
 /// # Errors
 /// `Failed` when a listener cannot be used.
-pub async fn serve(process: &Arc<Process>, identity: &Arc<WorkloadIdentity>, room: Arc<dyn Room>, serving: Serving) -> Result<(), StartError> {
+pub async fn serve(
+    process: &Arc<Process>,
+    identity: &Arc<WorkloadIdentity>,
+    room: Arc<dyn Room>,
+    serving: Serving,
+) -> Result<(), StartError> {
     let bundle = Some(identity.bundle().clone());
     let enforcement =
         Arc::new(Enforcement::new(room, serving.point, process.recorder.clone(), process.clock.clone(), bundle, serving.views));

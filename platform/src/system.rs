@@ -177,14 +177,24 @@ pub struct System {
 ///
 /// # Errors
 /// `Io` with the path.
-pub fn build(applied: &Applied, lock: &Lock, layout: &Layout, listen: std::net::SocketAddr, entropy: &dyn Entropy) -> Result<System, SystemError> {
+pub fn build(
+    applied: &Applied,
+    lock: &Lock,
+    layout: &Layout,
+    listen: std::net::SocketAddr,
+    entropy: &dyn Entropy,
+) -> Result<System, SystemError> {
     let manifest = &applied.manifest;
     for folder in [layout.dir.clone(), layout.run(), layout.dir.join("data"), layout.dir.join("keys"), layout.logs()] {
         private_dir(&folder)?;
     }
-    let public = proxy::listen::at(listen).map_err(io("cannot listen; is another program using this address? Choose another with --listen:", Path::new(&listen.to_string())))?;
+    let public = proxy::listen::at(listen).map_err(io(
+        "cannot listen; is another program using this address? Choose another with --listen:",
+        Path::new(&listen.to_string()),
+    ))?;
     let port = public.local_addr().map_err(io("cannot listen", Path::new("edge")))?.port();
-    let host = manifest.edge.hosts.iter().find(|h| *h == "localhost").or_else(|| manifest.edge.hosts.first()).map_or("localhost", String::as_str);
+    let host =
+        manifest.edge.hosts.iter().find(|h| *h == "localhost").or_else(|| manifest.edge.hosts.first()).map_or("localhost", String::as_str);
     let origin = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
 
     let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new() };

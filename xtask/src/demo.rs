@@ -139,7 +139,7 @@ impl Scratch {
     /// # Errors
     /// When it cannot be made.
     pub fn new() -> Outcome<Self> {
-        let made = tree::output(std::process::Command::new("mktemp").args(["-d", "-t", "palisade-XXXXXX"]))?;
+        let made = tree::output(std::process::Command::new("mktemp").args(["-d", "--suffix", "-palisade"]))?;
         Ok(Self(PathBuf::from(made.trim())))
     }
 }

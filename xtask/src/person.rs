@@ -30,7 +30,7 @@ impl Person {
     /// A person who will choose this name and a password.
     #[must_use]
     pub fn new(curl: Curl, name: &str) -> Self {
-        Self { curl, name: name.to_owned(), password: format!("{name} likes long walks 4711") }
+        Self { curl, name: name.to_owned(), password: "long walks over quiet hills".to_owned() }
     }
 
     /// Opens the one-time link and chooses name and password.
@@ -39,8 +39,7 @@ impl Person {
     /// When the page is not there or refuses.
     pub fn enrol(&self, link: &str) -> Outcome {
         let page = self.curl.page(link)?;
-        let fields =
-            [("name", self.name.as_str()), ("password", &self.password), ("password_again", &self.password), ("again", &self.password)];
+        let fields = [("name", self.name.as_str()), ("password", &self.password), ("repeat", &self.password)];
         let answer = self.submit(&page, &fields)?;
         if answer.status >= 400 {
             return Err(format!("enrolment was refused with {}: {}", answer.status, answer.text()).into());

@@ -33,7 +33,9 @@ pub async fn collect(body: Body, limit: usize) -> Result<Bytes, Fault> {
     let limited: Body = Limited::new(body, limit).boxed_unsync();
     match limited.collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Fault::too_large(format!("the body is larger than {limit} bytes"))),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Fault::too_large(format!("the body is larger than {limit} bytes")))
+        }
         Err(error) => Err(Fault::bad_request("the body ended early").because(error)),
     }
 }

@@ -35,11 +35,14 @@ pub enum Who {
     Supervisor,
 }
 
+/// The values of a template's names, decoded from percent-encoding.
+pub type Values<'t, 'p> = Vec<(&'t str, Cow<'p, str>)>;
+
 /// What a path and method lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<'r, 'p> {
     /// This route, with the values of its names, decoded from percent-encoding.
-    Route(&'r Route, Vec<(&'static str, Cow<'p, str>)>),
+    Route(&'r Route, Values<'static, 'p>),
     /// The path is known with other methods.
     MethodUnlisted,
     /// Nothing has this path.
@@ -49,7 +52,7 @@ pub enum Found<'r, 'p> {
 /// Looks `method` and `path` (no query) up in a table.
 #[must_use]
 pub fn find<'r, 'p>(routes: &'r [Route], method: &str, path: &'p str) -> Found<'r, 'p> {
-    let mut best: Option<(Vec<u8>, &Route, Vec<(&'static str, Cow<'p, str>)>)> = None;
+    let mut best: Option<(Vec<u8>, &Route, Values<'static, 'p>)> = None;
     let mut path_known = false;
     for route in routes {
         let Some((rank, values)) = matches(route.path, path) else { continue };
@@ -67,7 +70,7 @@ pub fn find<'r, 'p>(routes: &'r [Route], method: &str, path: &'p str) -> Found<'
 
 /// Whether `path` fits `template`; its rank orders templates from the most literal to the least.
 #[must_use]
-pub fn matches<'t, 'p>(template: &'t str, path: &'p str) -> Option<(Vec<u8>, Vec<(&'t str, Cow<'p, str>)>)> {
+pub fn matches<'t, 'p>(template: &'t str, path: &'p str) -> Option<(Vec<u8>, Values<'t, 'p>)> {
     let (mut rank, mut values) = (Vec::new(), Vec::new());
     let mut rest = path.strip_prefix('/')?;
     let mut segments = template.strip_prefix('/')?.split('/').peekable();

@@ -53,10 +53,8 @@ impl Client {
             let value = token.parse().map_err(|_| Fault::bad_request("the transaction token is not a header value"))?;
             headers.insert(crate::txn_token::HEADER, value);
         }
-        if let Some(trace) = call.trace {
-            if let Ok(value) = trace.to_string().parse() {
-                headers.insert("traceparent", value);
-            }
+        if let Some(Ok(value)) = call.trace.map(|trace| trace.to_string().parse()) {
+            headers.insert("traceparent", value);
         }
         self.transport.send(request).await
     }
@@ -65,7 +63,13 @@ impl Client {
     ///
     /// # Errors
     /// Those of the transport; for any status but 2xx the fault of that status.
-    pub async fn json<Q: Serialize, A: DeserializeOwned>(&self, call: &Call<'_>, method: Method, path: &str, question: &Q) -> Result<A, Fault> {
+    pub async fn json<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        method: Method,
+        path: &str,
+        question: &Q,
+    ) -> Result<A, Fault> {
         let bytes = self.bytes(call, method, path, Some(question)).await?;
         serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("a peer answered something else than agreed").because(error))
     }

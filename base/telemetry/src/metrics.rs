@@ -57,7 +57,11 @@ impl Metrics {
         let requests = Family::default();
         registry.register("requests", "Requests answered", Family::clone(&requests));
         let durations: Family<PointLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(duration_buckets);
-        registry.register("request_duration_seconds", "Time from the head of a request to the end of its answer", Family::clone(&durations));
+        registry.register(
+            "request_duration_seconds",
+            "Time from the head of a request to the end of its answer",
+            Family::clone(&durations),
+        );
         let spans_dropped = Counter::default();
         registry.register("spans_dropped", "Spans that could not be kept", Clone::clone(&spans_dropped));
         Self { registry: Mutex::new(registry), decisions, acts, requests, durations, spans_dropped }

@@ -66,7 +66,10 @@ pub enum ObjectRefError {
     #[error("an object is named bucket/key; there is no '/'")]
     NoSlash,
     /// Empty, too long, or with segments that a path normaliser would change.
-    #[error("object key is empty, longer than {} bytes, or has an empty, '.' or '..' segment or a control character", limits::OBJECT_KEY_BYTES_MAX)]
+    #[error(
+        "object key is empty, longer than {} bytes, or has an empty, '.' or '..' segment or a control character",
+        limits::OBJECT_KEY_BYTES_MAX
+    )]
     BadKey,
 }
 

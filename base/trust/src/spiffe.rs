@@ -179,10 +179,23 @@ mod tests {
             assert_eq!(good.parse::<SpiffeId>().unwrap().to_string(), good);
         }
         for bad in [
-            "", "spiffe://", "http://video.example/service/api", "spiffe://Video.example/service/api", "spiffe://v/service/",
-            "spiffe://v/service/../api", "spiffe://v/service/api/", "spiffe://v/service//api", "spiffe://v:80/service/api",
-            "spiffe://u@v/service/api", "spiffe://v/service/api?x", "spiffe://v/service/api#x", "spiffe://v/other/api",
-            "spiffe://v/service/API", "SPIFFE://v/service/api", "spiffe://v/service/a%70i", "spiffe:///service/api",
+            "",
+            "spiffe://",
+            "http://video.example/service/api",
+            "spiffe://Video.example/service/api",
+            "spiffe://v/service/",
+            "spiffe://v/service/../api",
+            "spiffe://v/service/api/",
+            "spiffe://v/service//api",
+            "spiffe://v:80/service/api",
+            "spiffe://u@v/service/api",
+            "spiffe://v/service/api?x",
+            "spiffe://v/service/api#x",
+            "spiffe://v/other/api",
+            "spiffe://v/service/API",
+            "SPIFFE://v/service/api",
+            "spiffe://v/service/a%70i",
+            "spiffe:///service/api",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }

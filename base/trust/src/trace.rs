@@ -87,9 +87,13 @@ mod tests {
         assert_eq!(TraceContext::parse(good).map(|c| c.to_string()).as_deref(), Some(good));
         assert!(TraceContext::parse("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-brings").is_some());
         for bad in [
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "", "00-1-2-3",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "",
+            "00-1-2-3",
         ] {
             assert!(TraceContext::parse(bad).is_none(), "{bad}");
         }

@@ -39,13 +39,15 @@ impl Audit {
             Some(key) => key,
             None => {
                 let path = layout.audit_key();
-                std::fs::read_to_string(&path).map_err(|e| Failure::failed(format_args!("no verifier key at {}: {e}; name one with --key", path.display())))?
+                std::fs::read_to_string(&path)
+                    .map_err(|e| Failure::failed(format_args!("no verifier key at {}: {e}; name one with --key", path.display())))?
             }
         };
         let key: VerifierKey = key.trim().parse().map_err(|e| Failure::failed(format_args!("the verifier key is none: {e}")))?;
         let log = log.unwrap_or_else(|| log_folder(&layout.data("evidence")));
         let anchor = anchor.unwrap_or_else(|| anchor_file(&layout.data("anchor")));
-        let report = evidence::log::verify(&log, &key, Some(&anchor)).map_err(|e| Failure::failed(format_args!("the log in {} cannot be read: {e}", log.display())))?;
+        let report = evidence::log::verify(&log, &key, Some(&anchor))
+            .map_err(|e| Failure::failed(format_args!("the log in {} cannot be read: {e}", log.display())))?;
         match format {
             Format::Json => say(serde_json::to_string(&report).map_err(Failure::failed)?),
             Format::Text => say(&report),

@@ -38,9 +38,15 @@ impl Sandbox {
         let reached = report.level.is_some_and(|level| level >= required);
         if format == Format::Json {
             let limits = &service.limits;
-            say(serde_json::json!({ "service": name, "required": required, "reached": reached, "report": report, "limits": limits, "tools": service.tools }));
+            say(
+                serde_json::json!({ "service": name, "required": required, "reached": reached, "report": report, "limits": limits, "tools": service.tools }),
+            );
         } else {
-            say(format_args!("{name} requires the level `{}`; this host {}.\n", level_name(required), if reached { "gives it" } else { "does not give it: it would refuse to start" }));
+            say(format_args!(
+                "{name} requires the level `{}`; this host {}.\n",
+                level_name(required),
+                if reached { "gives it" } else { "does not give it: it would refuse to start" }
+            ));
             say(&report);
             let flows: Vec<String> = service.flows.iter().map(ToString::to_string).collect();
             say(format_args!("it runs      {}", service.run.join(" ")));

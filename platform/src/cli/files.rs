@@ -15,7 +15,9 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
     let applied = Applied::open(path)?;
     let manifest = &applied.manifest;
     match format {
-        Format::Json => say(serde_json::json!({ "system": manifest.name, "digest": manifest.digest(), "services": manifest.services.len() })),
+        Format::Json => {
+            say(serde_json::json!({ "system": manifest.name, "digest": manifest.digest(), "services": manifest.services.len() }))
+        }
         Format::Text => say(format_args!(
             "{}: {} services, {} buckets, {} queues\n{}",
             manifest.name,

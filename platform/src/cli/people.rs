@@ -59,7 +59,9 @@ pub(super) fn operator(layout: &Layout, role: &str) -> Result<Client, Failure> {
     let socket = layout.operator(role);
     if !socket.exists() {
         let dir = layout.dir.display();
-        return Err(Failure::failed(format_args!("no system has run in {dir}; start one with `palisade up`, or name its folder with --dir")));
+        return Err(Failure::failed(format_args!(
+            "no system has run in {dir}; start one with `palisade up`, or name its folder with --dir"
+        )));
     }
     Ok(Client::new(proxy::client::UnixTransport::new(socket)))
 }
@@ -97,7 +99,10 @@ fn list(dir: &Path, format: Format) -> Result<ExitCode, Failure> {
 pub(super) fn revoke(spiffe_id: &SpiffeId, dir: &Path, format: Format) -> Result<ExitCode, Failure> {
     let answer: serde_json::Value = block_on(async {
         let client = operator(&Layout { dir: dir.to_path_buf() }, "control")?;
-        client.json(&Call::default(), Method::POST, "/revoke", &serde_json::json!({ "spiffe_id": spiffe_id })).await.map_err(Failure::failed)
+        client
+            .json(&Call::default(), Method::POST, "/revoke", &serde_json::json!({ "spiffe_id": spiffe_id }))
+            .await
+            .map_err(Failure::failed)
     })??;
     match format {
         Format::Json => say(answer),

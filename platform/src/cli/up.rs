@@ -31,7 +31,8 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
         let applied = Applied::open(&self.manifest.manifest)?;
-        std::fs::create_dir_all(&self.dir.dir).map_err(|e| Failure::failed(format_args!("cannot make the folder {}: {e}", self.dir.dir.display())))?;
+        std::fs::create_dir_all(&self.dir.dir)
+            .map_err(|e| Failure::failed(format_args!("cannot make the folder {}: {e}", self.dir.dir.display())))?;
         let dir = self.dir.dir.canonicalize().map_err(Failure::failed)?;
         let layout = Layout { dir };
         let _held = hold(&layout)?;
@@ -58,7 +59,8 @@ async fn serve(system: system::System, name: String, layout: Layout, format: For
     // Listen for the end before anything is started: a Ctrl-C in between must not leave processes behind.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let supervisor = Supervisor::start(system.members, layout.logs(), SystemClock::shared(), SystemEntropy::shared()).map_err(Failure::failed)?;
+    let supervisor =
+        Supervisor::start(system.members, layout.logs(), SystemClock::shared(), SystemEntropy::shared()).map_err(Failure::failed)?;
     let mut standings = supervisor.standings();
     let settled = tokio::select! {
         settled = tokio::time::timeout(READY_MAX, standings.wait_for(|all| all.values().all(|s| s.ready) || all.values().any(|s| s.refused.is_some()))) => {
@@ -95,7 +97,9 @@ fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, fo
     let ca: PathBuf = layout.local_ca();
     if format == Format::Json {
         let members: serde_json::Map<_, _> = standings.iter().map(|(name, s)| (name.clone(), s.pid.into())).collect();
-        say(serde_json::json!({ "system": name, "address": origin, "first_link": link, "local_ca": ca, "dir": layout.dir, "members": members }));
+        say(
+            serde_json::json!({ "system": name, "address": origin, "first_link": link, "local_ca": ca, "dir": layout.dir, "members": members }),
+        );
         return;
     }
     say(format_args!("\n  {name} is up: {} processes, each with its own identity and sandbox.\n", standings.len()));

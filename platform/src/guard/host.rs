@@ -60,7 +60,13 @@ impl Drop for Started {
 impl Host {
     /// A service that is not started yet.
     #[must_use]
-    pub fn new(profile: ServiceProfile, state_dir: PathBuf, serve_outbound: ServeOutbound, recorder: Recorder, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(
+        profile: ServiceProfile,
+        state_dir: PathBuf,
+        serve_outbound: ServeOutbound,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self { profile, state_dir, serve_outbound, recorder, clock, started: Mutex::new(None), last_used_ms: AtomicU64::new(0) })
     }
 
@@ -123,7 +129,8 @@ impl Host {
         let outbound = CancellationToken::new();
         let by_name: BTreeMap<&str, &Outbound> = self.profile.outbound.iter().map(|o| (o.env.as_str(), o)).collect();
         let listeners = running.take_listeners();
-        let listeners = listeners.into_iter().filter_map(|(name, listener)| Some(((*by_name.get(name.as_str())?).clone(), listener))).collect();
+        let listeners =
+            listeners.into_iter().filter_map(|(name, listener)| Some(((*by_name.get(name.as_str())?).clone(), listener))).collect();
         (self.serve_outbound)(listeners, outbound.clone());
         let report = running.applied();
         let detail = format!("level {:?}, pid {}", report.level, running.pid());

@@ -45,7 +45,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
     let identity = process.admitted().await?;
     process.ship(&identity)?;
-    let transport = IdentityTransport::new(process.boot.identity_socket.clone(), identity.bundle(), Some(&identity)).map_err(StartError::failed_by)?;
+    let transport =
+        IdentityTransport::new(process.boot.identity_socket.clone(), identity.bundle(), Some(&identity)).map_err(StartError::failed_by)?;
     let config = ControlConfig {
         folder: process.boot.dir.join("epochs"),
         sealer: KeySealer::new("control", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?,

@@ -70,7 +70,6 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         control: process.early_peer(&joined.identity, "control")?,
         queue: contract::queue::QueueClient(peers.role("queue")?),
         pages: Arc::new(Console),
-        collector: None,
     };
     let evidence = Evidence::open(parts).await.map_err(StartError::refused_by)?;
     if let Some(why) = evidence.broken() {
@@ -93,7 +92,8 @@ fn signer(process: &Process) -> Result<NoteSigner, StartError> {
     let name = format!("{}/audit", process.boot.trust_domain);
     match std::fs::read_to_string(&path) {
         Ok(sealed) => {
-            let seed = sealer.open(KEY.0, KEY.1, sealed.trim()).map_err(|e| StartError::refused(format_args!("{}: {e}", path.display())))?;
+            let seed =
+                sealer.open(KEY.0, KEY.1, sealed.trim()).map_err(|e| StartError::refused(format_args!("{}: {e}", path.display())))?;
             NoteSigner::from_seed(&name, seed.expose()).map_err(StartError::refused_by)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

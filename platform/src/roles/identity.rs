@@ -32,7 +32,8 @@ pub struct Settings {
 pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
     let sealer = KeySealer::new("identity", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?;
-    let public = PublicCa::open(&process.boot.dir.join("https"), &sealer, process.clock.clone(), process.entropy.clone()).map_err(StartError::refused_by)?;
+    let public = PublicCa::open(&process.boot.dir.join("https"), &sealer, process.clock.clone(), process.entropy.clone())
+        .map_err(StartError::refused_by)?;
     let config = CaConfig {
         folder: process.boot.dir.join("ca"),
         trust_domain: process.boot.trust_domain.clone(),
@@ -50,7 +51,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
 
     let room = Arc::new(Identity::new(ca.clone(), process.recorder.clone(), process.clock.clone()));
     let bundle = Some(identity.bundle().clone());
-    let enforcement = Arc::new(Enforcement::new(room, "identity", process.recorder.clone(), process.clock.clone(), bundle, Views::Unneeded));
+    let enforcement =
+        Arc::new(Enforcement::new(room, "identity", process.recorder.clone(), process.clock.clone(), bundle, Views::Unneeded));
     let from_supervisor = process.listeners().stream(SUPERVISOR_STREAM)?;
     let joining = process.listeners().unix("join")?;
     tokio::spawn(look_after(process.clone(), ca, identity.clone(), public, settings.hosts));
@@ -105,7 +107,8 @@ fn publish(process: &Process, public: &PublicCa, hosts: &[String]) -> Result<(),
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
     let next = path.with_extension("next");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(StartError::failed_by)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(StartError::failed_by)?;
     std::io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()).map_err(StartError::failed_by)?;
     std::fs::rename(&next, path).map_err(StartError::failed_by)
 }

@@ -45,5 +45,6 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let login = Login::open(config).await.map_err(StartError::refused_by)?;
     let link = login.first_link().await.map_err(StartError::failed_by)?;
     process.ready(link.map(|invited| format!("{}{}", contract::login::ISSUER_PATH, invited.path))).await;
-    serve(&process, &joined.identity, Arc::new(login), Serving { point: "login", views: Views::Held(joined.view.clone()), operator: true }).await
+    serve(&process, &joined.identity, Arc::new(login), Serving { point: "login", views: Views::Held(joined.view.clone()), operator: true })
+        .await
 }

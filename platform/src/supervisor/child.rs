@@ -45,7 +45,9 @@ pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: V
         match run_once(&shared, &member).await {
             Ok(End::Drained | End::Refused) => break,
             Ok(End::Died) => tracing::warn!(member = member.name, "ended by itself; it is started again"),
-            Err(error) => tracing::error!(member = member.name, %error, cause = std::error::Error::source(&error).map(tracing::field::display), "could not be started; trying again"),
+            Err(error) => {
+                tracing::error!(member = member.name, %error, cause = std::error::Error::source(&error).map(tracing::field::display), "could not be started; trying again")
+            }
         }
         shared.update(&member.name, |s| {
             s.pid = 0;
@@ -205,5 +207,8 @@ async fn listen(shared: Arc<Shared>, name: String, reader: tokio::net::unix::Own
 
 /// The only variables that Palisade's own processes see. Nothing secret is ever in an environment (F8).
 fn inherited_environment() -> Vec<(String, String)> {
-    ["PATH", "PALISADE_LOG", "RUST_BACKTRACE", "TZ"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+    ["PATH", "PALISADE_LOG", "RUST_BACKTRACE", "TZ"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+        .collect()
 }
