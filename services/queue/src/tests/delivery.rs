@@ -256,3 +256,60 @@ async fn pauses_double_up_to_the_cap_and_are_spread() {
     world.clock.advance(502);
     assert!(lease(&queue, "uploaded", "validator").await.is_some());
 }
+
+/// Lets `future` be polled `polls` times, then drops it where it stands; gives its answer if it came to one.
+async fn cut_off<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..polls {
+        if let Some(answer) = std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(match future.as_mut().poll(cx) {
+                std::task::Poll::Ready(answer) => Some(answer),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+        {
+            return Some(answer);
+        }
+        tokio::time::sleep(Duration::from_micros(300)).await;
+    }
+    None
+}
+
+// H1, H6: publishing, leasing and acknowledging, each cut off after every step, then a fresh process and the same again: the message
+// is there once, and once acknowledged it is gone.
+#[tokio::test]
+async fn cut_off_anywhere_nothing_is_lost_or_doubled() {
+    let (mut whole, mut cut) = (0, 0);
+    for polls in 1..40 {
+        let world = World::new();
+        let queue = world.open().await;
+        let acknowledged = cut_off(upload(&queue, &event("1", None)), polls).await.is_some();
+        drop(queue);
+        let queue = world.open().await;
+        let again = uploaded(&queue, "1", None).await;
+        assert!(again.duplicate || !acknowledged, "an acknowledged message was lost after {polls} steps");
+        assert_eq!(stats(&queue, "uploaded").await.waiting, 1, "{polls}");
+        let _ = cut_off(lease(&queue, "uploaded", "validator"), polls).await;
+        drop(queue);
+        let queue = world.open().await;
+        world.clock.advance(30_001);
+        let leased = lease(&queue, "uploaded", "validator").await.expect("the message is still there");
+        assert_eq!(leased.job, again.job);
+        let acknowledged = cut_off(on_lease(&queue, &leased.lease, "ack", "validator"), polls).await;
+        drop(queue);
+        let queue = world.open().await;
+        let figures = stats(&queue, "uploaded").await;
+        match acknowledged {
+            Some(status) => {
+                assert_eq!((status, figures.waiting, figures.in_flight), (StatusCode::NO_CONTENT, 0, 0), "{polls}");
+                whole += 1;
+            }
+            None => {
+                assert!(figures.in_flight <= 1 && figures.waiting == 0 && figures.dead == 0, "{polls}: {figures:?}");
+                cut += 1;
+            }
+        }
+    }
+    assert!(whole > 0 && cut > 0, "both happened: {whole} whole, {cut} cut off");
+}
