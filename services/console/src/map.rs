@@ -241,7 +241,7 @@ fn lines(facts: &MapFacts, system: &System, layout: &layout::Layout) -> (Vec<Lin
     }
     let mut live: BTreeMap<(String, String), &LiveFlow> = BTreeMap::new();
     let mut alerts = Vec::new();
-    for flow in facts.flows.iter().filter(|f| on_map(&f.from) && on_map(&f.to)) {
+    for flow in facts.flows.iter().filter(|f| on_map(&f.from) && on_map(&f.to) && f.from != f.to) {
         let pair = (flow.from.clone(), flow.to.clone());
         let ours = flow.from.starts_with("role/") || flow.from == INTERNET;
         if flow.allowed > 0 && !declared.contains_key(&pair) && !ours {

@@ -54,6 +54,8 @@ struct Row {
 /// A decision as the page tells it.
 pub(crate) struct Decision {
     pub(crate) allowed: bool,
+    /// A policy said so, and not only a route's contract.
+    pub(crate) by_policy: bool,
     pub(crate) n: u64,
     pub(crate) headline: String,
     pub(crate) facts: Vec<(&'static str, String)>,
@@ -151,6 +153,9 @@ fn row(stored: &StoredSpan, depth: u32, start: u64, whole: u64, records: Vec<&St
     let (x, w) = (percent(span.start_ns.saturating_sub(start)), percent(span.end_ns.saturating_sub(span.start_ns)));
     let label_end = x + w > 84.0;
     let mut decisions: Vec<Decision> = records.into_iter().filter_map(decision).collect();
+    // Where a policy answered, that the route's contract had let the request in goes without saying.
+    let answered = decisions.iter().any(|d| !d.allowed || d.by_policy);
+    decisions.retain(|d| !d.allowed || d.by_policy || !answered);
     if decisions.is_empty() && own {
         decisions.extend(told(span));
     }
@@ -197,7 +202,8 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
     let policies = policies.join(", ");
     let headline = match (allowed, policies.is_empty()) {
         (true, false) => format!("allowed by {policies}"),
-        (true, true) => "allowed".to_owned(),
+        (true, true) if phrase::field(fields, "point") == "guard.out" => "sent on by its guard".to_owned(),
+        (true, true) => "admitted by the route's contract".to_owned(),
         (false, false) => format!("refused: {}, by {policies}", phrase::reason(reason)),
         (false, true) => format!("refused: {}", phrase::reason(reason)),
     };
@@ -212,7 +218,13 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
         ("job", phrase::short(&field("job"), 20)),
         ("epoch", epoch),
     ];
-    Some(Decision { allowed, n: stored.n, headline, facts: facts.into_iter().filter(|(_, text)| !text.is_empty()).collect() })
+    Some(Decision {
+        allowed,
+        by_policy: !policies.is_empty(),
+        n: stored.n,
+        headline,
+        facts: facts.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+    })
 }
 
 /// What a span of one of Palisade's processes says of a decision, where no audit record is at hand (it is past its retention).
@@ -231,5 +243,5 @@ fn told(span: &trust::Span) -> Option<Decision> {
     let headline = if allowed { format!("allowed by {policy}") } else { format!("refused: {}", phrase::reason(&reason)) };
     let names = [("caller", "peer"), ("to", "object"), ("for", "user"), ("purpose", "purpose"), ("job", "job"), ("epoch", "epoch")];
     let facts = names.into_iter().map(|(label, name)| (label, phrase::node(&text(name)).to_owned())).filter(|(_, t)| !t.is_empty());
-    Some(Decision { allowed, n: 0, headline, facts: facts.collect() })
+    Some(Decision { allowed, by_policy: !policy.is_empty(), n: 0, headline, facts: facts.collect() })
 }

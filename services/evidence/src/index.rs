@@ -237,32 +237,38 @@ ON CONFLICT DO UPDATE SET
     /// # Errors
     /// `Sql`.
     pub async fn forget(&self, retention: &Retention, now_ms: u64) -> Result<(), StateError> {
+        // In steps of a bounded size, oldest first, so that no writer waits long; the next minute goes on where this one ended.
+        const STEP: i64 = 5_000;
         let oldest_ms = now_ms.saturating_sub(retention.age_s.saturating_mul(1000));
+        let oldest_ns = int(oldest_ms.saturating_mul(1_000_000));
         let mut txn = self.store.write().await?;
-        // Whole traces go, oldest first, until the spans fit.
-        sqlx::query(
-            "
-DELETE FROM trace WHERE end_ns < ?1 OR trace IN (
-  SELECT trace FROM (SELECT trace, sum(spans) OVER (ORDER BY start_ns DESC, trace) AS total FROM trace) WHERE total > ?2)",
-        )
-        .bind(int(oldest_ms.saturating_mul(1_000_000)))
-        .bind(int(retention.spans))
-        .execute(&mut *txn)
-        .await?;
-        for orphaned in [
-            "DELETE FROM span WHERE trace NOT IN (SELECT trace FROM trace)",
-            "DELETE FROM trace_key WHERE trace NOT IN (SELECT trace FROM trace)",
-        ] {
-            sqlx::query(orphaned).execute(&mut *txn).await?;
+        let total: i64 = sqlx::query("SELECT coalesce(sum(spans), 0) FROM trace").fetch_one(&mut *txn).await?.try_get(0)?;
+        let mut over = total.saturating_sub(int(retention.spans));
+        let traces =
+            sqlx::query("SELECT trace, spans, end_ns FROM trace ORDER BY start_ns, trace LIMIT ?").bind(STEP).fetch_all(&mut *txn).await?;
+        for row in traces {
+            let (trace, spans, end_ns): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            if over <= 0 && end_ns >= oldest_ns {
+                continue;
+            }
+            over = over.saturating_sub(spans);
+            // Whole traces go.
+            for statement in
+                ["DELETE FROM span WHERE trace = ?", "DELETE FROM trace_key WHERE trace = ?", "DELETE FROM trace WHERE trace = ?"]
+            {
+                sqlx::query(statement).bind(trace.clone()).execute(&mut *txn).await?;
+            }
         }
-        sqlx::query("DELETE FROM line WHERE at_ns < ?1 OR id <= (SELECT coalesce(max(id), 0) FROM line) - ?2")
-            .bind(int(oldest_ms.saturating_mul(1_000_000)))
+        sqlx::query("DELETE FROM line WHERE id IN (SELECT id FROM line ORDER BY id LIMIT ?3) AND (at_ns < ?1 OR id <= (SELECT max(id) FROM line) - ?2)")
+            .bind(oldest_ns)
             .bind(int(retention.spans))
+            .bind(STEP)
             .execute(&mut *txn)
             .await?;
-        sqlx::query("DELETE FROM record WHERE at_ms < ?1 OR n <= (SELECT coalesce(max(n), 0) FROM record) - ?2")
+        sqlx::query("DELETE FROM record WHERE n IN (SELECT n FROM record ORDER BY n LIMIT ?3) AND (at_ms < ?1 OR n <= (SELECT max(n) FROM record) - ?2)")
             .bind(int(oldest_ms))
             .bind(int(retention.records))
+            .bind(STEP)
             .execute(&mut *txn)
             .await?;
         sqlx::query("DELETE FROM taken WHERE n < (SELECT n FROM (

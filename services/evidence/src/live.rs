@@ -59,8 +59,19 @@ impl Live {
             "ConnectionRefused" => text("peer"),
             _ => return,
         };
-        let pair = self.pair(principal, &node_of(&entry.workload.to_string()), text("resource"));
-        let reason = reason_of(&entry.record);
+        let (at, resource, reason) = (node_of(&entry.workload.to_string()), text("resource"), reason_of(&entry.record));
+        // A call is decided more than once: on its way out, by the route's contract, and by the room that knows the bucket or queue.
+        // Where it arrives, and as exactly as it is told there, it counts; refusals count wherever they are given.
+        let on_the_way_out = text("point") == "guard.out";
+        let told_again = matches!(at.as_str(), "role/objects" | "role/queue") && resource.contains(" /");
+        if reason.is_empty() && (on_the_way_out || told_again) {
+            return;
+        }
+        let at = match resource.split_once(' ') {
+            Some((peer, _)) if on_the_way_out && peer.starts_with("spiffe://") => node_of(peer),
+            _ => at,
+        };
+        let pair = self.pair(principal, &at, resource);
         let Some(tally) = self.tally(entry.record.at_ms, pair) else { return };
         tally.last_ms = tally.last_ms.max(entry.record.at_ms);
         if reason.is_empty() {
@@ -74,7 +85,9 @@ impl Live {
 
     /// Counts a failed request that `workload` answered.
     pub fn ended(&mut self, workload: &SpiffeId, span: &Span) {
-        if span.status < 500 || !matches!(span.kind.as_str(), "server" | "consumer") {
+        // `queue`'s own span of a delivery is the other end of one that the consumer's guard tells of.
+        let ours = matches!(span.kind.as_str(), "server" | "consumer") && !(span.kind == "consumer" && workload.as_role() == Some("queue"));
+        if span.status < 500 || !ours {
             return;
         }
         let text = |name: &str| span.attributes.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -65,6 +65,24 @@ fn calls_are_counted_from_node_to_node_within_the_window() {
     assert!(live.flows(100_500 + WINDOW_S * 1000).is_empty(), "past the window");
 }
 
+// J10: what proxy and rooms tell of one call is one call.
+#[test]
+fn a_call_that_is_decided_at_several_places_counts_once_and_refusals_count_where_they_lead() {
+    let mut live = described();
+    let out = |resource: &str, reason| {
+        let mut told = entry("service/validator", 100_000, "spiffe://v/service/validator", resource, reason);
+        told.record.fields.insert("point".into(), json!("guard.out"));
+        told
+    };
+    live.decided(&out("spiffe://v/role/objects GET /originals/x/original", None));
+    live.decided(&entry("role/objects", 100_000, "spiffe://v/service/validator", "GET /originals/x/original", None));
+    live.decided(&entry("role/objects", 100_000, "spiffe://v/service/validator", "originals/x/original", None));
+    live.decided(&out("spiffe://v/role/objects PUT /originals/x/original", Some("authority_not_in_flight")));
+    let flows = live.flows(100_000);
+    let flows: Vec<_> = flows.iter().map(|f| (f.from.as_str(), f.to.as_str(), f.allowed, f.denied)).collect();
+    assert_eq!(flows, [("service/validator", "bucket/originals", 1, 1)]);
+}
+
 #[test]
 fn late_records_count_in_their_own_second_and_very_late_ones_not_at_all() {
     let mut live = described();
