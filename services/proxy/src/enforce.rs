@@ -103,6 +103,10 @@ impl Enforcement {
             return account.finish(body::fault(&fault));
         }
         headers::strip_hop_by_hop(request.headers_mut());
+        if matches!(&admitted.caller.peer, Peer::Workload(id) if id.as_service().is_some()) {
+            // Headers of ours mean something among roles only; who asks is in `Caller`.
+            headers::strip_identity(request.headers_mut());
+        }
         let response = self.room.call(admitted.caller, request).await;
         account.finish_holding(response, admitted.place)
     }

@@ -4,6 +4,10 @@
 //! `view` what this process may decide; `serve` and `enforce` let requests into rooms, `client` carries them to peers; `mesh` is a
 //! guard's data path and `edge` the public gateway, whose steps are those of DESIGN section 5 under the same names.
 //!
+//! How a process is put together: `renewal::join` gives its `WorkloadIdentity` and `renewal::keep` renews it; `view::ViewHolder::open`
+//! holds its view and `view::subscribe` supplies it; `client::MeshTransport` leads to each peer. A role puts its room behind
+//! `enforce::Enforcement` and serves it with `serve::mesh` (and `operator`, `joining`, `supervisor`); a guard is a `mesh::Guard`.
+//!
 //! INVARIANT: nothing here decides by itself who may do what: contracts (`Who`), the view (`callers`) and the policy engine do.
 //! Never here: policies, storage of a service, processes, `unsafe`.
 

@@ -10,6 +10,10 @@ pub const HANDSHAKE_MS: u64 = 10_000;
 pub const HEAD_READ_MS: u64 = 30_000;
 /// A request's body must make progress at least this often.
 pub const BODY_IDLE_MS: u64 = 60_000;
+/// HTTP/1.1: the rest of a request that was answered before its end is read for this long.
+pub const LINGER_MS: u64 = 2_000;
+/// HTTP/1.1: and at most so much of it.
+pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// A peer that takes nothing of what we write for this long is gone.
 pub const WRITE_STALL_MS: u64 = 60_000;
 /// HTTP/2: a ping is sent when nothing came for this long.

@@ -14,6 +14,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
+use crate::limits;
+
 /// A body that makes no progress.
 #[derive(Debug, thiserror::Error)]
 #[error("the body made no progress for {0:?}, or did not end within it")]
@@ -37,6 +39,7 @@ pub struct Passage {
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     deadline: Option<(Duration, Pin<Box<Sleep>>)>,
     progress: Option<Progress>,
+    lingers: bool,
     at_end: Option<Box<dyn FnOnce(Ended) + Send>>,
 }
 
@@ -56,7 +59,7 @@ impl Passage {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, deadline: None, progress: None, at_end: None }
+        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, deadline: None, progress: None, lingers: false, at_end: None }
     }
 
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
@@ -78,6 +81,14 @@ impl Passage {
     #[must_use]
     pub fn counted(mut self, progress: &Progress) -> Self {
         self.progress = Some(progress.clone());
+        self
+    }
+
+    /// Reads on for a little when it is dropped before its end: a sender that has been answered early must be able to read that answer,
+    /// and a connection closed over unread bytes would take it away (RFC 9112, section 9.6).
+    #[must_use]
+    pub fn lingering(mut self) -> Self {
+        self.lingers = true;
         self
     }
 
@@ -133,8 +144,14 @@ impl HttpBody for Passage {
                     this.ended(Ended::Whole);
                 }
             }
-            Poll::Ready(Some(Err(_))) => this.ended(Ended::Broken),
-            Poll::Ready(None) => this.ended(Ended::Whole),
+            Poll::Ready(Some(Err(_))) => {
+                this.lingers = false;
+                this.ended(Ended::Broken);
+            }
+            Poll::Ready(None) => {
+                this.lingers = false;
+                this.ended(Ended::Whole);
+            }
             Poll::Pending => {}
         }
         polled
@@ -153,5 +170,25 @@ impl Drop for Passage {
     fn drop(&mut self) {
         let how = if self.inner.is_end_stream() { Ended::Whole } else { Ended::Broken };
         self.ended(how);
+        if self.lingers
+            && how == Ended::Broken
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(read_on(std::mem::replace(&mut self.inner, contract::body::empty())));
+        }
     }
+}
+
+/// Reads what still comes and drops it, within limits of time and size.
+async fn read_on(mut body: Body) {
+    let mut left = limits::LINGER_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let came = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(came) else { return };
+            left = rest;
+        }
+    };
+    // Late or not: what is left is not read.
+    let _late = tokio::time::timeout(Duration::from_millis(limits::LINGER_MS), reading).await;
 }

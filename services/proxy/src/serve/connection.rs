@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use contract::Body;
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -37,7 +37,12 @@ where
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .half_close(false);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = handler(request.map(|body| Passage::new(body).within(limits::BODY_IDLE_MS).into_body()));
+        // Who expects `100 Continue` has sent nothing yet; reading on would ask for it.
+        let waits = request.headers().contains_key(header::EXPECT);
+        let answer = handler(request.map(|body| {
+            let body = Passage::new(body).within(limits::BODY_IDLE_MS);
+            if waits { body.into_body() } else { body.lingering().into_body() }
+        }));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Screen::new(Stall::new(stream), refused)), service));

@@ -133,3 +133,19 @@ async fn smuggling_shapes_are_refused_on_the_wire() {
         assert!(pair.world.saw("ConnectionRefused", "request_ambiguous").await, "{shape:?}");
     }
 }
+
+// An answer that comes before the request's end reaches a sender that reads only after it has sent everything.
+#[tokio::test]
+async fn an_early_refusal_reaches_a_sender_of_a_large_body() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = pair().await;
+    let mut stream = tokio::net::TcpStream::connect(pair.out).await.unwrap();
+    let size = 3 * 1024 * 1024;
+    stream.write_all(format!("POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await.unwrap();
+    for _ in 0..size / 65536 {
+        stream.write_all(&[0; 65536]).await.unwrap();
+    }
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 404");
+}

@@ -38,7 +38,6 @@ fn a_read_whose_peer_was_killed_is_asked_once_more_and_a_write_is_not() {
     let back = world.identity("back");
     let listener = crate::listen::loopback().unwrap();
     let address = listener.local_addr().unwrap();
-    let transport = world.transport(&world.identity("front"), &world.service("back"), address);
     let token = world.token("ann", "view");
     for (method, path, expect) in [("GET", "/things/1", Some(200)), ("POST", "/things/1", None)] {
         let doomed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -54,6 +53,7 @@ fn a_read_whose_peer_was_killed_is_asked_once_more_and_a_write_is_not() {
                 crate::serve::mesh_with(&identity, listener, stop, recorder, "test", answer).await
             }
         };
+        let transport = world.transport(&world.identity("front"), &world.service("back"), address);
         let stop = tokio_util::sync::CancellationToken::new();
         doomed.spawn(serve(true, &stop));
         let request = super::world::request(method, path, &[("txn-token", &token)], contract::body::empty());
@@ -63,9 +63,10 @@ fn a_read_whose_peer_was_killed_is_asked_once_more_and_a_write_is_not() {
         };
         main.block_on(tokio::time::sleep(std::time::Duration::from_millis(400)));
         doomed.shutdown_timeout(std::time::Duration::from_secs(1));
-        main.spawn(serve(false, &stop));
+        let next = main.spawn(serve(false, &stop));
         assert_eq!(main.block_on(calling).unwrap(), expect, "{method}");
         stop.cancel();
+        main.block_on(next).unwrap().unwrap();
     }
 }
 
