@@ -42,7 +42,13 @@ impl Account {
     /// Begins: at `point`, as a span of `kind` (`server`, `client`, `consumer`) under `parent`. Until more is known the request is
     /// `unauthenticated` and refused.
     #[must_use]
-    pub fn begin(recorder: &Recorder, clock: &Arc<dyn Clock>, point: &'static str, kind: &'static str, parent: Option<TraceContext>) -> Self {
+    pub fn begin(
+        recorder: &Recorder,
+        clock: &Arc<dyn Clock>,
+        point: &'static str,
+        kind: &'static str,
+        parent: Option<TraceContext>,
+    ) -> Self {
         let event = CallDecided {
             point,
             principal: "unauthenticated".to_owned(),
@@ -55,7 +61,18 @@ impl Account {
             decision: Decision::deny(DenyReason::CallerNotAdmitted),
         };
         let start = recorder.start(parent);
-        Self { recorder: recorder.clone(), clock: Arc::clone(clock), start, began: clock.monotonic(), kind, status: CALLER_GONE, quiet: false, route: "unknown".to_owned(), event, notes: Map::new() }
+        Self {
+            recorder: recorder.clone(),
+            clock: Arc::clone(clock),
+            start,
+            began: clock.monotonic(),
+            kind,
+            status: CALLER_GONE,
+            quiet: false,
+            route: "unknown".to_owned(),
+            event,
+            notes: Map::new(),
+        }
     }
 
     /// Who calls.
@@ -156,7 +173,9 @@ impl Account {
             next = error.source();
         }
         // Not an audited event, so there is nothing to lose.
-        let _recorded = self.recorder.record(Some(self.start.context), &FaultRaised { point: self.event.point, action: self.event.action.clone(), cause });
+        let _recorded = self
+            .recorder
+            .record(Some(self.start.context), &FaultRaised { point: self.event.point, action: self.event.action.clone(), cause });
         body::fault(fault)
     }
 

@@ -123,7 +123,13 @@ impl TrustBundle {
         let verified = match usage {
             Usage::Client => roots.clients.verify_client_cert(leaf, rest, now).map(drop),
             Usage::Server => ParsedCertificate::try_from(leaf).and_then(|cert| {
-                verify_server_cert_signed_by_trust_anchor(&cert, &roots.store, rest, now, tls::provider().signature_verification_algorithms.all)
+                verify_server_cert_signed_by_trust_anchor(
+                    &cert,
+                    &roots.store,
+                    rest,
+                    now,
+                    tls::provider().signature_verification_algorithms.all,
+                )
             }),
         };
         verified.map_err(|error| refuse(reason_of(&error)))?;
@@ -205,7 +211,10 @@ fn read(leaf: &CertificateDer<'_>, domain: &TrustDomain) -> Result<PeerSvid, Ref
 fn reason_of(error: &rustls::Error) -> DenyReason {
     match error {
         rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } | CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
         ) => DenyReason::SvidExpired,
         rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => DenyReason::SvidMalformed,
         _ => DenyReason::SvidUntrusted,

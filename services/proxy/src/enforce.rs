@@ -66,7 +66,14 @@ const QUIET: &[&str] = &["evidence.append", "evidence.otlp.traces", "evidence.ot
 impl Enforcement {
     /// Puts `room` behind enforcement. `point` names it in records; `bundle` is absent only where no SVID can be shown.
     #[must_use]
-    pub fn new(room: Arc<dyn Room>, point: &'static str, recorder: Recorder, clock: Arc<dyn Clock>, bundle: Option<Arc<TrustBundle>>, views: Views) -> Self {
+    pub fn new(
+        room: Arc<dyn Room>,
+        point: &'static str,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        bundle: Option<Arc<TrustBundle>>,
+        views: Views,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(limits::ROOM_REQUESTS_MAX));
         Self { room, point, recorder, clock, bundle, views, places }
     }
@@ -86,7 +93,9 @@ impl Enforcement {
     /// Answers one request.
     pub async fn answer(&self, proof: &Proof, mut request: Request<Body>) -> Response<Body> {
         let parent = match proof {
-            Proof::Svid(_) | Proof::Supervisor => request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse),
+            Proof::Svid(_) | Proof::Supervisor => {
+                request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse)
+            }
             Proof::Local(_) | Proof::Operator(_) => None,
         };
         let mut account = Account::begin(&self.recorder, &self.clock, self.point, "server", parent);
@@ -115,7 +124,8 @@ impl Enforcement {
         if let (Proof::Svid(svid), Some(bundle)) = (proof, &self.bundle) {
             bundle.still_good(svid)?;
         }
-        canonical::request(request.method(), request.uri(), request.version(), request.headers()).map_err(|_| DenyReason::RequestAmbiguous)?;
+        canonical::request(request.method(), request.uri(), request.version(), request.headers())
+            .map_err(|_| DenyReason::RequestAmbiguous)?;
         let path = request.uri().path();
         let found = canonical::find(self.room.routes(), request.method().as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)?;
         let route = match found {
@@ -154,7 +164,12 @@ impl Enforcement {
     }
 
     /// The transaction token, if one came: it is good, or the request is refused.
-    fn verify(&self, request: &Request<Body>, loaded: Option<&Loaded>, account: &mut Account) -> Result<Option<VerifiedAuthority>, DenyReason> {
+    fn verify(
+        &self,
+        request: &Request<Body>,
+        loaded: Option<&Loaded>,
+        account: &mut Account,
+    ) -> Result<Option<VerifiedAuthority>, DenyReason> {
         let Some(token) = request.headers().get(txn_token::HEADER) else { return Ok(None) };
         let token = token.to_str().map_err(|_| DenyReason::TokenInvalid)?;
         let loaded = loaded.ok_or(DenyReason::ViewStale)?;
@@ -195,7 +210,8 @@ fn principal(proof: &Proof) -> String {
 /// A room sees a path and a query, and `Host`, whatever the version of HTTP was.
 pub(crate) fn in_origin_form(request: &mut Request<Body>) -> Result<(), Fault> {
     if let Some(authority) = request.uri().authority() {
-        let host = http::HeaderValue::from_str(authority.as_str()).map_err(|error| Fault::bad_request("the host is not a header value").because(error))?;
+        let host = http::HeaderValue::from_str(authority.as_str())
+            .map_err(|error| Fault::bad_request("the host is not a header value").because(error))?;
         request.headers_mut().insert(header::HOST, host);
     }
     let target = request.uri().path_and_query().cloned().ok_or_else(|| Fault::bad_request("the target has no path"))?;

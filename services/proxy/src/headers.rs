@@ -6,14 +6,53 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Fields of one connection, besides those that `Connection` names. `te: trailers` is kept, since gRPC needs it.
-const HOP_BY_HOP: &[&str] =
-    &["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect"];
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "expect",
+];
 
 /// Beginnings of names by which proxies tell backends who is calling; `_` counts as `-`, because many backends cannot tell them apart.
 const IDENTITY_PREFIXES: &[&str] = &[
-    "palisade-", "txn-token", "x-forwarded", "forwarded", "x-real-ip", "x-client", "x-remote", "remote-user", "x-user", "x-auth", "x-ssl",
-    "ssl-client", "x-original", "x-rewrite", "x-http-method", "x-method-override", "x-envoy", "x-amzn-oidc", "x-ms-client-principal", "x-goog-", "x-webauth",
-    "x-spiffe", "x-cluster-client", "true-client-ip", "cf-connecting", "x-email", "x-groups", "x-roles", "x-consumer", "x-credential", "x-authenticated",
+    "palisade-",
+    "txn-token",
+    "x-forwarded",
+    "forwarded",
+    "x-real-ip",
+    "x-client",
+    "x-remote",
+    "remote-user",
+    "x-user",
+    "x-auth",
+    "x-ssl",
+    "ssl-client",
+    "x-original",
+    "x-rewrite",
+    "x-http-method",
+    "x-method-override",
+    "x-envoy",
+    "x-amzn-oidc",
+    "x-ms-client-principal",
+    "x-goog-",
+    "x-webauth",
+    "x-spiffe",
+    "x-cluster-client",
+    "true-client-ip",
+    "cf-connecting",
+    "x-email",
+    "x-groups",
+    "x-roles",
+    "x-consumer",
+    "x-credential",
+    "x-authenticated",
 ];
 
 /// Removes what RFC 9110 section 7.6.1 says an intermediary removes.

@@ -29,8 +29,8 @@ use crate::svid::WorkloadIdentity;
 use crate::view::ViewHolder;
 
 use flight::{Flight, Places};
-use service::Service;
 pub use service::Connector;
+use service::Service;
 
 /// One service's guard.
 pub struct Guard {

@@ -125,14 +125,20 @@ async fn renew(identity: &Arc<WorkloadIdentity>, socket: &std::path::Path, recor
         match renew_once(identity, socket).await {
             Ok(()) => {
                 let (_, until_s) = identity.life_s();
-                let act = ActDone { act: "svid.renewed", by: identity.id().to_string(), to: identity.id().to_string(), detail: format!("until {until_s}") };
+                let act = ActDone {
+                    act: "svid.renewed",
+                    by: identity.id().to_string(),
+                    to: identity.id().to_string(),
+                    detail: format!("until {until_s}"),
+                };
                 // The SVID is in use already; `identity` has its own record of having issued it.
                 let _recorded = recorder.record(None, &act);
                 return true;
             }
             Err(error) if !told => {
                 told = true;
-                let _recorded = recorder.record(None, &FaultRaised { point: "svid", action: "identity.renew".to_owned(), cause: error.to_string() });
+                let _recorded =
+                    recorder.record(None, &FaultRaised { point: "svid", action: "identity.renew".to_owned(), cause: error.to_string() });
             }
             Err(_) => {}
         }

@@ -42,7 +42,12 @@ pub type PeerPidfd = fn(BorrowedFd<'_>) -> Option<OwnedFd>;
 ///
 /// # Errors
 /// When the listener or the TLS configuration cannot be used at all.
-pub async fn mesh(room: Arc<Enforcement>, identity: &Arc<WorkloadIdentity>, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
+pub async fn mesh(
+    room: Arc<Enforcement>,
+    identity: &Arc<WorkloadIdentity>,
+    listener: std::net::TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let recorder = room.recorder().clone();
     let point = room.point();
     mesh_with(identity, listener, stop, recorder, point, move |svid, request| {
@@ -73,7 +78,8 @@ where
     let config = tls::server(identity, CallerSvid::Required).map_err(io::Error::other)?;
     let bundle = Arc::clone(identity.bundle());
     let each = |(stream, _): (TcpStream, SocketAddr)| {
-        let (config, bundle, recorder, handler, stop) = (Arc::clone(&config), Arc::clone(&bundle), recorder.clone(), handler.clone(), stop.clone());
+        let (config, bundle, recorder, handler, stop) =
+            (Arc::clone(&config), Arc::clone(&bundle), recorder.clone(), handler.clone(), stop.clone());
         async move {
             // Small answers must not wait for an acknowledgement; without the option they are only slower.
             let _nodelay = stream.set_nodelay(true);
@@ -128,7 +134,12 @@ pub async fn joining(
 ///
 /// # Errors
 /// When the listener cannot be used at all, or our own user is not known.
-pub async fn operator(room: Arc<Enforcement>, listener: std::os::unix::net::UnixListener, pidfd_of: PeerPidfd, stop: CancellationToken) -> io::Result<()> {
+pub async fn operator(
+    room: Arc<Enforcement>,
+    listener: std::os::unix::net::UnixListener,
+    pidfd_of: PeerPidfd,
+    stop: CancellationToken,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let own_uid = UnixStream::pair()?.0.peer_cred()?.uid();
     let listener = UnixListener::from_std(listener)?;
@@ -181,7 +192,12 @@ where
 }
 
 /// The TLS handshake; a refusal is recorded with its own reason. Connections that break without one are not: nobody claimed anything.
-async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(stream: S, config: Arc<ServerConfig>, recorder: &Recorder, point: &'static str) -> Option<TlsStream<S>> {
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: Arc<ServerConfig>,
+    recorder: &Recorder,
+    point: &'static str,
+) -> Option<TlsStream<S>> {
     let accepting = TlsAcceptor::from(config).accept(stream);
     match tokio::time::timeout(Duration::from_millis(limits::HANDSHAKE_MS), accepting).await {
         Ok(Ok(stream)) => Some(stream),

@@ -202,7 +202,11 @@ impl WorkloadIdentity {
 impl fmt::Debug for WorkloadIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (not_before_s, not_after_s) = self.life_s();
-        f.debug_struct("WorkloadIdentity").field("id", &self.id.to_string()).field("not_before_s", &not_before_s).field("not_after_s", &not_after_s).finish_non_exhaustive()
+        f.debug_struct("WorkloadIdentity")
+            .field("id", &self.id.to_string())
+            .field("not_before_s", &not_before_s)
+            .field("not_after_s", &not_after_s)
+            .finish_non_exhaustive()
     }
 }
 

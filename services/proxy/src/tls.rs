@@ -66,7 +66,12 @@ pub fn server(identity: &Arc<WorkloadIdentity>, caller: CallerSvid) -> Result<Ar
 ///
 /// # Errors
 /// As `server`.
-pub fn client(identity: Option<&Arc<WorkloadIdentity>>, bundle: &Arc<TrustBundle>, peer: &SpiffeId, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub fn client(
+    identity: Option<&Arc<WorkloadIdentity>>,
+    bundle: &Arc<TrustBundle>,
+    peer: &SpiffeId,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let verifier = Arc::new(VerifiesPeer { bundle: Arc::clone(bundle), peer: peer.clone() });
     let builder = ClientConfig::builder_with_details(provider(), Arc::new(Clocked(Arc::clone(bundle.clock()))))
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -98,7 +103,10 @@ pub fn refusal_of(error: &std::io::Error) -> Option<Refusal> {
 pub fn refused_by_peer(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if matches!(inner, Some(rustls::Error::AlertReceived(_))) || error.to_string().contains("received fatal alert") {
             return true;
         }
@@ -159,14 +167,29 @@ impl ClientCertVerifier for VerifiesCaller {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
-    fn verify_client_cert(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<ClientCertVerified, rustls::Error> {
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
         self.bundle.verify(leaf, rest, Usage::Client, now).map_err(refused)?;
         Ok(ClientCertVerified::assertion())
     }
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Err(rustls::Error::General("TLS 1.2 is not spoken in the mesh".to_owned()))
     }
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, cert, signed, &provider().signature_verification_algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -197,10 +220,20 @@ impl ServerCertVerifier for VerifiesPeer {
             Err(refused(Refusal { reason: DenyReason::PeerUndeclared, peer: svid.id.to_string() }))
         }
     }
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Err(rustls::Error::General("TLS 1.2 is not spoken in the mesh".to_owned()))
     }
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, cert, signed, &provider().signature_verification_algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

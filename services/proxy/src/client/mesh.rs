@@ -104,7 +104,8 @@ impl MeshTransport {
         let malformed = CallFailed::WrongPeer(trust::DenyReason::SvidMalformed);
         let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(malformed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
-        let peer = self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
+        let peer =
+            self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
         Shared::begin(stream, made_for, peer).await
     }
 

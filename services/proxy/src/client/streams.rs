@@ -70,7 +70,11 @@ impl Streams {
 
 impl Shared {
     /// Speaks HTTP/2 on a connection that TLS has verified.
-    pub(super) async fn begin<S>(stream: S, made_for: (std::net::SocketAddr, u64), peer: crate::bundle::PeerSvid) -> Result<Self, CallFailed>
+    pub(super) async fn begin<S>(
+        stream: S,
+        made_for: (std::net::SocketAddr, u64),
+        peer: crate::bundle::PeerSvid,
+    ) -> Result<Self, CallFailed>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

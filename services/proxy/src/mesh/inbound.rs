@@ -136,7 +136,11 @@ fn delivery(service: &ServiceProfile, path: &str, request: &Request<Body>) -> Re
         return Err(DenyReason::MethodUnlisted);
     }
     let queue = request.headers().get(QUEUE_HEADER).and_then(|v| v.to_str().ok()).ok_or(DenyReason::RequestAmbiguous)?;
-    if service.consumes.iter().any(|consumed| consumed == queue) { Ok(Work::Delivery(queue.to_owned())) } else { Err(DenyReason::PolicyDenied) }
+    if service.consumes.iter().any(|consumed| consumed == queue) {
+        Ok(Work::Delivery(queue.to_owned()))
+    } else {
+        Err(DenyReason::PolicyDenied)
+    }
 }
 
 /// The service has room for one more.
@@ -158,7 +162,12 @@ fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verifie
 }
 
 /// Hands the request to the service and gives its answer; both bodies stream.
-async fn forward(guard: &Guard, admitted: &Admitted, trace: TraceContext, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+async fn forward(
+    guard: &Guard,
+    admitted: &Admitted,
+    trace: TraceContext,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
     *request.version_mut() = Version::HTTP_11;

@@ -57,7 +57,11 @@ fn decide(
 ) -> Result<(Outbound, Option<Taken>), DenyReason> {
     let loaded = accept(guard, request)?;
     let flow = match_flow(&loaded, port)?;
-    account.act("call", format!("{} {} {}", flow.peer, request.method(), request.uri().path()), format!("to {}", flow.peer.workload.name()));
+    account.act(
+        "call",
+        format!("{} {} {}", flow.peer, request.method(), request.uri().path()),
+        format!("to {}", flow.peer.workload.name()),
+    );
     if flow.peer.as_role() == Some("evidence") {
         account.quiet();
     }
@@ -105,7 +109,13 @@ fn admit(loaded: &Loaded, flow: &Outbound, port: u16, request: &Request<Body>) -
 }
 
 /// Calls the peer in the guard's name; both bodies stream.
-async fn forward(guard: &Guard, flow: &Outbound, taken: Option<&Taken>, trace: TraceContext, mut request: Request<Body>) -> Result<Response<Body>, Fault> {
+async fn forward(
+    guard: &Guard,
+    flow: &Outbound,
+    taken: Option<&Taken>,
+    trace: TraceContext,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Fault> {
     in_origin_form(&mut request)?;
     let to = request.headers_mut();
     headers::strip_hop_by_hop(to);

@@ -194,7 +194,8 @@ async fn rotation_on_both_ends_drops_no_request() {
     let (sender, slow) = http_body_util::channel::Channel::<bytes::Bytes, contract::BoxError>::new(1);
     let mut sender = sender;
     let long = {
-        let request = super::world::request("POST", "/things/long", &[("txn-token", &token)], crate::passage::Passage::new(slow).into_body());
+        let request =
+            super::world::request("POST", "/things/long", &[("txn-token", &token)], crate::passage::Passage::new(slow).into_body());
         let transport = Arc::clone(&transport);
         tokio::spawn(async move { read(transport.call(request).await.unwrap()).await })
     };

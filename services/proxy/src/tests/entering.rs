@@ -50,10 +50,16 @@ async fn identity_headers_of_a_caller_never_reach_the_service() {
     assert_eq!(headers["x-custom"], "stays");
     assert_eq!(seen["target"], "/things/1?q=2");
     let traceparent = headers["traceparent"].as_str().unwrap();
-    assert!(traceparent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !traceparent.contains("b7ad6b7169203331"), "a new span in the same trace");
-    let passed: Vec<_> = headers.iter().filter(|(_, value)| value.as_str().is_some_and(|v| v.contains("mallory") || v.contains("10.0.0.1"))).collect();
+    assert!(
+        traceparent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !traceparent.contains("b7ad6b7169203331"),
+        "a new span in the same trace"
+    );
+    let passed: Vec<_> =
+        headers.iter().filter(|(_, value)| value.as_str().is_some_and(|v| v.contains("mallory") || v.contains("10.0.0.1"))).collect();
     assert!(passed.is_empty(), "{passed:?}");
-    assert!(!headers.contains_key("palisade-job") && !headers.contains_key("x-original-url") && !headers.contains_key("x-http-method-override"));
+    assert!(
+        !headers.contains_key("palisade-job") && !headers.contains_key("x-original-url") && !headers.contains_key("x-http-method-override")
+    );
 }
 
 // A6, D4
@@ -68,7 +74,17 @@ async fn unlisted_routes_never_reach_the_service() {
     refused(&transport, get("/events", &with), 404, "route_unknown").await;
     refused(&transport, get("/things", &with), 404, "route_unknown").await;
     refused(&transport, request("DELETE", "/things/1", &with, body::empty()), 405, "method_unlisted").await;
-    for ambiguous in ["/things/..", "/things/%2e%2e", "/things/%2E./x", "/things//1", "/things/a%2fb", "/things/a%5cb", "/things/%00", "/things/%zz", "/things/..;x"] {
+    for ambiguous in [
+        "/things/..",
+        "/things/%2e%2e",
+        "/things/%2E./x",
+        "/things//1",
+        "/things/a%2fb",
+        "/things/a%5cb",
+        "/things/%00",
+        "/things/%zz",
+        "/things/..;x",
+    ] {
         refused(&transport, get(ambiguous, &with), 400, "request_ambiguous").await;
     }
     // In a rest an encoded slash is a part of the value.
@@ -132,12 +148,17 @@ async fn a_delivery_needs_a_job_for_this_service_and_queue() {
     let (_guard, address) = world.guard("back", &world.back_view(), mirror);
     let queue = world.transport(&world.queue, &world.service("back"), address);
     let front = world.transport(&world.identity("front"), &world.service("back"), address);
-    let deliver = |token: &str, of: &str| request("POST", "/events", &[("txn-token", token), ("palisade-queue", of), ("palisade-attempt", "2")], body::full("{}"));
+    let deliver = |token: &str, of: &str| {
+        request("POST", "/events", &[("txn-token", token), ("palisade-queue", of), ("palisade-attempt", "2")], body::full("{}"))
+    };
     let good = world.job_token("back", "jobs");
     let (status, seen) = read(queue.call(deliver(&good, "jobs")).await.unwrap()).await;
     assert_eq!(status, 200);
     let headers = &seen["headers"];
-    assert_eq!((&headers["palisade-job"], &headers["palisade-queue"], &headers["palisade-attempt"]), (&"job-1".into(), &"jobs".into(), &"2".into()));
+    assert_eq!(
+        (&headers["palisade-job"], &headers["palisade-queue"], &headers["palisade-attempt"]),
+        (&"job-1".into(), &"jobs".into(), &"2".into())
+    );
     refused(&queue, deliver(&world.job_token("front", "jobs"), "jobs"), 403, "job_mismatch").await;
     refused(&queue, deliver(&world.job_token("back", "other"), "jobs"), 403, "job_mismatch").await;
     refused(&queue, deliver(&good, "other"), 403, "policy_denied").await;
@@ -169,7 +190,14 @@ impl Room for Every {
 }
 
 fn every(world: &World, views: Views) -> Arc<Enforcement> {
-    Arc::new(Enforcement::new(Arc::new(Every), "every", world.recorder.clone(), world.clock.clone(), Some(Arc::clone(world.edge.bundle())), views))
+    Arc::new(Enforcement::new(
+        Arc::new(Every),
+        "every",
+        world.recorder.clone(),
+        world.clock.clone(),
+        Some(Arc::clone(world.edge.bundle())),
+        views,
+    ))
 }
 
 fn no_pidfd(_: std::os::fd::BorrowedFd<'_>) -> Option<std::os::fd::OwnedFd> {

@@ -39,7 +39,8 @@ async fn pair() -> Pair {
             let answer = raw(out, &text).await;
             let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
             let status = head.split(' ').nth(1).unwrap().parse::<u16>().unwrap();
-            let mut response: Response<Body> = body::with_type(http::StatusCode::from_u16(status).unwrap(), "application/json", rest.to_owned());
+            let mut response: Response<Body> =
+                body::with_type(http::StatusCode::from_u16(status).unwrap(), "application/json", rest.to_owned());
             response.headers_mut().insert("connection", "x-secret".parse().unwrap());
             response.headers_mut().insert("x-secret", "hop".parse().unwrap());
             response
@@ -87,7 +88,10 @@ async fn a_token_counts_only_while_the_request_that_brought_it_is_in_flight() {
     let never = raw(pair.out, &ask(&pair.world.token("bob", "view"))).await;
     assert!(never.starts_with("HTTP/1.1 403") && never.contains("authority_not_in_flight"), "{never}");
     let none = raw(pair.out, "GET /things/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    assert!(none.starts_with("HTTP/1.1 403") && none.contains("authority_missing"), "no authority goes along, and `back` wants one: {none}");
+    assert!(
+        none.starts_with("HTTP/1.1 403") && none.contains("authority_missing"),
+        "no authority goes along, and `back` wants one: {none}"
+    );
 }
 
 // A6 on the way out: only declared routes exist.

@@ -129,7 +129,13 @@ async fn an_svid_is_renewed_at_half_of_its_life_with_a_new_key() {
     let identity = socket.join().await.unwrap();
     let (kid, mut changed) = (identity.signing_key().kid().to_owned(), identity.changed());
     let path = socket.folder.path().join("identity");
-    let keeping = tokio::spawn(renewal::keep(Arc::clone(&identity), path, socket.world.recorder.clone(), SystemEntropy::shared(), socket.world.stop.clone()));
+    let keeping = tokio::spawn(renewal::keep(
+        Arc::clone(&identity),
+        path,
+        socket.world.recorder.clone(),
+        SystemEntropy::shared(),
+        socket.world.stop.clone(),
+    ));
     tokio::time::timeout(Duration::from_secs(4), changed.changed()).await.expect("renewed before its end").unwrap();
     assert_ne!(identity.signing_key().kid(), kid);
     assert_eq!(socket.seen.lock().unwrap().last().unwrap(), &format!("renew {}", socket.id));

@@ -17,11 +17,19 @@ async fn a_restarted_peer_is_reached_again() {
     let transport = world.transport(&world.identity("front"), &world.service("back"), address);
     let token = world.token("ann", "view");
     for round in 0..3 {
-        let guard = crate::mesh::Guard::new(Arc::clone(&holder), world.recorder.clone(), world.clock.clone(), Arc::new(super::contact::To(service)));
+        let guard = crate::mesh::Guard::new(
+            Arc::clone(&holder),
+            world.recorder.clone(),
+            world.clock.clone(),
+            Arc::new(super::contact::To(service)),
+        );
         let stop = tokio_util::sync::CancellationToken::new();
         let serving = tokio::spawn(guard.inbound(listener.try_clone().unwrap(), stop.clone()));
         for _ in 0..3 {
-            let answered = transport.call(get("/things/1", &[("txn-token", &token)])).await.unwrap_or_else(|failed| panic!("round {round}: {failed:?}"));
+            let answered = transport
+                .call(get("/things/1", &[("txn-token", &token)]))
+                .await
+                .unwrap_or_else(|failed| panic!("round {round}: {failed:?}"));
             assert_eq!(read(answered).await.0, 200);
         }
         stop.cancel();
@@ -42,7 +50,8 @@ fn a_read_whose_peer_was_killed_is_asked_once_more_and_a_write_is_not() {
     for (method, path, expect) in [("GET", "/things/1", Some(200)), ("POST", "/things/1", None)] {
         let doomed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let serve = |slow: bool, stop: &tokio_util::sync::CancellationToken| {
-            let (identity, listener, recorder, stop) = (Arc::clone(&back), listener.try_clone().unwrap(), world.recorder.clone(), stop.clone());
+            let (identity, listener, recorder, stop) =
+                (Arc::clone(&back), listener.try_clone().unwrap(), world.recorder.clone(), stop.clone());
             async move {
                 let answer = move |_, _| async move {
                     if slow {

@@ -43,7 +43,10 @@ async fn a_large_upload_streams_through_two_guards_with_flat_memory() {
         // The service streams on while its own request is in flight.
         let token = request.headers()["txn-token"].to_str().unwrap().to_owned();
         let mut stream = tokio::net::TcpStream::connect(out).await.unwrap();
-        let head = format!("POST /things/up HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTxn-Token: {token}\r\nContent-Length: {}\r\n\r\n", 256 * MIB);
+        let head = format!(
+            "POST /things/up HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTxn-Token: {token}\r\nContent-Length: {}\r\n\r\n",
+            256 * MIB
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..256 * MIB / PIECE.len() {
             stream.write_all(PIECE).await.unwrap();

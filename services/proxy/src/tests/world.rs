@@ -16,8 +16,8 @@ use http::{Request, Response};
 use manifest::Manifest;
 use policy::slice_for;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use telemetry::{MemorySink, Metrics, Recorder};
 use tokio_util::sync::CancellationToken;
@@ -190,7 +190,12 @@ impl World {
     pub fn view(&self, subject: &SpiffeId) -> View {
         let key = |owner: &WorkloadIdentity| {
             let key = owner.signing_key();
-            AuthorityKey { kid: key.kid().to_owned(), owner: owner.id().clone(), public: key.public().clone(), not_after_s: owner.life_s().1 }
+            AuthorityKey {
+                kid: key.kid().to_owned(),
+                owner: owner.id().clone(),
+                public: key.public().clone(),
+                not_after_s: owner.life_s().1,
+            }
         };
         View {
             subject: subject.clone(),
@@ -270,7 +275,14 @@ impl World {
     /// A token that the queue narrowed to a job.
     pub fn job_token(&self, consumer: &str, queue: &str) -> String {
         let verifier = contract::txn_token::Verifier::new(self.ca.domain.clone(), &self.view(self.queue.id()).authority_keys);
-        let job = Job { id: "job-1".into(), lease: "l".into(), queue: queue.into(), consumer: consumer.into(), inputs: Vec::new(), folder: "f".into() };
+        let job = Job {
+            id: "job-1".into(),
+            lease: "l".into(),
+            queue: queue.into(),
+            consumer: consumer.into(),
+            inputs: Vec::new(),
+            folder: "f".into(),
+        };
         let authority = Authority { job: Some(job), ..authority("ann", "process") };
         self.queue.minter(&verifier).unwrap().mint(&authority, 300, &*self.clock).unwrap()
     }
@@ -278,7 +290,10 @@ impl World {
     /// Whether an audit record of `event` with this reason (or decision's reason) turns up.
     pub async fn saw(&self, event: &str, reason: &str) -> bool {
         for _ in 0..200 {
-            let found = self.sink.audit.lock().unwrap().iter().any(|record| record.event == event && serde_json::to_string(&record.fields).unwrap().contains(&format!("\"{reason}\"")));
+            let found =
+                self.sink.audit.lock().unwrap().iter().any(|record| {
+                    record.event == event && serde_json::to_string(&record.fields).unwrap().contains(&format!("\"{reason}\""))
+                });
             if found {
                 return true;
             }
@@ -294,7 +309,15 @@ pub fn sign_as(signer: &WorkloadIdentity, view: &View) -> SignedView {
 }
 
 pub fn authority(user: &str, purpose: &str) -> Authority {
-    Authority { txn: "t-1".into(), user: user.into(), purpose: purpose.into(), scopes: BTreeSet::new(), roles: BTreeSet::new(), step_up: false, job: None }
+    Authority {
+        txn: "t-1".into(),
+        user: user.into(),
+        purpose: purpose.into(),
+        scopes: BTreeSet::new(),
+        roles: BTreeSet::new(),
+        step_up: false,
+        job: None,
+    }
 }
 
 fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outbound>) -> ServiceProfile {
@@ -349,7 +372,8 @@ where
 /// A service that answers with what it saw: method, path, headers, and the body's length.
 pub async fn mirror(request: Request<Body>) -> Response<Body> {
     let (parts, sent) = request.into_parts();
-    let headers: BTreeMap<String, String> = parts.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    let headers: BTreeMap<String, String> =
+        parts.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     let bytes = body::collect(sent, 1 << 20).await.unwrap();
     body::json(
         http::StatusCode::OK,

@@ -75,7 +75,8 @@ async fn stream(holder: &ViewHolder, client: &Client, came: &mut bool) -> Result
             if text.is_empty() {
                 continue;
             }
-            let signed = serde_json::from_slice(text).map_err(|error| Fault::unavailable("control sent something else than a view").because(error))?;
+            let signed = serde_json::from_slice(text)
+                .map_err(|error| Fault::unavailable("control sent something else than a view").because(error))?;
             *came |= take(holder, &signed);
         }
         if line.len() > limits::VIEW_LINE_BYTES_MAX {

@@ -48,7 +48,8 @@ impl Table {
         let row = |text: &String| {
             let (method, path) = text.split_once(' ').ok_or_else(|| TableError(text.clone()))?;
             let fits = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase()) && path.starts_with('/');
-            fits.then(|| Row { method: method.to_owned(), path: path.to_owned(), text: text.clone() }).ok_or_else(|| TableError(text.clone()))
+            fits.then(|| Row { method: method.to_owned(), path: path.to_owned(), text: text.clone() })
+                .ok_or_else(|| TableError(text.clone()))
         };
         Ok(Self { rows: rows.iter().map(row).collect::<Result<_, _>>()? })
     }
