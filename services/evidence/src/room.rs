@@ -60,8 +60,6 @@ pub struct Parts {
     pub queue: QueueClient,
     /// The console.
     pub pages: Arc<dyn Pages>,
-    /// A collector that gets every span too, over OTLP/HTTP.
-    pub collector: Option<Client>,
 }
 
 /// Why evidence does not start.
@@ -118,6 +116,14 @@ impl Evidence {
     /// # Errors
     /// `OpenError`.
     pub async fn open(parts: Parts) -> Result<Arc<Self>, OpenError> {
+        Self::open_forwarding(parts, None).await
+    }
+
+    /// As `open`; `collector`, if there is one, gets every span too, over OTLP/HTTP.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn open_forwarding(parts: Parts, collector: Option<Client>) -> Result<Arc<Self>, OpenError> {
         let key = parts.signer.verifier();
         let index = Index::open(&parts.database).await?;
         let live = Arc::new(Mutex::new(Live::default()));
@@ -139,7 +145,7 @@ impl Evidence {
             Err(error) => return Err(error.into()),
         };
         let metrics = Arc::clone(parts.recorder.metrics());
-        let forward = parts.collector.map(|collector| Forward::start(collector, move || metrics.span_dropped()));
+        let forward = collector.map(|collector| Forward::start(collector, move || metrics.span_dropped()));
         Ok(Arc::new(Self {
             own: parts.own,
             key,

@@ -56,7 +56,6 @@ impl World {
             control: Client::new(Arc::new(Down)),
             queue: QueueClient(Client::new(Arc::new(Down))),
             pages: Arc::new(Plain),
-            collector: None,
         }
     }
 
