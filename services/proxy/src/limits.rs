@@ -70,5 +70,7 @@ pub const VIEW_LINE_BYTES_MAX: usize = contract::transport::ANSWER_BYTES_MAX;
 pub const RENEW_RETRY_MS: u64 = 250;
 /// Longest pause before another attempt to join or renew.
 pub const RENEW_RETRY_MS_MAX: u64 = 30_000;
+/// How often the wall clock is looked at while waiting to renew.
+pub const RENEW_LOOK_MS: u64 = 30_000;
 /// Attempts to join: `identity` may be starting at the same time.
 pub const JOIN_ATTEMPTS_MAX: u32 = 40;

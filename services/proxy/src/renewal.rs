@@ -113,8 +113,14 @@ async fn half_life(identity: &WorkloadIdentity, entropy: &dyn Entropy) {
     // Between 90 % and 100 % of the half, so that a fleet started at once does not renew at once.
     let early_ms = jittered(half_ms / 10, entropy);
     let at_ms = from.saturating_mul(1000).saturating_add(half_ms).saturating_sub(early_ms);
-    let wait_ms = at_ms.saturating_sub(identity.bundle().clock().unix_ms());
-    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    // In steps, because a timer stands still while the machine sleeps and the SVID's end does not.
+    loop {
+        let left_ms = at_ms.saturating_sub(identity.bundle().clock().unix_ms());
+        if left_ms == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(left_ms.min(limits::RENEW_LOOK_MS))).await;
+    }
 }
 
 /// Renews once, however often it has to ask; whether that worked before the SVID ended.
