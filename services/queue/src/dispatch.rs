@@ -77,6 +77,8 @@ impl Dispatcher {
     /// Starts whatever may start; gives the time until the next message is due.
     async fn fill(&mut self, deliveries: &mut JoinSet<()>) -> Result<Duration, Fault> {
         let rules = self.queue.rules.current().map_err(|reason| Fault::unavailable(format!("no rules: {reason}")))?;
+        // Without a key no job can be handed out; the messages keep waiting, and no delivery is counted.
+        drop(self.queue.minting.current()?);
         let mut trouble = None;
         for (queue, profile) in &rules.queues {
             let Some(consumer) = &profile.consumer else { continue };

@@ -74,11 +74,11 @@ impl Rules for Book {
 }
 
 #[derive(Debug)]
-pub(crate) struct Mint(pub(crate) Minter);
+pub(crate) struct Mint(pub(crate) Mutex<Option<Minter>>);
 
 impl Minting for Mint {
     fn current(&self) -> Result<Minter, Fault> {
-        Ok(self.0.clone())
+        self.0.lock().unwrap().clone().ok_or_else(|| Fault::unavailable("no key yet"))
     }
 }
 
@@ -88,6 +88,7 @@ pub(crate) struct World {
     pub(crate) book: Arc<Book>,
     pub(crate) sink: Arc<MemorySink>,
     pub(crate) minter: Minter,
+    pub(crate) mint: Arc<Mint>,
 }
 
 pub(crate) fn profile(consumer: &str) -> QueueProfile {
@@ -124,7 +125,14 @@ impl World {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new()).unwrap();
         let minter = Minter { issuer: role("queue"), key: SigningKey::from_pkcs8(pkcs8.as_ref()).unwrap() };
         let clock = Arc::new(HandClock(AtomicU64::new(1_800_000_000_000)));
-        Self { folder: tempfile::tempdir().unwrap(), clock, book, sink: Arc::default(), minter }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock,
+            book,
+            sink: Arc::default(),
+            mint: Arc::new(Mint(Mutex::new(Some(minter.clone())))),
+            minter,
+        }
     }
 
     pub(crate) fn edit(&self, queue: &str, change: impl FnOnce(&mut QueueProfile)) {
@@ -139,14 +147,8 @@ impl World {
         let entropy = SystemEntropy::shared();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let recorder = Recorder::new(self.sink.clone(), Arc::clone(&clock), Arc::clone(&entropy), Arc::new(Metrics::new()));
-        let parts = Parts {
-            folder: self.folder.path().to_owned(),
-            rules: self.book.clone(),
-            minting: Arc::new(Mint(self.minter.clone())),
-            clock,
-            entropy,
-            recorder,
-        };
+        let parts =
+            Parts { folder: self.folder.path().to_owned(), rules: self.book.clone(), minting: self.mint.clone(), clock, entropy, recorder };
         Queue::open(parts).await.unwrap()
     }
 

@@ -313,3 +313,20 @@ async fn cut_off_anywhere_nothing_is_lost_or_doubled() {
     }
     assert!(whole > 0 && cut > 0, "both happened: {whole} whole, {cut} cut off");
 }
+
+// A queue without a signing key, or without rules, holds its messages and counts nothing against them.
+#[tokio::test]
+async fn without_a_key_or_rules_messages_wait() {
+    let world = World::new();
+    let queue = world.open().await;
+    uploaded(&queue, "1", Some("originals/v/original")).await;
+    let key = world.mint.0.lock().unwrap().take();
+    let (mut arrivals, _run) = dispatch(&queue);
+    nothing_more(&mut arrivals).await;
+    let rules = std::mem::replace(&mut *world.book.0.lock().unwrap(), Err(DenyReason::ViewStale));
+    *world.mint.0.lock().unwrap() = key;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    nothing_more(&mut arrivals).await;
+    *world.book.0.lock().unwrap() = rules;
+    assert_eq!(next(&mut arrivals).await.0.attempt, 1);
+}
