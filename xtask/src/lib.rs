@@ -20,6 +20,7 @@ pub mod tests;
 pub mod tidy;
 pub mod tree;
 pub mod up;
+pub mod webdriver;
 
 /// What a tool ends with.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

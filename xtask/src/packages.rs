@@ -28,6 +28,7 @@ pub const DEMO: &[Need] = &[Need { program: "curl", package: "curl", why: "the i
 /// For the tests, besides.
 pub const TEST: &[Need] = &[
     Need { program: "/usr/bin/chromium", package: "chromium", why: "the browser of the end-to-end tests" },
+    Need { program: "/usr/bin/chromedriver", package: "chromium-driver", why: "drives that browser" },
     Need { program: "tcpdump", package: "tcpdump", why: "captures loopback to look for plain text" },
     Need { program: "setpriv", package: "util-linux", why: "tests as an unprivileged user" },
 ];

@@ -1,0 +1,276 @@
+//! Containment, from the inside: D7, D10, I2, I3, I4, I11, H5, G9, F8, and the fourth point.
+//!
+//! `attacker.py` is put in a program's place and reports what it reached; this side compares that with what the manifest declares.
+
+use std::collections::BTreeSet;
+use std::os::linux::net::SocketAddrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use xtask::artefacts::{self, Artefacts, PACKAGES};
+use xtask::curl::Ask;
+use xtask::demo::Scratch;
+use xtask::running::Setting;
+
+use crate::{READY, Stage};
+
+/// What nobody inside a sandbox may ever come across.
+const CANARY: &str = "canary-7c1f0b52";
+
+/// The reference system in a folder of its own, with `replace` done to its manifest: programs, manifest and page, readable for any user.
+pub fn copied(scratch: &Scratch, replace: &[(&str, &str)]) -> Setting {
+    let (bin, apps) = (scratch.0.join("bin"), scratch.0.join("apps"));
+    std::fs::create_dir_all(&bin).unwrap();
+    let built = Artefacts::beside_us().unwrap();
+    for program in PACKAGES {
+        std::fs::copy(built.bin.join(program), bin.join(program)).unwrap();
+    }
+    let original = artefacts::manifest();
+    copy_folder(&original.parent().unwrap().join("web"), &apps.join("web"));
+    let mut manifest = std::fs::read_to_string(&original).unwrap();
+    for (from, to) in replace {
+        assert_eq!(manifest.matches(from).count(), 1, "{from:?} is not once in the manifest");
+        manifest = manifest.replace(from, to);
+    }
+    std::fs::write(apps.join("palisade.toml"), manifest).unwrap();
+    xtask::tree::run(std::process::Command::new("chmod").arg("755").arg(&scratch.0)).unwrap();
+    xtask::tree::run(std::process::Command::new("chmod").args(["-R", "u+rwX,go+rX,go-w"]).args([&bin, &apps])).unwrap();
+    Setting { manifest: apps.join("palisade.toml"), dir: scratch.0.join("system"), palisade: bin.join("palisade"), user: None }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        if path.is_dir() && name != "__pycache__" {
+            copy_folder(&path, &to.join(name));
+        } else if path.is_file() {
+            std::fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// Doors outside of every sandbox that the attacker knows of, and that notice who comes in.
+struct Doors {
+    tcp: std::net::TcpListener,
+    named: std::os::unix::net::UnixListener,
+}
+
+impl Doors {
+    fn open() -> Self {
+        let name = format!("palisade-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let doors = Self {
+            tcp: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+            named: std::os::unix::net::UnixListener::bind_addr(&address).unwrap(),
+        };
+        doors.tcp.set_nonblocking(true).unwrap();
+        doors.named.set_nonblocking(true).unwrap();
+        doors
+    }
+
+    fn assert_nobody_came(&self) {
+        assert!(self.tcp.accept().is_err(), "somebody inside reached a port of this machine");
+        assert!(self.named.accept().is_err(), "somebody inside reached an abstract socket of this machine");
+        // They do notice.
+        let _caller = std::net::TcpStream::connect(self.tcp.local_addr().unwrap()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(self.tcp.accept().is_ok());
+    }
+}
+
+/// Files and sockets that the attacker tries; each is there while the system runs.
+fn targets_of(dir: &Path, manifest: &Path) -> (Vec<String>, Vec<String>) {
+    let mut files: Vec<String> = ["/etc/shadow", "/etc/passwd", "/root", "/home", "/var", "/proc/1/environ", "/proc/1/root", "/proc/1/mem", "/sys/kernel"]
+        .map(str::to_owned)
+        .to_vec();
+    files.push(manifest.display().to_string());
+    for part in ["", "keys", "data", "log", "run", "palisade.lock", "data/objects", "data/queue", "data/evidence", "data/login", "data/identity", "data/guard-api"] {
+        files.push(dir.join(part).display().to_string());
+    }
+    let sockets = ["identity", "control", "login", "objects", "queue", "evidence", "edge"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
+    (files, sockets.to_vec())
+}
+
+/// Puts the attacker and what it should try beside the manifest.
+fn armed(setting: &Setting, doors: &Doors) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/attacker.py");
+    let folder = setting.manifest.parent().unwrap().join("attacker");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(here, folder.join("attacker.py")).unwrap();
+    let (files, sockets) = targets_of(&setting.dir, &setting.manifest);
+    let targets = json!({
+        "canary": CANARY,
+        "files": files,
+        "sockets": sockets,
+        "hosts": ["127.0.0.2", "::1", "10.0.0.1", "169.254.169.254", "192.168.0.1", "1.1.1.1"],
+        "listener": doors.tcp.local_addr().unwrap().port(),
+        "abstract": doors.named.local_addr().unwrap().as_abstract_name().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap(),
+        "hold_s": 6,
+    });
+    std::fs::write(folder.join("targets.json"), targets.to_string()).unwrap();
+    xtask::tree::run(std::process::Command::new("chmod").args(["-R", "755"]).arg(&folder)).unwrap();
+}
+
+/// Waits for a line of the attacker in a guard's log.
+fn finding(stage: &Stage, guard: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let start = Instant::now();
+    while start.elapsed() < READY {
+        let log = stage.log(guard);
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let said = lines.filter_map(|line| serde_json::from_str::<Value>(line["fields"]["service_line"].as_str()?).ok());
+        if let Some(found) = said.filter(|line| line.get("finding").is_some()).find(|line| fits(line)) {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("the attacker did not report; log of {guard}: {}", stage.log(guard));
+}
+
+/// What a probe from inside may have reached: nothing but the given ports of its own loopback.
+fn assert_contained(probe: &Value, ports: &BTreeSet<u64>) {
+    println!("probe: {probe}");
+    for nothing in ["opened", "walked", "secret_files", "written", "spied", "calls", "beyond", "unix", "raw"] {
+        assert_eq!(probe[nothing], json!([]), "{nothing}");
+    }
+    assert_eq!(probe["memory"]["found"], json!({}), "a secret in memory, environment or arguments");
+    assert_ne!(probe["uid"], 0);
+    let reached: BTreeSet<u64> = probe["ports"].as_array().unwrap().iter().map(|port| port.as_u64().unwrap()).collect();
+    assert_eq!(&reached, ports, "ports of loopback that answer");
+}
+
+fn assert_targets_exist(stage: &Stage) {
+    let (files, sockets) = targets_of(&stage.running.dir, &stage.setting.manifest);
+    for path in files.iter().chain(&sockets) {
+        assert!(Path::new(path).symlink_metadata().is_ok(), "{path} is not there, so that nobody could open it proves nothing");
+    }
+}
+
+// I2, I3, I4, I11, F8: a program in FFmpeg's place, started by the real transcoder on a real job.
+#[test]
+fn a_program_in_ffmpegs_place_reaches_nothing() {
+    let scratch = Scratch::new().unwrap();
+    let place = |path: &str| scratch.0.join(path).display().to_string();
+    let (transcoder, stand_in) = (place("bin/video-transcoder"), place("apps/attacker/attacker.py"));
+    let run = format!("run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"attacker\"]");
+    let tools = format!("tools = [\"{transcoder}\", \"{stand_in}\", \"/usr/bin/python3\"]");
+    let setting =
+        copied(&scratch, &[("run = [\"./video-transcoder\"]", &run), ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", &tools)]);
+    let doors = Doors::open();
+    armed(&setting, &doors);
+    let stage = Stage::set_with(scratch, setting);
+    let uploaded = stage.ada.upload(&stage.video(2), "video/mp4").unwrap();
+    // What it complains is what the person is told.
+    let video = stage.ada.wait_for(&uploaded.id, &["failed"], READY).unwrap();
+    let reason = video["reason"].as_str().unwrap();
+    let said = reason.get(reason.find('{').unwrap_or_else(|| panic!("no finding: {reason}"))..=reason.rfind('}').unwrap()).unwrap();
+    let probe: Value = serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"));
+    let mut contained = probe.clone();
+    // FFmpeg's own job folder is the one thing it may see.
+    let walked: Vec<Value> = probe["walked"].as_array().unwrap().iter().filter(|p| !p.as_str().unwrap().starts_with("/tmp/job-")).cloned().collect();
+    contained["walked"] = json!(walked);
+    assert_contained(&contained, &probe["ports"].as_array().unwrap().iter().map(|p| p.as_u64().unwrap()).collect());
+    assert!(probe["ports"].as_array().unwrap().len() <= 5, "more than the declared flows, OTLP and the service itself: {probe}");
+    assert!(probe["walked"].as_array().unwrap().iter().any(|p| p.as_str().unwrap().ends_with("/in")), "it did not even see its input: {probe}");
+    assert_targets_exist(&stage);
+    doors.assert_nobody_came();
+    assert!(stage.audit().contains("sandbox.start"));
+}
+
+// D7, D10, H5, G9, I2, I3: the whole transcoder is taken over, with a genuine authority in its hands; and so is the web service.
+#[test]
+fn a_service_that_was_taken_over_has_one_job_and_nothing_else() {
+    let scratch = Scratch::new().unwrap();
+    let run = "run = [\"/usr/bin/python3\", \"attacker/attacker.py\"]";
+    let with_files = format!("{run}\nfiles = [\"attacker\"]");
+    let setting = copied(
+        &scratch,
+        &[
+            ("run = [\"./video-transcoder\"]", &with_files),
+            ("run = [\"/usr/bin/python3\", \"web/server.py\"]", run),
+            ("files = [\"web/server.py\", \"web/static\"]", "files = [\"attacker\"]"),
+        ],
+    );
+    let doors = Doors::open();
+    armed(&setting, &doors);
+    let stage = Stage::set_with(scratch, setting);
+    let file = stage.video(2);
+
+    // Ada's job: probe, misuse, replay elsewhere, use after the end.
+    let adas = stage.ada.upload(&file, "video/mp4").unwrap();
+    let delivery = finding(&stage, "guard-transcoder", |f| f["finding"] == "delivery" && f["video"] == adas.id.as_str());
+    let flows = delivery["flows"].as_object().unwrap();
+    let flow_names: Vec<&str> = flows.keys().map(String::as_str).collect();
+    assert_eq!(flow_names, ["AWS_ENDPOINT_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "QUEUE_URL"], "no way to the api, not even an address");
+    let own: u64 = delivery["port"].as_str().unwrap().parse().unwrap();
+    let ports = flows.values().map(|url| url.as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()).chain([own]).collect();
+    assert_contained(&delivery["probe"], &ports);
+    assert_misuse_refused(&delivery["statuses"]);
+    assert!(delivery["probe"]["memory"]["scanned"].as_i64().unwrap() > 1 << 20, "its memory was not looked through: {}", delivery["probe"]["memory"]);
+
+    // The token is in flight at the transcoder's guard now; at the web service's guard it is worth nothing.
+    let token = delivery["token"].as_str().unwrap();
+    let answer = stage.ada.curl.ask(&format!("/?t={token}"), &Ask::default()).unwrap();
+    let replay = answer.json(200).unwrap();
+    println!("replay: {replay}");
+    assert_eq!(replay["own"], 200, "the way itself is open");
+    assert_eq!(replay["stolen"], 403);
+    assert_eq!(replay["none"], 403);
+    assert_eq!(replay["undeclared_route"], 404);
+
+    let after = finding(&stage, "guard-transcoder", |f| f["finding"] == "after" && f["video"] == adas.id.as_str());
+    assert_eq!(after["read"], 403, "the job's object after the job: {after}");
+
+    // Bob's job: Ada's video is another job's object now.
+    let bob = stage.invited("bob");
+    let bobs = bob.upload(&file, "video/mp4").unwrap();
+    let delivery = finding(&stage, "guard-transcoder", |f| f["finding"] == "delivery" && f["video"] == bobs.id.as_str());
+    assert_eq!(delivery["other"], adas.id.as_str());
+    assert_misuse_refused(&delivery["statuses"]);
+    // The lease is over although the guard still has the request in hand.
+    let stretched = finding(&stage, "guard-transcoder", |f| f["finding"] == "stretched" && f["video"] == bobs.id.as_str());
+    assert_eq!(stretched["read"], 403, "{stretched}");
+    let stretched = finding(&stage, "guard-transcoder", |f| f["finding"] == "stretched_write" && f["video"] == bobs.id.as_str());
+    assert_eq!(stretched["write"], 403, "{stretched}");
+
+    assert_targets_exist(&stage);
+    doors.assert_nobody_came();
+    assert_refusals_recorded(&stage, &adas.id);
+}
+
+/// Every wrong use of a genuine token was refused, and the right ones were not.
+fn assert_misuse_refused(statuses: &Value) {
+    println!("misuse: {statuses}");
+    for (what, status) in statuses.as_object().unwrap() {
+        let status = status.as_u64().unwrap();
+        if what.starts_with("own_") {
+            assert!((200..300).contains(&status), "{what}: {status}");
+        } else {
+            assert!([400, 401, 403, 404, 405].contains(&status), "{what}: {status}");
+        }
+    }
+    for refused in ["read_other_object", "write_other_folder", "write_original", "delete_original", "list_originals", "presign", "verdict", "publish_validated", "publish_uploaded"] {
+        assert_eq!(statuses[refused], 403, "{refused}");
+    }
+}
+
+/// Each refusal is in the audit log, with its reason and whose it is.
+fn assert_refusals_recorded(stage: &Stage, other: &str) {
+    let audit = stage.audit();
+    let refused = |reason: &str, words: &[&str]| {
+        let found = audit.lines().any(|line| line.contains(&format!("\"{reason}\"")) && words.iter().all(|word| line.contains(word)));
+        if !found {
+            let near: Vec<&str> = audit.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect();
+            panic!("no refusal {reason} with {words:?}; records with these words: {near:#?}");
+        }
+    };
+    refused("authority_not_in_flight", &["service/transcoder", "guard.out"]);
+    refused("authority_not_in_flight", &["service/web", "guard.out"]);
+    refused("lease_ended", &["service/transcoder", "objects"]);
+    refused("job_mismatch", &["service/transcoder", &format!("originals/{other}/original")]);
+    refused("job_mismatch", &["service/transcoder", &format!("renditions/{other}/720p.mp4")]);
+    refused("policy_denied", &["service/transcoder", "validated"]);
+    refused("route_unknown", &["service/web", "/api/videos/x"]);
+}
