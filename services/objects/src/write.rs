@@ -164,7 +164,11 @@ impl Shelf {
         let mut watch = Watch::new(Arc::clone(&self.gate), visitor.clone());
         let blob = self.receive(&mut watch, incoming.length, admitted.profile.object_bytes_max, announced, bytes).await?;
         let etag = blob.digest.to_hex();
-        let object = self.object(visitor, &admitted, incoming.at, (incoming.content_type, incoming.metadata), etag, vec![blob]);
+        let mut object = self.object(visitor, &admitted, incoming.at, (incoming.content_type, incoming.metadata), etag, vec![blob]);
+        if incoming.grant.is_some() {
+            // A stranger's bytes are untyped wherever they come to lie; the manifest lets none into a bucket without a validator.
+            object.verdict = Verdict::Untyped;
+        }
         let arrival = Arrival {
             note: self.note(visitor, &admitted.profile, &object)?,
             object,
