@@ -34,7 +34,7 @@ PASSED_ALONG = ("Txn-Token", "traceparent")
 API_LIMIT_S = 5
 ANSWER_BYTES_MAX = 2 << 20
 PAGE_SIZE = 24
-FIELD = re.compile(r"\{\{(person|initial|first)\}\}")
+FIELD = re.compile(r"\{\{(person|first)\}\}")
 
 
 class Asset:
@@ -90,8 +90,7 @@ def render(template: str, person: str, status: int, answer: object) -> bytes:
         told = answer if isinstance(answer, dict) else {}
         first["error"] = told.get("error") or "Your videos cannot be listed right now."
         first["hint"] = told.get("hint") or "This page keeps trying."
-    initial = person[:1].upper() or "?"
-    fields = {"person": html.escape(person), "initial": html.escape(initial), "first": embedded(first)}
+    fields = {"person": html.escape(person), "first": embedded(first)}
     # In one pass, so that nothing that was put in is looked at again.
     return FIELD.sub(lambda match: fields[match[1]], template).encode("utf-8")
 

@@ -388,6 +388,17 @@ $("theme").addEventListener("click", () => {
   localStorage.setItem("theme", dark ? "light" : "dark");
 });
 
+/** The person's name: the page was given only who it is for. */
+async function introduce() {
+  const box = $("person");
+  const me = await ask("/auth/me").catch(() => null);
+  const name = me?.name || box.dataset.user;
+  box.textContent = name;
+  box.title = name;
+  $("initial").textContent = [...name][0]?.toUpperCase() || "?";
+}
+
+introduce();
 const first = JSON.parse($("first").textContent);
 if (first.error) {
   notice(new Problem(first.error, first.hint));
