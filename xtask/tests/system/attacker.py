@@ -49,15 +49,18 @@ def readable(path: str) -> bool:
 
 
 def walk() -> list[str]:
-    """Every file that can be opened, but the distribution's own."""
-    found = []
-    for folder, folders, files in os.walk("/"):
-        folders[:] = [name for name in folders if not os.path.join(folder, name).startswith(SYSTEM)]
-        for name in files:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and not os.path.islink(path) and readable(path):
-                found.append(path)
-    return found
+    """Every file that can be opened, but the distribution's own; where `/` itself cannot be listed, by the usual names."""
+    found = set()
+    usual = "boot data dev etc home media mnt opt root run srv tmp var work workspace".split()
+    near = [str(parent) for path in TARGETS["files"] for parent in Path(path).parents]
+    for root in ["/", *("/" + name for name in usual), *near]:
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if not os.path.join(folder, name).startswith(SYSTEM)]
+            for name in files:
+                path = os.path.join(folder, name)
+                if not path.startswith(SYSTEM) and os.path.isfile(path) and not os.path.islink(path) and readable(path):
+                    found.add(path)
+    return sorted(found)
 
 
 def connects(family: int, address, kind: int = socket.SOCK_STREAM) -> bool:
@@ -126,8 +129,8 @@ def memory() -> dict:
 
 
 def others() -> list[str]:
-    """Processes of others whose secrets could be read."""
-    spied = []
+    """What of other processes can be read; the parent is named as such."""
+    spied, parent = [], str(os.getppid())
     try:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -137,7 +140,7 @@ def others() -> list[str]:
             continue
         for file in ("environ", "mem", "fd", "root"):
             if readable(f"/proc/{pid}/{file}"):
-                spied.append(f"{pid}/{file}")
+                spied.append(f"{'parent' if pid == parent else pid}/{file}")
     return spied
 
 
@@ -186,7 +189,8 @@ def probe() -> dict:
     return {
         "opened": [path for path in TARGETS["files"] if readable(path)],
         "walked": [path for path in walked if not path.startswith(("/dev/", str(HERE)))],
-        "secret_files": files_with_secrets(walked),
+        "secret_files": files_with_secrets([*walked, *(f"/proc/{pid}/environ" for pid in range(1, 100)), *(f"/proc/{pid}/cmdline" for pid in range(1, 100))]),
+        "users": Path("/etc/passwd").read_text()[:300] if readable("/etc/passwd") else "",
         "written": written(),
         "spied": others(),
         "memory": memory(),
@@ -296,7 +300,6 @@ class Handler(BaseHTTPRequestHandler):
         store = os.environ["AWS_ENDPOINT_URL"]
         finding = {"finding": "delivery", "video": video, "other": other, "token": token, "claims": self.headers["Palisade-User"]}
         finding["flows"] = {key: value for key, value in os.environ.items() if "127.0.0.1" in value}
-        finding["port"] = os.environ["PORT"]
         if not other:
             finding["probe"] = probe()
         say({**finding, "statuses": misuse(data, token, other)})

@@ -65,7 +65,7 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     screenshot(&browser, "enrol.png");
     fill(&browser, &[("name", "ada"), ("password", PASSWORD), ("repeat", PASSWORD)]);
     send(&browser);
-    browser.find("#file", SOON).unwrap();
+    browser.until("document.querySelector('#person').textContent === 'ada'", SOON).unwrap();
     screenshot(&browser, "empty.png");
     browser.click(&browser.find("header a[href='/auth/logout']", SOON).unwrap()).unwrap();
     browser.until("!document.querySelector('#file')", SOON).unwrap();
@@ -81,7 +81,7 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     fill(&browser, &[("name", "ada"), ("password", PASSWORD)]);
     send(&browser);
     browser.find("#file", SOON).unwrap();
-    assert_eq!(browser.script("return document.querySelector('#person').textContent").unwrap(), "ada");
+    browser.until("document.querySelector('#person').textContent === 'ada'", SOON).unwrap();
 
     // Upload: slowly, so that the bar can be watched.
     browser.script(RECORDER).unwrap();
