@@ -7,6 +7,7 @@ pub mod identity;
 pub mod login;
 pub mod objects;
 pub mod queue;
+pub mod revocation;
 pub mod rules;
 
 use std::sync::Arc;

@@ -29,7 +29,7 @@ pub const PUBLIC_ORIGIN_HEADER: &str = "palisade-public-origin";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Presign {
-    /// `GET` or `PUT`.
+    /// `GET`, `HEAD` or `PUT`.
     pub method: String,
     /// Life, 1 to 3,600 seconds.
     pub expires_s: u64,

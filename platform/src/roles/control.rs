@@ -16,7 +16,7 @@ use proxy::svid::WorkloadIdentity;
 use serde::{Deserialize, Serialize};
 use trust::{KeySealer, SpiffeId, limits};
 
-use super::{Serving, serve};
+use super::{Serving, revocation, serve};
 use crate::process::{Process, StartError};
 
 /// What it is told.
@@ -56,9 +56,11 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         age_s_max: limits::VIEW_AGE_S_MAX,
         start: Apply { manifest: settings.manifest, policies: settings.policies, lock: settings.lock },
     };
+    let client = IdentityClient(Client::new(transport));
+    let revoked = revocation::follow(identity.bundle().clone(), client.clone());
     let parts = Parts {
         signer: Arc::new(OfIdentity(identity.clone())),
-        identity: IdentityClient(Client::new(transport)),
+        identity: client,
         recorder: process.recorder.clone(),
         clock: process.clock.clone(),
     };
@@ -66,6 +68,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let control = control.map_err(StartError::refused_by)?;
     let follower = control.clone();
     tokio::spawn(async move { follower.follow_identity().await });
+    tokio::spawn(revoked);
     process.ready(None).await;
     serve(&process, &identity, Arc::new(control), Serving { point: "control", views: Views::Unneeded, operator: true }).await
 }

@@ -13,6 +13,7 @@ use trust::{KeySealer, limits};
 
 use crate::process::{Process, StartError, peer_pidfd};
 use crate::supervisor::SUPERVISOR_STREAM;
+use super::revocation;
 
 /// How often the HTTPS certificate and our own SVID are looked at.
 const LOOK: Duration = Duration::from_secs(60);
@@ -55,6 +56,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         Arc::new(Enforcement::new(room, "identity", process.recorder.clone(), process.clock.clone(), bundle, Views::Unneeded));
     let from_supervisor = process.listeners().stream(SUPERVISOR_STREAM)?;
     let joining = process.listeners().unix("join")?;
+    tokio::spawn(revocation::follow_own(identity.bundle().clone(), ca.clone()));
     tokio::spawn(look_after(process.clone(), ca, identity.clone(), public, settings.hosts));
     process.ready(None).await;
     // The supervisor's connection is idle for most of the time; only the socket's end counts.

@@ -45,7 +45,7 @@ impl Shelf {
             return Err(Refusal::Invalid(format!("expires_s is 1 to {}", limits::GRANT_LIFE_S_MAX)));
         }
         match wish.method.as_str() {
-            "GET" if wish.content_length.is_none() && wish.content_type.is_none() => {
+            "GET" | "HEAD" if wish.content_length.is_none() && wish.content_type.is_none() => {
                 self.look(visitor, Action::ObjectPresignGet, at).await?;
             }
             "PUT" => {
@@ -60,7 +60,7 @@ impl Shelf {
                     return Err(Refusal::TooLarge);
                 }
             }
-            _ => return Err(Refusal::Invalid("method is GET (with no size or type) or PUT".to_owned())),
+            _ => return Err(Refusal::Invalid("method is GET or HEAD (with no size or type), or PUT".to_owned())),
         }
         let created_s = self.clock.unix_s();
         let grant = Grant {

@@ -140,12 +140,15 @@ impl TrustBundle {
     /// Whether an SVID that was good when its connection began still is.
     ///
     /// # Errors
-    /// `SvidExpired` or `SvidRevoked`.
+    /// `SvidExpired` or `SvidRevoked`; `TrustDomainForeign` for one that no handshake with this bundle let in.
     pub fn still_good(&self, svid: &PeerSvid) -> Result<(), DenyReason> {
         self.still_good_at(svid, self.clock.unix_s())
     }
 
     fn still_good_at(&self, svid: &PeerSvid, now_s: u64) -> Result<(), DenyReason> {
+        if svid.id.trust_domain != self.domain {
+            return Err(DenyReason::TrustDomainForeign);
+        }
         if svid.not_after_s < now_s {
             return Err(DenyReason::SvidExpired);
         }

@@ -18,11 +18,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
 
+use contract::Body;
+use http::{Request, Response};
 use telemetry::Recorder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use trust::{Clock, Fault, SpiffeId};
 
+use crate::bundle::PeerSvid;
 use crate::client::{Address, MeshTransport, Patience};
 use crate::serve::{self, accepting, connection};
 use crate::svid::WorkloadIdentity;
@@ -66,8 +69,16 @@ impl Guard {
     /// When the listener cannot be used at all.
     pub async fn inbound(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
         let (identity, recorder) = (Arc::clone(&self.identity), self.recorder.clone());
-        let handler = move |peer, request| inbound::serve(Arc::clone(&self), peer, request);
+        let handler = move |peer, request| {
+            let guard = Arc::clone(&self);
+            async move { guard.answer(peer, request).await }
+        };
         serve::mesh_with(&identity, listener, stop, recorder, inbound::POINT, handler).await
+    }
+
+    /// Answers one request of a workload whose SVID was verified: what `inbound` does once a handshake is over.
+    pub async fn answer(self: &Arc<Self>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
+        inbound::serve(Arc::clone(self), peer, request).await
     }
 
     /// Takes requests from the service on the sandbox's listener for `port`, until `stop` and the end of what is in flight.

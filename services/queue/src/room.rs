@@ -108,7 +108,7 @@ impl Queue {
         match route.action {
             "queue.publish" => self.publish(caller, peer, name, request).await,
             "queue.lease" => self.lease(caller, peer, name).await,
-            "queue.lease.extend" => self.extend(peer, name).await,
+            "queue.lease.extend" => self.extend(caller, peer, name).await,
             "queue.lease.ack" => self.settle(caller, peer, name, Ending::Ack).await,
             "queue.lease.nack" => self.settle(caller, peer, name, Ending::Nack("the consumer gave it back".to_owned())).await,
             "queue.lease.read" => {
@@ -173,8 +173,8 @@ impl Queue {
         }
     }
 
-    async fn extend(&self, holder: &SpiffeId, lease: &str) -> Answer {
-        let (held, queue) = self.held(holder, lease).await?;
+    async fn extend(&self, caller: &Caller, holder: &SpiffeId, lease: &str) -> Answer {
+        let (held, queue) = self.held(caller, holder, lease).await?;
         let rules = self.rules.current().map_err(Refusal::Denied)?;
         let profile = rules.queues.get(&queue).ok_or_else(|| Fault::not_found("there is no such queue"))?;
         let until_ms = self.log.extend(lease, profile.lease_s).await?.ok_or(Refusal::Denied(DenyReason::LeaseEnded))?;
@@ -183,7 +183,7 @@ impl Queue {
     }
 
     async fn settle(&self, caller: &Caller, holder: &SpiffeId, lease: &str, ending: Ending) -> Answer {
-        let (_, queue) = self.held(holder, lease).await?;
+        let (_, queue) = self.held(caller, holder, lease).await?;
         let rules = self.rules.current().map_err(Refusal::Denied)?;
         let profile = rules.queues.get(&queue).ok_or_else(|| Fault::not_found("there is no such queue"))?;
         let settled = self.log.settle(lease, profile, ending).await?;
@@ -195,13 +195,17 @@ impl Queue {
         }
     }
 
-    /// A living pull lease of this holder. Another's lease looks like one that never was.
-    async fn held(&self, holder: &SpiffeId, lease: &str) -> Result<(LeaseState, String), Refusal> {
-        match self.log.lease(lease).await? {
-            Some((state, queue, Way::Pull)) if state.consumer == *holder && state.alive => Ok((state, queue)),
-            Some((state, _, Way::Pull)) if state.consumer == *holder => Err(Refusal::Denied(DenyReason::LeaseEnded)),
-            _ => Err(Fault::not_found("there never was such a lease").into()),
+    /// A living pull lease of this holder. Another's lease looks like one that never was, and the log says that it was asked for.
+    async fn held(&self, caller: &Caller, holder: &SpiffeId, lease: &str) -> Result<(LeaseState, String), Refusal> {
+        let unknown = || Refusal::from(Fault::not_found("there never was such a lease"));
+        let (state, queue, way) = self.log.lease(lease).await?.ok_or_else(unknown)?;
+        let own = way == Way::Pull && state.consumer == *holder;
+        if own && state.alive {
+            return Ok((state, queue));
         }
+        let reason = if own { DenyReason::LeaseEnded } else { DenyReason::PolicyDenied };
+        self.record(holder, QueueAction::Consume, &queue, caller.authority(), Decision::deny(reason), caller.trace)?;
+        Err(if own { Refusal::Denied(reason) } else { unknown() })
     }
 
     async fn stats(&self) -> Result<Vec<QueueStats>, Refusal> {
