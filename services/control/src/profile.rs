@@ -177,7 +177,8 @@ pub(crate) fn queues(manifest: &Manifest) -> BTreeMap<String, QueueProfile> {
     let mut queues = BTreeMap::new();
     for (name, queue) in &manifest.queues {
         let consumer = manifest.consumer(name);
-        let at_once = consumer.and_then(|c| manifest.services.get(c)).map_or(1, |s| s.replicas.max.saturating_mul(s.limits.concurrency));
+        // A guard runs one replica of its service: more than that takes at once would only be refused and come again.
+        let at_once = consumer.and_then(|c| manifest.services.get(c)).map_or(1, |s| s.limits.concurrency);
         queues.insert(
             name.clone(),
             QueueProfile {

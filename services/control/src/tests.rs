@@ -113,7 +113,9 @@ fn operator() -> Peer {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["video-api", "video-validator", "video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py", "web/static/app.js"] {
+        for name in
+            ["video-api", "video-validator", "video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py", "web/static/app.js"]
+        {
             let path = folder.path().join("app").join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
@@ -291,7 +293,10 @@ async fn a_guards_profile_says_what_its_service_may_use() {
     let at = |name: &str| house.app().join(name).display().to_string();
     let web = house.view(&control, &service("web")).await.service.unwrap();
     assert_eq!(web.run, [at("python3"), at("web/server.py")]);
-    assert_eq!(web.artefacts.iter().map(|a| a.path.clone()).collect::<BTreeSet<_>>(), ["python3", "web/server.py", "web/static/app.js"].map(at).into());
+    assert_eq!(
+        web.artefacts.iter().map(|a| a.path.clone()).collect::<BTreeSet<_>>(),
+        ["python3", "web/server.py", "web/static/app.js"].map(at).into()
+    );
     assert_eq!(web.read, ["web/server.py", "web/static"].map(at));
     assert_eq!(
         web.outbound.iter().map(|o| (o.env.as_str(), o.routes.len())).collect::<Vec<_>>(),
@@ -303,7 +308,7 @@ async fn a_guards_profile_says_what_its_service_may_use() {
     let env: Vec<_> = transcoder.outbound.iter().map(|o| o.env.as_str()).collect();
     assert_eq!(env, ["OTEL_EXPORTER_OTLP_ENDPOINT", "AWS_ENDPOINT_URL", "QUEUE_URL"]);
     let queues = house.view(&control, &role("queue")).await.queues;
-    assert_eq!((queues["validated"].in_flight_max, queues["validated"].lease_s), (2, 3600), "one job for each replica");
+    assert_eq!((queues["validated"].in_flight_max, queues["validated"].lease_s), (1, 3600), "as many as its guard takes at once");
     let edge = house.view(&control, &role("edge")).await.edge.unwrap();
     assert_eq!(edge.buckets.keys().collect::<Vec<_>>(), ["originals", "renditions"]);
     assert_eq!(edge.routes.len(), 7);
