@@ -11,6 +11,28 @@
     apply(next);
   });
 
+  // People are ids in the records; whoever looks reads their own name instead.
+  let me = null;
+  const introduce = (root) => {
+    if (!me) return;
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode;
+      if (node.data.includes(me.user)) {
+        node.parentElement.title ||= me.user;
+        node.data = node.data.replaceAll(me.user, me.name);
+      }
+    }
+  };
+  fetch("/auth/me", { credentials: "same-origin", redirect: "error" })
+    .then((answer) => (answer.ok ? answer.json() : null))
+    .then((found) => {
+      if (!found?.user || !found.name) return;
+      me = found;
+      introduce(document.body);
+    })
+    .catch(() => { /* The ids stay. */ });
+
   const main = document.querySelector("main[data-live]");
   const pulse = document.getElementById("pulse");
   if (!main) return;
@@ -27,6 +49,7 @@
       if (busy()) return;
       const scrolls = [...main.querySelectorAll("[data-scroll]")].map((e) => e.scrollLeft);
       main.innerHTML = html;
+      introduce(main);
       main.querySelectorAll("[data-scroll]").forEach((e, at) => { e.scrollLeft = scrolls[at] || 0; });
       pulse?.classList.remove("lost");
     } catch {

@@ -126,7 +126,7 @@ function draw(video) {
   const why = upload || busy ? "" : [video.reason, HINTS[video.state]].filter(Boolean).map(sentence).join(" ");
   it.why.hidden = !why;
   it.why.textContent = why;
-  const best = video.renditions.map((made) => made.name).join(" · ");
+  const best = [...video.renditions].sort((a, b) => b.height - a.height)[0]?.name;
   it.facts.textContent = upload
     ? `${size(upload.sent)} of ${size(video.size)}${upload.rate ? ` · ${size(upload.rate)}/s` : ""}`
     : [best || size(video.size), when(video.created_at)].join(" · ");
@@ -164,7 +164,8 @@ function drawAll() {
   const ready = newest.filter((video) => video.state === "ready").length;
   const running = newest.filter((video) => state.uploads.has(video.id) || IN_FLIGHT.has(video.state)).length;
   if (newest.length) {
-    $("summary").textContent = `${ready} ready to play${running ? ` · ${running} in the works` : ""}. Private to you.`;
+    const counts = [ready && `${ready} ready to play`, running && `${running} in the works`].filter(Boolean);
+    $("summary").textContent = [counts.join(" · "), "Private to you"].filter(Boolean).map(sentence).join(" ");
   }
 }
 
