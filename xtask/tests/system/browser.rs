@@ -14,6 +14,8 @@ use crate::READY;
 
 const SOON: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "long walks over quiet hills";
+const FRACTAL: &str = "mandelbrot=size=1280x720:rate=25:maxiter=600:inner=black:outer=normalized_iteration_count:end_scale=0.05:end_pts=500,\
+    format=gray,format=yuv444p,pseudocolor=preset=inferno";
 /// What the page shows of its cards, looked at every few milliseconds.
 const RECORDER: &str = "window.seen = []; setInterval(() => { for (const card of document.querySelectorAll('#grid .card')) { \
     const at = card.querySelector('progress'), last = window.seen.at(-1), \
@@ -26,7 +28,7 @@ fn picture(folder: &Path, name: &str, source: &str, seconds: u32) -> PathBuf {
     let tone = format!("sine=frequency=330:duration={seconds}");
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", source, "-f", "lavfi", "-i", &tone, "-t", &seconds.to_string()]);
-    ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "18", "-pix_fmt", "yuv420p", "-c:a", "aac"]);
+    ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "24", "-pix_fmt", "yuv420p", "-c:a", "aac"]);
     xtask::tree::run(ffmpeg.arg(&file)).unwrap();
     file
 }
@@ -54,10 +56,10 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     let scratch = Scratch::new().unwrap();
     let running = Setting::reference(&scratch.0.join("system")).unwrap().start().unwrap();
     let browser = Browser::start(&scratch.0).unwrap();
-    let main = picture(&scratch.0, "Mandelbrot, deep zoom.mp4", "mandelbrot=size=1280x720:rate=25:maxiter=1500:end_scale=0.02:end_pts=500", 20);
+    let main = picture(&scratch.0, "Into the fractal.mp4", FRACTAL, 20);
     let others = [
         picture(&scratch.0, "Slow colours.mp4", "gradients=size=1280x720:rate=25:speed=0.01:c0=0x0b3d91:c1=0xf2a65a:c2=0x5b2a86:c3=0x1fa187:nb_colors=4", 4),
-        picture(&scratch.0, "Growing cells.mp4", "cellauto=size=1280x720:rate=25:rule=110,format=yuv420p,colorchannelmixer=rr=0.2:gg=0.8:bb=0.6", 4),
+        picture(&scratch.0, "Evening light.mp4", "gradients=size=1280x720:rate=25:speed=0.01:type=radial:c0=0xffd27d:c1=0xe0566f:c2=0x3b2a6b:c3=0x101430:nb_colors=4:seed=5", 4),
     ];
 
     // The one-time link; then out, and in again by name and password.

@@ -90,7 +90,7 @@ fn targets_of(dir: &Path, manifest: &Path) -> (Vec<String>, Vec<String>) {
     for part in ["", "keys", "data", "log", "run", "palisade.lock", "data/objects", "data/queue", "data/evidence", "data/login", "data/identity", "data/guard-api"] {
         files.push(dir.join(part).display().to_string());
     }
-    let sockets = ["identity", "control", "login", "objects", "queue", "evidence", "edge"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
+    let sockets = ["identity", "control", "login", "evidence"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
     (files, sockets.to_vec())
 }
 
@@ -240,11 +240,8 @@ fn a_service_that_was_taken_over_has_one_job_and_nothing_else() {
     let delivery = finding(&stage, "guard-transcoder", |f| f["finding"] == "delivery" && f["video"] == bobs.id.as_str());
     assert_eq!(delivery["other"], adas.id.as_str());
     assert_misuse_refused(&delivery["statuses"]);
-    // The lease is over although the guard still has the request in hand.
-    let stretched = finding(&stage, "guard-transcoder", |f| f["finding"] == "stretched" && f["video"] == bobs.id.as_str());
-    assert_eq!(stretched["read"], 403, "{stretched}");
-    let stretched = finding(&stage, "guard-transcoder", |f| f["finding"] == "stretched_write" && f["video"] == bobs.id.as_str());
-    assert_eq!(stretched["write"], 403, "{stretched}");
+    let after = finding(&stage, "guard-transcoder", |f| f["finding"] == "after" && f["video"] == bobs.id.as_str());
+    assert_eq!(after["read"], 403, "the job's object after the job: {after}");
 
     assert_targets_exist(&stage);
     doors.assert_nobody_came();
@@ -279,7 +276,6 @@ fn assert_refusals_recorded(stage: &Stage, other: &str) {
     };
     refused("authority_not_in_flight", &["service/transcoder", "guard.out"]);
     refused("authority_not_in_flight", &["service/web", "guard.out"]);
-    refused("lease_ended", &["service/transcoder", "objects"]);
     refused("job_mismatch", &["service/transcoder", &format!("originals/{other}/original")]);
     refused("job_mismatch", &["service/transcoder", &format!("renditions/{other}/720p.mp4")]);
     refused("policy_denied", &["service/transcoder", "validated"]);
