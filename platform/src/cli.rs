@@ -149,21 +149,31 @@ pub(crate) fn run() -> ExitCode {
 pub(crate) struct Failure {
     /// Exit code.
     code: u8,
-    /// For people; a manifest's problems are shown with their places.
-    report: Box<miette::Report>,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// Shown with its places in the file.
+    Placed(Box<miette::Report>),
+    /// Shown as it is: paths and commands stay whole, so that they can be copied.
+    Said(String),
 }
 
 impl Failure {
     /// Bad configuration or arguments.
     fn usage(error: impl miette::Diagnostic + Send + Sync + 'static) -> Self {
-        Self { code: EXIT_USAGE, report: Box::new(miette::Report::new(error)) }
+        Self { code: EXIT_USAGE, why: Why::Placed(Box::new(miette::Report::new(error))) }
     }
     /// Something did not work.
     fn failed(text: impl std::fmt::Display) -> Self {
-        Self { code: 1, report: Box::new(miette::Report::msg(text.to_string())) }
+        Self { code: 1, why: Why::Said(text.to_string()) }
     }
     fn print(&self) {
-        eprintln!("{:?}", self.report);
+        match &self.why {
+            Why::Placed(report) => eprintln!("{report:?}"),
+            Why::Said(text) => eprintln!("error: {text}"),
+        }
     }
 }
 
@@ -171,7 +181,7 @@ impl From<crate::system::SystemError> for Failure {
     fn from(error: crate::system::SystemError) -> Self {
         use crate::system::SystemError;
         match error {
-            SystemError::Manifest(error) => Self::usage(*error),
+            SystemError::Manifest(error) => Self::usage(Problems(*error)),
             SystemError::Io { ref source, .. } => Self::failed(format_args!("{error}: {source}")),
             other => Self::failed(other),
         }
@@ -179,9 +189,33 @@ impl From<crate::system::SystemError> for Failure {
 }
 
 /// Prints a line of an answer. A closed pipe ends the program quietly, as in other tools.
-#[expect(clippy::print_stdout, reason = "this is the command line")]
 pub(crate) fn say(text: impl std::fmt::Display) {
-    println!("{text}");
+    use std::io::Write;
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A manifest's problems, each in its place, under one line that counts them.
+#[derive(Debug)]
+struct Problems(manifest::ManifestError);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.0.problems.len();
+        write!(f, "the manifest has {count} {}; nothing was done", if count == 1 { "problem" } else { "problems" })
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl miette::Diagnostic for Problems {
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.0.source_code()
+    }
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
+        self.0.related()
+    }
 }
 
 /// Runs a future of a command.

@@ -123,7 +123,7 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
     let (boot, listeners, channel) = match boot::receive() {
         Ok(received) => received,
         Err(error) => {
-            eprintln!("{error}: these processes are started by `palisade up`");
+            eprintln!("error: {error}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };

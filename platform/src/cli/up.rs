@@ -113,11 +113,16 @@ fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, fo
     say("\n  Ctrl-C ends it.");
 }
 
+/// Why the system is not up: those that refused, since others may only have waited for them; else those that are not ready.
 fn unready(standings: &Standings, layout: &Layout) -> String {
-    let mut lines = vec!["the system did not come up:".to_owned()];
+    let mut lines = vec!["the system did not come up".to_owned()];
+    let refused = standings.values().any(|s| s.refused.is_some());
     for (name, standing) in standings.iter().filter(|(_, s)| !s.ready) {
-        let why = standing.refused.clone().unwrap_or_else(|| format!("not ready; see {}/{name}.log", layout.logs().display()));
-        lines.push(format!("  {name}: {why}"));
+        match &standing.refused {
+            Some(why) => lines.push(format!("  {name}: {why}")),
+            None if !refused => lines.push(format!("  {name}: not ready; see {}", layout.logs().join(format!("{name}.log")).display())),
+            None => {}
+        }
     }
     lines.join("\n")
 }
