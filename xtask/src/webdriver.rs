@@ -93,7 +93,8 @@ impl Browser {
         if body.is_some() {
             curl.args(["--data-binary", "@-"]);
         }
-        let mut curl = curl.arg(format!("{}{path}", self.base)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut curl =
+            curl.arg(format!("{}{path}", self.base)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         if let (Some(mut stdin), Some(body)) = (curl.stdin.take(), body) {
             stdin.write_all(body.to_string().as_bytes())?;
         }

@@ -58,8 +58,18 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     let browser = Browser::start(&scratch.0).unwrap();
     let main = picture(&scratch.0, "Into the fractal.mp4", FRACTAL, 20);
     let others = [
-        picture(&scratch.0, "Slow colours.mp4", "gradients=size=1280x720:rate=25:speed=0.01:c0=0x0b3d91:c1=0xf2a65a:c2=0x5b2a86:c3=0x1fa187:nb_colors=4", 4),
-        picture(&scratch.0, "Evening light.mp4", "gradients=size=1280x720:rate=25:speed=0.01:type=radial:c0=0xffd27d:c1=0xe0566f:c2=0x3b2a6b:c3=0x101430:nb_colors=4:seed=5", 4),
+        picture(
+            &scratch.0,
+            "Slow colours.mp4",
+            "gradients=size=1280x720:rate=25:speed=0.01:c0=0x0b3d91:c1=0xf2a65a:c2=0x5b2a86:c3=0x1fa187:nb_colors=4",
+            4,
+        ),
+        picture(
+            &scratch.0,
+            "Evening light.mp4",
+            "gradients=size=1280x720:rate=25:speed=0.01:c0=0x101430:c1=0x6b2a6b:c2=0xe0566f:c3=0xffd27d:nb_colors=4:seed=7",
+            4,
+        ),
     ];
 
     // The one-time link; then out, and in again by name and password.
@@ -124,13 +134,13 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     browser.click(&browser.find(&format!("#grid .card[data-video='{id}'] .still"), SOON).unwrap()).unwrap();
     browser.script("document.querySelector('#video').muted = true").unwrap();
     browser.until("document.querySelector('#video').currentTime > 0.5", SOON).unwrap();
+    screenshot(&browser, "player.png");
     let first = browser.script("return document.querySelector('#video').currentTime").unwrap().as_f64().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let second = browser.script("return document.querySelector('#video').currentTime").unwrap().as_f64().unwrap();
     assert!(second > first + 0.5, "played from {first} to {second}");
     let size = browser.script("const v = document.querySelector('#video'); return [v.videoWidth, v.videoHeight, v.duration]").unwrap();
     assert_eq!((size[0].as_u64(), size[1].as_u64()), (Some(1280), Some(720)), "{size}");
-    screenshot(&browser, "player.png");
     browser.click(&browser.find("#player-close", SOON).unwrap()).unwrap();
     assert_eq!(browser.complaints().unwrap(), Vec::<String>::new());
 
@@ -145,7 +155,10 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     for hop in ["edge", "objects", "queue", "validator", "transcoder", "api"] {
         assert!(stops.as_array().unwrap().iter().any(|stop| stop == hop), "{hop} is not in the waterfall: {stops}");
     }
-    assert!(browser.script("return document.querySelectorAll('.waterfall .decision.yes').length").unwrap().as_u64() > Some(4), "no decisions");
+    assert!(
+        browser.script("return document.querySelectorAll('.waterfall .decision.yes').length").unwrap().as_u64() > Some(4),
+        "no decisions"
+    );
     screenshot(&browser, "trace.png");
     for (path, name) in [("/console", "map.png"), ("/console/audit", "audit.png"), ("/console/decisions", "decisions.png")] {
         browser.go(&format!("{}{path}", running.address)).unwrap();

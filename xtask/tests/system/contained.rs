@@ -36,7 +36,13 @@ pub fn copied(scratch: &Scratch, replace: &[(&str, &str)]) -> Setting {
     std::fs::write(apps.join("palisade.toml"), manifest).unwrap();
     xtask::tree::run(std::process::Command::new("chmod").arg("755").arg(&scratch.0)).unwrap();
     xtask::tree::run(std::process::Command::new("chmod").args(["-R", "u+rwX,go+rX,go-w"]).args([&bin, &apps])).unwrap();
-    Setting { manifest: apps.join("palisade.toml"), dir: scratch.0.join("system"), palisade: bin.join("palisade"), user: None }
+    Setting {
+        manifest: apps.join("palisade.toml"),
+        dir: scratch.0.join("system"),
+        palisade: bin.join("palisade"),
+        user: None,
+        more: Vec::new(),
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -83,11 +89,25 @@ impl Doors {
 
 /// Files and sockets that the attacker tries; each is there while the system runs.
 fn targets_of(dir: &Path, manifest: &Path) -> (Vec<String>, Vec<String>) {
-    let mut files: Vec<String> = ["/etc/shadow", "/etc/hostname", "/root", "/home", "/var", "/proc/1/environ", "/proc/1/root", "/proc/1/mem", "/sys/kernel"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut files: Vec<String> =
+        ["/etc/shadow", "/etc/hostname", "/root", "/home", "/var", "/proc/1/environ", "/proc/1/root", "/proc/1/mem", "/sys/kernel"]
+            .map(str::to_owned)
+            .to_vec();
     files.push(manifest.display().to_string());
-    for part in ["", "keys", "data", "log", "run", "palisade.lock", "data/objects", "data/queue", "data/evidence", "data/login", "data/identity", "data/guard-api"] {
+    for part in [
+        "",
+        "keys",
+        "data",
+        "log",
+        "run",
+        "palisade.lock",
+        "data/objects",
+        "data/queue",
+        "data/evidence",
+        "data/login",
+        "data/identity",
+        "data/guard-api",
+    ] {
         files.push(dir.join(part).display().to_string());
     }
     let sockets = ["identity", "control", "login", "evidence"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
@@ -130,14 +150,25 @@ fn finding(stage: &Stage, guard: &str, fits: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// What every sandbox shows besides `/usr`: for the dynamic linker, and names of its own making.
-const GIVEN: &[&str] =
-    &["ld.so.cache", "ld.so.conf", "ld.so.conf.d/", "alternatives/", "localtime", "mime.types", "nsswitch.conf", "hosts", "passwd", "group"];
+const GIVEN: &[&str] = &[
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d/",
+    "alternatives/",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "hosts",
+    "passwd",
+    "group",
+];
 
 /// What a probe from inside may have reached: nothing but the given ports of its own loopback.
 fn assert_contained(probe: &Value, ports: &BTreeSet<u64>) {
     println!("probe: {probe}");
     let walked = probe["walked"].as_array().unwrap().iter().filter_map(Value::as_str);
-    let strange: Vec<&str> = walked.filter(|path| !GIVEN.iter().any(|given| path.strip_prefix("/etc/").is_some_and(|p| p.starts_with(given)))).collect();
+    let strange: Vec<&str> =
+        walked.filter(|path| !GIVEN.iter().any(|given| path.strip_prefix("/etc/").is_some_and(|p| p.starts_with(given)))).collect();
     assert_eq!(strange, Vec::<&str>::new(), "files that were not declared can be opened");
     for nothing in ["opened", "secret_files", "written", "spied", "calls", "beyond", "unix", "raw"] {
         assert_eq!(probe[nothing], json!([]), "{nothing}");
@@ -185,7 +216,10 @@ fn a_program_in_ffmpegs_place_reaches_nothing() {
     let ports: BTreeSet<u64> = probe["ports"].as_array().unwrap().iter().map(|port| port.as_u64().unwrap()).collect();
     assert_eq!(ports.len(), 3, "the store, the queue, and OTLP: {ports:?}");
     assert_contained(&contained, &ports);
-    assert!(probe["walked"].as_array().unwrap().iter().any(|p| p.as_str().unwrap().ends_with("/in")), "it did not even see its input: {probe}");
+    assert!(
+        probe["walked"].as_array().unwrap().iter().any(|p| p.as_str().unwrap().ends_with("/in")),
+        "it did not even see its input: {probe}"
+    );
     assert_targets_exist(&stage);
     doors.assert_nobody_came();
     assert!(stage.audit().contains("sandbox.start"));
@@ -219,7 +253,11 @@ fn a_service_that_was_taken_over_has_one_job_and_nothing_else() {
     let ports = flows.values().map(|url| url.as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()).collect();
     assert_contained(&delivery["probe"], &ports);
     assert_misuse_refused(&delivery["statuses"]);
-    assert!(delivery["probe"]["memory"]["scanned"].as_i64().unwrap() > 1 << 20, "its memory was not looked through: {}", delivery["probe"]["memory"]);
+    assert!(
+        delivery["probe"]["memory"]["scanned"].as_i64().unwrap() > 1 << 20,
+        "its memory was not looked through: {}",
+        delivery["probe"]["memory"]
+    );
 
     // The token is in flight at the transcoder's guard now; at the web service's guard it is worth nothing.
     let token = delivery["token"].as_str().unwrap();
@@ -259,7 +297,17 @@ fn assert_misuse_refused(statuses: &Value) {
             assert!([400, 401, 403, 404, 405].contains(&status), "{what}: {status}");
         }
     }
-    for refused in ["read_other_object", "write_other_folder", "write_original", "delete_original", "list_originals", "presign", "verdict", "publish_validated", "publish_uploaded"] {
+    for refused in [
+        "read_other_object",
+        "write_other_folder",
+        "write_original",
+        "delete_original",
+        "list_originals",
+        "presign",
+        "verdict",
+        "publish_validated",
+        "publish_uploaded",
+    ] {
         assert_eq!(statuses[refused], 403, "{refused}");
     }
 }

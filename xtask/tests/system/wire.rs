@@ -111,7 +111,8 @@ fn captured_and_searched() {
 fn cookies(jar: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(jar).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("#HttpOnly_") || !line.starts_with('#'));
-    let values: Vec<String> = lines.filter_map(|line| line.split('\t').nth(6)).filter(|value| value.len() >= 16).map(str::to_owned).collect();
+    let values: Vec<String> =
+        lines.filter_map(|line| line.split('\t').nth(6)).filter(|value| value.len() >= 16).map(str::to_owned).collect();
     assert!(!values.is_empty(), "no session cookie in the jar: {text}");
     values
 }
