@@ -1,4 +1,8 @@
-//! Trace context (W3C Trace Context, section 3.2): which trace and span a request belongs to.
+//! Trace context: which trace and span a request belongs to.
+//!
+//! Spec:       W3C Trace Context, section 3.2; B3 propagation, single header and multiple headers. Deviation: B3 is read strictly, so
+//!             `true`, `false` and capital letters, which the specification lets lenient readers accept, are nothing.
+//! Guarantees: J2.
 
 use std::fmt;
 
@@ -15,6 +19,21 @@ pub struct TraceContext {
     pub span_id: u64,
     /// Whether spans are kept.
     pub sampled: bool,
+}
+
+/// The `X-B3-…` headers of a request, as they came.
+#[derive(Debug, Clone, Copy)]
+pub struct B3Fields<'h> {
+    /// `X-B3-TraceId`: 32 or 16 digits.
+    pub trace: &'h str,
+    /// `X-B3-SpanId`.
+    pub span: &'h str,
+    /// `X-B3-ParentSpanId`, which only has to be well formed.
+    pub parent: Option<&'h str>,
+    /// `X-B3-Sampled`: `0` or `1`.
+    pub sampled: Option<&'h str>,
+    /// `X-B3-Flags`: `1` is debug.
+    pub flags: Option<&'h str>,
 }
 
 impl TraceContext {
@@ -34,7 +53,6 @@ impl TraceContext {
     pub fn parse(header: &str) -> Option<Self> {
         let mut fields = header.trim().split('-');
         let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let lower_hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let well_formed = lower_hex(version, 2) && lower_hex(trace, 32) && lower_hex(span, 16) && lower_hex(flags, 2);
         if !well_formed || version == "ff" || (version == "00" && fields.next().is_some()) {
             return None;
@@ -43,6 +61,51 @@ impl TraceContext {
         let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
         let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
         Some(Self { trace_id, span_id, sampled })
+    }
+
+    /// Parses a `b3` header: `TRACE-SPAN`, `TRACE-SPAN-SAMPLING` or `TRACE-SPAN-SAMPLING-PARENT` (B3, "Single Header"). One that only
+    /// says whether to sample names no trace and is nothing. Where sampling is left to the receiver, spans are kept.
+    #[must_use]
+    pub fn parse_b3(header: &str) -> Option<Self> {
+        let mut fields = header.trim().split('-');
+        let (trace, span, sampling, parent) = (fields.next()?, fields.next()?, fields.next(), fields.next());
+        if fields.next().is_some() {
+            return None;
+        }
+        let sampled = match sampling {
+            None | Some("1" | "d") => true,
+            Some("0") => false,
+            Some(_) => return None,
+        };
+        Self::of_b3(trace, span, parent, sampled)
+    }
+
+    /// Parses the `X-B3-…` headers (B3, "Multiple Headers"). A set debug flag is a decision to sample; any other flag is passed over.
+    #[must_use]
+    pub fn parse_b3_fields(fields: &B3Fields<'_>) -> Option<Self> {
+        let sampled = match fields.sampled {
+            None | Some("1") => true,
+            Some("0") => fields.flags == Some("1"),
+            Some(_) => return None,
+        };
+        Self::of_b3(fields.trace, fields.span, fields.parent, sampled)
+    }
+
+    /// Trace ids of 64 bits are the lower half of one of 128.
+    fn of_b3(trace: &str, span: &str, parent: Option<&str>, sampled: bool) -> Option<Self> {
+        let well_formed = (lower_hex(trace, 32) || lower_hex(trace, 16)) && lower_hex(span, 16) && parent.is_none_or(|id| lower_hex(id, 16));
+        if !well_formed {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+        Some(Self { trace_id, span_id, sampled })
+    }
+
+    /// As a `b3` header.
+    #[must_use]
+    pub fn b3(&self) -> String {
+        format!("{:032x}-{:016x}-{}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 
     /// 32 hexadecimal digits.
@@ -62,6 +125,10 @@ impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
+}
+
+fn lower_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn non_zero_u64(entropy: &dyn Entropy) -> u64 {
@@ -96,6 +163,66 @@ mod tests {
             "00-1-2-3",
         ] {
             assert!(TraceContext::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+    const SPAN: &str = "e457b5a2e4d86bd1";
+
+    // J2: the examples of B3 propagation, "Single Header".
+    #[test]
+    fn only_well_formed_b3_headers_parse() {
+        let read = |header: &str| TraceContext::parse_b3(header).map(|c| (c.trace_hex(), c.span_hex(), c.sampled));
+        let expect = |trace: &str, sampled| Some((trace.to_owned(), SPAN.to_owned(), sampled));
+        assert_eq!(read(&format!("{TRACE}-{SPAN}-1-05e3ac9a4f6e3b90")), expect(TRACE, true));
+        assert_eq!(read(&format!("{TRACE}-{SPAN}-0")), expect(TRACE, false));
+        assert_eq!(read(&format!("{TRACE}-{SPAN}-d")), expect(TRACE, true));
+        assert_eq!(read(&format!("{TRACE}-{SPAN}")), expect(TRACE, true), "the decision is left to us");
+        assert_eq!(read(&format!("64fe8b2a57d3eff7-{SPAN}-1")), expect("000000000000000064fe8b2a57d3eff7", true));
+        for bad in [
+            "0",
+            "1",
+            "d",
+            "",
+            TRACE,
+            &format!("{TRACE}-"),
+            &format!("{TRACE}-{SPAN}-"),
+            &format!("{TRACE}-{SPAN}-2"),
+            &format!("{TRACE}-{SPAN}-true"),
+            &format!("{TRACE}-{SPAN}-05e3ac9a4f6e3b90"),
+            &format!("{TRACE}-{SPAN}-1-05e3ac9a4f6e3b9"),
+            &format!("{TRACE}-{SPAN}-1-05e3ac9a4f6e3b90-1"),
+            &format!("{}-{SPAN}-1", "0".repeat(32)),
+            &format!("{TRACE}-{}-1", "0".repeat(16)),
+            &format!("{}-{SPAN}-1", TRACE.to_uppercase()),
+            &format!("+{}-{SPAN}-1", "1".repeat(31)),
+        ] {
+            assert!(TraceContext::parse_b3(bad).is_none(), "{bad}");
+        }
+    }
+
+    // J2: the examples of B3 propagation, "Multiple Headers".
+    #[test]
+    fn only_well_formed_b3_fields_parse() {
+        let whole = B3Fields { trace: TRACE, span: SPAN, parent: Some("05e3ac9a4f6e3b90"), sampled: Some("1"), flags: None };
+        let sampled = |fields: B3Fields<'_>| TraceContext::parse_b3_fields(&fields).map(|c| c.sampled);
+        assert_eq!(TraceContext::parse_b3_fields(&whole).map(|c| c.b3()), Some(format!("{TRACE}-{SPAN}-1")));
+        assert_eq!(sampled(B3Fields { sampled: None, parent: None, ..whole }), Some(true));
+        assert_eq!(sampled(B3Fields { sampled: Some("0"), ..whole }), Some(false));
+        assert_eq!(sampled(B3Fields { sampled: None, flags: Some("1"), ..whole }), Some(true));
+        assert_eq!(sampled(B3Fields { sampled: Some("true"), ..whole }), None);
+        assert_eq!(sampled(B3Fields { parent: Some("x"), ..whole }), None);
+        assert_eq!(sampled(B3Fields { trace: "80f1", ..whole }), None);
+        assert_eq!(sampled(B3Fields { span: "", ..whole }), None);
+    }
+
+    // J2: what is written is read, in both ways.
+    #[test]
+    fn both_forms_of_a_context_say_the_same() {
+        for sampled in [true, false] {
+            let context = TraceContext { trace_id: 0x0af7, span_id: 9, sampled };
+            assert_eq!(TraceContext::parse_b3(&context.b3()), Some(context));
+            assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Headers that must not pass: those of one hop, and those by which somebody claims to be somebody.
+//! Headers that must not pass: those of one hop, those by which somebody claims to be somebody, and those that name a trace.
 //!
-//! Spec:       RFC 9110 section 7.6.1 (hop-by-hop), RFC 7239 (Forwarded).
-//! Guarantees: A5 every identity header of a client is removed.
+//! Spec:       RFC 9110 section 7.6.1 (hop-by-hop), RFC 7239 (Forwarded), W3C Trace Context, B3 propagation.
+//! Guarantees: A5 every identity header of a client is removed; J2 both ways to name a trace are read.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use trust::TraceContext;
+use trust::trace::B3Fields;
 
 /// Fields of one connection, besides those that `Connection` names. `te: trailers` is kept, since gRPC needs it.
 const HOP_BY_HOP: &[&str] = &[
@@ -55,6 +57,11 @@ const IDENTITY_PREFIXES: &[&str] = &[
     "x-authenticated",
 ];
 
+/// W3C Trace Context.
+const W3C: &[&str] = &["traceparent", "tracestate"];
+/// B3 propagation.
+const B3: &[&str] = &["b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"];
+
 /// Removes what RFC 9110 section 7.6.1 says an intermediary removes.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -93,6 +100,36 @@ fn claims_identity(name: &str) -> bool {
 pub fn strip_credentials(headers: &mut HeaderMap) {
     for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION] {
         headers.remove(name);
+    }
+}
+
+/// Removes every header that names a trace.
+pub fn strip_trace(headers: &mut HeaderMap) {
+    for name in W3C.iter().chain(B3) {
+        headers.remove(*name);
+    }
+}
+
+/// The span that a request says it belongs to: by `traceparent`, else by `b3`, else by the `X-B3-…` headers. One that is there counts
+/// even when it is malformed or there twice: then there is no such span, and the others are not asked.
+#[must_use]
+pub fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    // `tracestate` may be split over several lines (W3C Trace Context, section 3.3.1) and says nothing here.
+    if ["traceparent"].iter().chain(B3).any(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+        return None;
+    }
+    // A value that is no text is as malformed as an empty one.
+    let said = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (said("traceparent"), said("b3")) {
+        (Some(traceparent), _) => TraceContext::parse(traceparent),
+        (None, Some(b3)) => TraceContext::parse_b3(b3),
+        (None, None) => TraceContext::parse_b3_fields(&B3Fields {
+            trace: said("x-b3-traceid")?,
+            span: said("x-b3-spanid")?,
+            parent: said("x-b3-parentspanid"),
+            sampled: said("x-b3-sampled"),
+            flags: said("x-b3-flags"),
+        }),
     }
 }
 

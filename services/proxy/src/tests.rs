@@ -1,6 +1,7 @@
 //! The proxy with real sockets on loopback, a test authority, and real policies of a small manifest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod collecting;
 mod contact;
 mod entering;
 mod guarding;
@@ -8,5 +9,6 @@ mod joining;
 mod leaving;
 mod screening;
 mod streaming;
+mod traces;
 mod views;
 mod world;

@@ -74,7 +74,7 @@ impl IdentityTransport {
     }
 }
 
-async fn begin<S>(stream: S) -> Result<http1::SendRequest<Body>, CallFailed>
+pub(super) async fn begin<S>(stream: S) -> Result<http1::SendRequest<Body>, CallFailed>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -84,7 +84,7 @@ where
     Ok(sender)
 }
 
-async fn send(sender: &mut http1::SendRequest<Body>, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+pub(super) async fn send(sender: &mut http1::SendRequest<Body>, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
     if !request.headers().contains_key(header::HOST) {
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
     }

@@ -49,8 +49,6 @@ const GATEWAY_ONLY: &[&str] = &[
     "access-control-expose-headers",
     "access-control-max-age",
     "x-frame-options",
-    "traceparent",
-    "tracestate",
     "origin-agent-cluster",
     "nel",
     "report-to",
@@ -62,6 +60,7 @@ const GATEWAY_ONLY: &[&str] = &[
 pub fn cleanse(source: Source, answer: &mut HeaderMap) {
     headers::strip_hop_by_hop(answer);
     headers::strip_identity(answer);
+    headers::strip_trace(answer);
     for name in GATEWAY_ONLY {
         if !(source == Source::Login && *name == "www-authenticate") {
             answer.remove(*name);

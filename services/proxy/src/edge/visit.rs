@@ -23,17 +23,9 @@ use super::stop::Stop;
 use crate::account::Account;
 use crate::{canonical, headers};
 
-/// Headers by which tracing systems name a trace.
+/// Headers by which tracing systems name a trace or carry things along it, besides those that `headers::strip_trace` removes.
 const TRACE_HEADERS: &[&str] = &[
-    "traceparent",
-    "tracestate",
     "baggage",
-    "b3",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
     "uber-trace-id",
     "x-request-id",
     "x-cloud-trace-context",
@@ -158,7 +150,7 @@ impl Visit {
             let elsewhere = Stop::Redirected { reason: DenyReason::RouteUnknown, to: format!("{main}{target}") };
             return Err(if leads_on { elsewhere } else { DenyReason::RouteUnknown.into() });
         }
-        if let Some(stranger) = head.headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(trust::TraceContext::parse) {
+        if let Some(stranger) = headers::trace(&head.headers) {
             account.note("claimed_trace", stranger.trace_hex());
         }
         let fields = &mut head.headers;
@@ -259,6 +251,7 @@ fn cleanse(fields: &mut HeaderMap) {
     headers::strip_hop_by_hop(fields);
     headers::strip_identity(fields);
     headers::strip_credentials(fields);
+    headers::strip_trace(fields);
     for name in TRACE_HEADERS {
         fields.remove(HeaderName::from_static(name));
     }

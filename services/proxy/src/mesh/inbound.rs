@@ -189,7 +189,9 @@ async fn forward(
 /// Tells the service who asks, and gives it the token to pass along.
 fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
     headers::set(to, txn_token::HEADER, &verified.token);
+    headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
+    headers::set(to, "b3", &trace.b3());
     headers::set(to, USER_HEADER, &verified.authority.user);
     headers::set(to, PURPOSE_HEADER, &verified.authority.purpose);
     if let (Work::Delivery(queue), Some(job)) = (&verified.work, &verified.authority.job) {

@@ -125,8 +125,8 @@ async fn forward(
     if let Some(taken) = taken {
         headers::set(to, txn_token::HEADER, &taken.token);
     }
+    headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
-    to.remove("tracestate");
     let mut response = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
@@ -140,7 +140,7 @@ fn record(account: Account, answer: Result<Response<Body>, Fault>) -> Response<B
 
 /// The span that this call belongs to: the service's own word counts only within traces that are in flight here.
 fn parent(guard: &Guard, request: &Request<Body>, taken: Option<&Taken>) -> Option<TraceContext> {
-    let said = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
+    let said = headers::trace(request.headers());
     match (said, taken) {
         (Some(said), Some(taken)) if said.trace_id == taken.delivered.trace.trace_id => Some(said),
         (_, Some(taken)) => Some(taken.delivered.trace),
