@@ -29,6 +29,8 @@ pub struct Setting {
     pub palisade: PathBuf,
     /// User and group to run as; absent: ours.
     pub user: Option<u32>,
+    /// More arguments of `up`.
+    pub more: Vec<String>,
 }
 
 /// A system that is up.
@@ -54,7 +56,7 @@ impl Setting {
     /// When they are not built.
     pub fn reference(dir: &Path) -> Outcome<Self> {
         let built = Artefacts::beside_us()?;
-        Ok(Self { manifest: artefacts::manifest(), dir: dir.to_path_buf(), palisade: built.palisade(), user: None })
+        Ok(Self { manifest: artefacts::manifest(), dir: dir.to_path_buf(), palisade: built.palisade(), user: None, more: Vec::new() })
     }
 
     /// Starts it and waits until it is up.
@@ -63,7 +65,12 @@ impl Setting {
     /// With what it said when it did not come up.
     pub fn start(&self) -> Outcome<Running> {
         let mut command = Command::new(&self.palisade);
-        command.args(["--format", "json", "up", "--listen", "127.0.0.1:0", "--manifest"]).arg(&self.manifest).arg("--dir").arg(&self.dir);
+        command
+            .args(["--format", "json", "up", "--listen", "127.0.0.1:0", "--manifest"])
+            .arg(&self.manifest)
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(&self.more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(user) = self.user {
             command.uid(user).gid(user).env("HOME", &self.dir);

@@ -93,7 +93,8 @@ impl TraceContext {
 
     /// Trace ids of 64 bits are the lower half of one of 128.
     fn of_b3(trace: &str, span: &str, parent: Option<&str>, sampled: bool) -> Option<Self> {
-        let well_formed = (lower_hex(trace, 32) || lower_hex(trace, 16)) && lower_hex(span, 16) && parent.is_none_or(|id| lower_hex(id, 16));
+        let well_formed =
+            (lower_hex(trace, 32) || lower_hex(trace, 16)) && lower_hex(span, 16) && parent.is_none_or(|id| lower_hex(id, 16));
         if !well_formed {
             return None;
         }

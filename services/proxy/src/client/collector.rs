@@ -37,7 +37,9 @@ pub enum CollectorUrlError {
     #[error("only http:// to this machine is spoken; run an OpenTelemetry Collector here and let it send on over TLS")]
     SchemeUnsupported,
     /// Somewhere else.
-    #[error("only addresses of this machine (127.0.0.0/8, [::1], localhost): what is sent is not encrypted; run an OpenTelemetry Collector here and let it send on over TLS")]
+    #[error(
+        "only addresses of this machine (127.0.0.0/8, [::1], localhost): what is sent is not encrypted; run an OpenTelemetry Collector here and let it send on over TLS"
+    )]
     NotLoopback,
     /// User, query or fragment.
     #[error("a collector's URL has no user, query or fragment")]
@@ -67,10 +69,9 @@ impl FromStr for CollectorUrl {
             return Err(CollectorUrlError::NotLoopback);
         }
         let address = SocketAddr::new(ip, port);
-        let host = url.port().map_or_else(
-            || url.host_str().unwrap_or_default().to_owned(),
-            |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
-        );
+        let host = url
+            .port()
+            .map_or_else(|| url.host_str().unwrap_or_default().to_owned(), |port| format!("{}:{port}", url.host_str().unwrap_or_default()));
         Ok(Self { address, host, base: url.path().trim_end_matches('/').to_owned() })
     }
 }

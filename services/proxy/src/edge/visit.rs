@@ -24,13 +24,7 @@ use crate::account::Account;
 use crate::{canonical, headers};
 
 /// Headers by which tracing systems name a trace or carry things along it, besides those that `headers::strip_trace` removes.
-const TRACE_HEADERS: &[&str] = &[
-    "baggage",
-    "uber-trace-id",
-    "x-request-id",
-    "x-cloud-trace-context",
-    "x-amzn-trace-id",
-];
+const TRACE_HEADERS: &[&str] = &["baggage", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Where the edge is, as browsers write it.
