@@ -117,6 +117,21 @@ impl Person {
         Ok(Uploaded { id, trace })
     }
 
+    /// Waits until the API answers; each question may take its time, but none may find nobody.
+    ///
+    /// # Errors
+    /// When it does not answer well within `limit`.
+    pub fn wait_for_api(&self, limit: Duration) -> Outcome {
+        let start = Instant::now();
+        loop {
+            match self.api("GET", "/api/videos", None, 200) {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > limit => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
     /// Waits until a video is in one of these states.
     ///
     /// # Errors

@@ -8,9 +8,12 @@
 mod boundary;
 mod browser;
 mod contained;
+mod figures;
 mod journey;
 mod killed;
+mod lifecycle;
 mod refused;
+mod sdk;
 mod tampered;
 mod wire;
 
@@ -46,6 +49,13 @@ impl Stage {
         ada.enrol(running.first_link.as_deref().expect("a one-time link at the first start")).unwrap();
         ada.sign_in().unwrap();
         Self { running, ada, scratch, setting }
+    }
+
+    /// The same for a copy of the reference system, whose files a test may change.
+    fn set_with_copy(replace: &[(&str, &str)]) -> Self {
+        let scratch = Scratch::new().unwrap();
+        let setting = contained::copied(&scratch, replace);
+        Self::set_with(scratch, setting)
     }
 
     /// A second person.
