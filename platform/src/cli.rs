@@ -3,6 +3,7 @@
 mod audit;
 mod explain;
 mod files;
+mod metrics;
 mod people;
 mod up;
 
@@ -87,6 +88,8 @@ enum Command {
         #[command(flatten)]
         dir: DirArgument,
     },
+    /// The metrics of every process of a running system, as Prometheus reads them.
+    Metrics(DirArgument),
     /// The spans of one trace.
     Trace {
         /// 32 hexadecimal digits.
@@ -131,6 +134,7 @@ pub(crate) fn run() -> ExitCode {
         Command::User(user) => user.run(format),
         Command::Apply { manifest, dir } => files::apply(&manifest.manifest, &dir.dir, format),
         Command::Revoke { spiffe_id, dir } => people::revoke(&spiffe_id, &dir.dir, format),
+        Command::Metrics(dir) => metrics::metrics(&dir.dir, format),
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
         Command::Role { name } => return crate::process::run_role(&name),
         Command::Guard { service } => return crate::process::run_guard(&service),

@@ -112,6 +112,7 @@ impl Spool {
 
     fn next_batch(&self) -> Batch {
         let inner = self.lock();
+        self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
         Batch {
             process: self.process.clone(),
             audit: inner.unshipped.iter().take(BATCH_MAX).cloned().collect(),

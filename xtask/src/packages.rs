@@ -30,6 +30,7 @@ pub const TEST: &[Need] = &[
     Need { program: "/usr/bin/chromium", package: "chromium", why: "the browser of the end-to-end tests" },
     Need { program: "/usr/bin/chromedriver", package: "chromium-driver", why: "drives that browser" },
     Need { program: "tcpdump", package: "tcpdump", why: "captures loopback to look for plain text" },
+    Need { program: "promtool", package: "prometheus", why: "checks metrics and alert rules" },
     Need { program: "setpriv", package: "util-linux", why: "tests as an unprivileged user" },
 ];
 

@@ -7,6 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use trust::DenyReason;
@@ -43,6 +44,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<PointLabels, Histogram, fn() -> Histogram>,
     spans_dropped: Counter,
+    audit_waiting: Gauge,
+    audit_spool_bytes: Gauge,
 }
 
 impl Metrics {
@@ -64,7 +67,11 @@ impl Metrics {
         );
         let spans_dropped = Counter::default();
         registry.register("spans_dropped", "Spans that could not be kept", Clone::clone(&spans_dropped));
-        Self { registry: Mutex::new(registry), decisions, acts, requests, durations, spans_dropped }
+        let audit_waiting = Gauge::default();
+        registry.register("audit_records_waiting", "Audit records that evidence does not have yet", Clone::clone(&audit_waiting));
+        let audit_spool_bytes = Gauge::default();
+        registry.register("audit_spool_bytes", "Size of the file in which audit records wait", Clone::clone(&audit_spool_bytes));
+        Self { registry: Mutex::new(registry), decisions, acts, requests, durations, spans_dropped, audit_waiting, audit_spool_bytes }
     }
 
     /// Counts an answer.
@@ -87,6 +94,12 @@ impl Metrics {
     /// Counts a lost span.
     pub fn span_dropped(&self) {
         self.spans_dropped.inc();
+    }
+
+    /// Says how many audit records wait for `evidence`, and how many bytes their file has.
+    pub fn audit_waiting(&self, records: usize, bytes: u64) {
+        self.audit_waiting.set(i64::try_from(records).unwrap_or(i64::MAX));
+        self.audit_spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// All of it as text (OpenMetrics).

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use proxy::client::CollectorUrl;
 use rustix::fs::FlockOperation;
 use trust::{SystemClock, SystemEntropy};
 
@@ -26,19 +27,19 @@ pub(crate) struct Up {
     /// Address of the edge, instead of the manifest's; port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Also send every span to an OpenTelemetry collector on this machine, by OTLP/HTTP; audit records stay here.
+    #[arg(long, value_name = "http://ADDRESS:PORT")]
+    otlp: Option<CollectorUrl>,
 }
 
 impl Up {
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
         let applied = Applied::open(&self.manifest.manifest)?;
-        std::fs::create_dir_all(&self.dir.dir)
-            .map_err(|e| Failure::failed(format_args!("cannot make the folder {}: {e}", self.dir.dir.display())))?;
-        let dir = self.dir.dir.canonicalize().map_err(Failure::failed)?;
-        let layout = Layout { dir };
+        let layout = Layout { dir: crate::folder::claim(&self.dir.dir)? };
         let _held = hold(&layout)?;
         let lock = applied.check_lock(&layout.lock())?;
         let listen = self.listen.unwrap_or(applied.manifest.edge.listen);
-        let system = system::build(&applied, &lock, &layout, listen, &SystemEntropy)?;
+        let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), &SystemEntropy)?;
         crate::process::log_to_stderr();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
         runtime.block_on(serve(system, applied.manifest.name.clone(), layout, format))

@@ -11,7 +11,7 @@ use contract::{Body, Client, Transport, body};
 use evidence::log::SEGMENT_BYTES;
 use evidence::{Evidence, NoteSigner, Parts, Place, Retention};
 use http::{Request, Response, StatusCode};
-use proxy::client::Patience;
+use proxy::client::{CollectorTransport, CollectorUrl, Patience};
 use proxy::enforce::Views;
 use serde::{Deserialize, Serialize};
 use trust::{Fault, KeySealer, SpiffeId};
@@ -31,6 +31,8 @@ const RETENTION: Retention = Retention { age_s: 7 * 24 * 3600, spans: 500_000, r
 pub struct Settings {
     /// The second place for checkpoints; best on another disk.
     pub anchor: PathBuf,
+    /// A collector that every span is sent on to; `None`: they stay here.
+    pub otlp: Option<String>,
 }
 
 /// The audit log's folder in `evidence`'s own.
@@ -51,6 +53,10 @@ pub fn anchor_file(anchor: &Path) -> PathBuf {
 /// `Refused` when the log does not verify or the key does not open; `Failed` otherwise.
 pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
+    let collector = match &settings.otlp {
+        Some(url) => Some(Client::new(CollectorTransport::new(url.parse::<CollectorUrl>().map_err(StartError::refused_by)?))),
+        None => None,
+    };
     std::fs::create_dir_all(&settings.anchor).map_err(StartError::refused_by)?;
     let identity = process.admitted().await?;
     let view = process.follow_view(&identity)?;
@@ -71,7 +77,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         queue: contract::queue::QueueClient(peers.role("queue")?),
         pages: Arc::new(Console),
     };
-    let evidence = Evidence::open(parts).await.map_err(StartError::refused_by)?;
+    let evidence = Evidence::open_forwarding(parts, collector).await.map_err(StartError::refused_by)?;
     if let Some(why) = evidence.broken() {
         return Err(StartError::refused(why));
     }

@@ -3,6 +3,8 @@
 
 use contract::Transport;
 use contract::evidence::Batch;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
 use serde_json::{Map, Value, json};
 use telemetry::{MemorySink, Metrics};
 use trust::{AuditRecord, Span, SystemClock, SystemEntropy, TraceContext};
@@ -27,6 +29,20 @@ impl Pages for Plain {
     async fn page(&self, reader: &dyn Reader, _: &Caller, path: &str, query: &str) -> Response<Body> {
         let facts = reader.map().await.unwrap();
         body::with_type(StatusCode::OK, "text/html", format!("{path}?{query} {}", facts.audit.records))
+    }
+}
+
+/// A collector of OTLP that keeps what it gets.
+#[derive(Debug, Default)]
+struct Collector(Mutex<Vec<(String, bytes::Bytes)>>);
+
+#[async_trait]
+impl Transport for Collector {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        let path = request.uri().path().to_owned();
+        let sent = body::collect(request.into_body(), otlp::BODY_BYTES_MAX).await?;
+        self.0.lock().unwrap().push((path, sent));
+        Ok(body::plain(StatusCode::OK))
     }
 }
 
@@ -106,6 +122,64 @@ async fn ask(evidence: &Evidence, caller: Caller, method: &str, path: &str, sent
 async fn post(evidence: &Evidence, workload: &str, batch: &Batch) -> (u16, String) {
     let sent = serde_json::to_vec(batch).unwrap();
     ask(evidence, caller(Peer::Workload(id(workload))), "POST", "/records", sent, "application/json").await
+}
+
+// J2: spans of Palisade's own processes and of services' exporters leave by OTLP/HTTP, each under the workload that mTLS verified; audit
+// records do not leave.
+#[tokio::test]
+async fn a_collector_gets_every_span_under_its_verified_workload_and_no_audit_record() {
+    let (world, collector) = (World::new(), Arc::new(Collector::default()));
+    let evidence = Evidence::open_forwarding(world.parts(), Some(Client::new(Arc::clone(&collector) as _))).await.unwrap();
+    let span = Span {
+        trace: "0af7651916cd43dd8448eb211c80319c".into(),
+        span: "b7ad6b7169203331".into(),
+        parent: String::new(),
+        name: "guard GET /api".into(),
+        kind: "server".into(),
+        start_ns: 5,
+        end_ns: 9,
+        status: 200,
+        attributes: [("palisade.workload".to_owned(), json!("spiffe://v/role/edge"))].into_iter().collect(),
+    };
+    let sent = Batch { spans: vec![span], ..batch("p1", 1..=2) };
+    assert_eq!(post(&evidence, "service/api", &sent).await.0, 200);
+    assert_eq!(post(&evidence, "service/api", &batch("p1", 3..=4)).await.0, 200, "no span, nothing to send");
+    let exported = collector_request();
+    let web = || caller(Peer::Workload(id("service/web")));
+    assert_eq!(ask(&evidence, web(), "POST", "/v1/traces", exported, "application/json").await.0, 200);
+    for _ in 0..400 {
+        if collector.0.lock().unwrap().len() >= 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let got = collector.0.lock().unwrap().clone();
+    let mut told: Vec<(String, String)> = Vec::new();
+    for (path, bytes) in &got {
+        assert_eq!(path, "/v1/traces");
+        assert!(!String::from_utf8_lossy(bytes).contains("ActDone"));
+        for sent in ExportTraceServiceRequest::decode(bytes.clone()).unwrap().resource_spans {
+            let resource = sent.resource.unwrap().attributes;
+            let workloads: Vec<_> =
+                resource.iter().filter(|pair| pair.key == "palisade.workload").map(|pair| format!("{:?}", pair.value)).collect();
+            assert_eq!(workloads.len(), 1, "{resource:?}");
+            told.extend(sent.scope_spans.iter().flat_map(|scope| &scope.spans).map(|span| (span.name.clone(), workloads[0].clone())));
+        }
+    }
+    let expect = [("guard GET /api", "spiffe://v/service/api"), ("SELECT", "spiffe://v/service/web")];
+    assert_eq!(told.len(), expect.len(), "{told:?}");
+    for ((name, workload), expect) in told.iter().zip(expect) {
+        assert!(name == expect.0 && workload.contains(&format!("{:?}", expect.1)), "{name} {workload}, not {expect:?}");
+    }
+}
+
+/// What an exporter in a service sends, which claims to be the edge.
+fn collector_request() -> Vec<u8> {
+    let span = json!({ "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "SELECT", "kind": 3,
+        "startTimeUnixNano": "5", "endTimeUnixNano": "9" });
+    let claimed = json!([{ "key": "palisade.workload", "value": { "stringValue": "spiffe://v/role/edge" } }]);
+    let request = json!({ "resourceSpans": [{ "resource": { "attributes": claimed }, "scopeSpans": [{ "spans": [span] }] }] });
+    serde_json::to_vec(&request).unwrap()
 }
 
 // J7: taken once, in order, and nothing lost unnoticed.
