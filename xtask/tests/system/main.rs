@@ -9,7 +9,6 @@ mod boundary;
 mod browser;
 mod contained;
 mod figures;
-mod figures;
 mod journey;
 mod killed;
 mod lifecycle;
