@@ -29,6 +29,9 @@ use crate::spool::Spool;
 const EXIT_CONFIG: u8 = 78;
 /// How long the last records may take to reach `evidence`.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// When free memory is given back after the start, and how often later.
+const LEAN_FIRST: Duration = Duration::from_secs(5);
+const LEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a process cannot do its work. `Refused` ones are not tried again.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +134,7 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
         eprintln!("asked to be {name}, but told to be {}", boot.spiffe_id);
         return ExitCode::from(EXIT_CONFIG);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match runtime_of(&boot).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "no runtime");
@@ -163,6 +166,26 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
     code
 }
 
+/// Those that only the house itself calls get by with one thread; those that carry people's bytes, or hash, have two more.
+fn runtime_of(boot: &Boot) -> tokio::runtime::Builder {
+    if matches!(boot.spiffe_id.as_role(), Some("control" | "login")) {
+        return tokio::runtime::Builder::new_current_thread();
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2);
+    builder
+}
+
+/// Gives back what the start took, and from then on what a busy minute took: an idle process should cost little.
+async fn stay_lean() {
+    let mut pause = LEAN_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        sandbox::memory::give_back();
+        pause = LEAN_EVERY;
+    }
+}
+
 impl Process {
     fn open(boot: Boot, listeners: Listeners, channel: std::os::unix::net::UnixStream) -> Result<Arc<Self>, StartError> {
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
@@ -173,6 +196,7 @@ impl Process {
         let (from_supervisor, to_supervisor) = tokio::net::UnixStream::from_std(channel).map_err(BootError::from)?.into_split();
         let stop = CancellationToken::new();
         tokio::spawn(obey(from_supervisor, stop.clone()));
+        tokio::spawn(stay_lean());
         Ok(Arc::new(Self {
             boot,
             listeners: std::sync::Mutex::new(listeners),

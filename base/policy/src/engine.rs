@@ -20,8 +20,8 @@ use crate::slice::{Cell, PolicySlice, may_apply};
 pub struct Engine {
     vocabulary: Arc<Vocabulary>,
     authorizer: Authorizer,
-    purposes: BTreeSet<String>,
-    rules: Rules,
+    purposes: Arc<BTreeSet<String>>,
+    rules: Arc<Rules>,
     epoch: u64,
 }
 
@@ -101,7 +101,7 @@ impl Engine {
                 by_action.insert(resource.clone(), Arc::clone(&prepared));
             }
         }
-        let (purposes, rules) = (slice.purposes.clone(), Rules::Sliced(index));
+        let (purposes, rules) = (Arc::new(slice.purposes.clone()), Arc::new(Rules::Sliced(index)));
         let engine = Self { vocabulary, authorizer: Authorizer::new(), purposes, rules, epoch };
         engine.check_facts(slice, &schema)?;
         engine.check_groups()?;
@@ -127,8 +127,16 @@ impl Engine {
     /// When the bundle's parts do not fit together.
     pub fn whole(bundle: &Bundle, epoch: u64) -> Result<Self, CedarError> {
         let vocabulary = Arc::clone(&bundle.vocabulary);
-        let rules = Rules::Whole(Box::new(prepared(bundle.parsed.clone())));
-        Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes: bundle.purposes.clone(), rules, epoch })
+        let rules = Arc::new(Rules::Whole(Box::new(prepared(bundle.parsed.clone()))));
+        Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes: Arc::new(bundle.purposes.clone()), rules, epoch })
+    }
+
+    /// The same rules under another epoch, for a view that brings the slice that is loaded already. Nothing is checked again: a slice
+    /// that has passed does not change.
+    #[must_use]
+    pub fn under(&self, epoch: u64) -> Self {
+        let (vocabulary, purposes, rules) = (Arc::clone(&self.vocabulary), Arc::clone(&self.purposes), Arc::clone(&self.rules));
+        Self { vocabulary, authorizer: Authorizer::new(), purposes, rules, epoch }
     }
 
     /// The epoch of the view that this engine decides under.
@@ -169,7 +177,7 @@ impl Engine {
         if authority.is_some_and(|a| !self.purposes.contains(&a.purpose)) {
             return Err(DenyReason::PolicyDenied);
         }
-        match &self.rules {
+        match &*self.rules {
             Rules::Whole(rules) => Ok(rules),
             Rules::Sliced(cells) => {
                 let cell = cells.get(*caller).and_then(|c| c.get(action)).and_then(|c| c.get(&index));

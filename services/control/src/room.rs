@@ -31,6 +31,8 @@ use crate::store::{Record, Store, StoreError};
 
 /// Pause before `identity` is asked again after a failure.
 const IDENTITY_RETRY: Duration = Duration::from_millis(500);
+/// How long the first views wait for `identity`'s bundle, which comes a moment after `control` serves.
+const BUNDLE_PATIENCE: Duration = Duration::from_secs(2);
 /// Views that may wait for a slow reader of a stream.
 const STREAM_DEPTH: usize = 2;
 
@@ -207,7 +209,10 @@ impl Control {
 impl Shared {
     async fn answer(self: &Arc<Self>, route: &Route, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Outcome> {
         match (route.action, &caller.peer) {
-            ("control.view.read", Peer::Workload(id)) => Ok(body::json(StatusCode::OK, &self.view(&self.owned(id)?, id)?)),
+            ("control.view.read", Peer::Workload(id)) => {
+                self.bundle_came().await;
+                Ok(body::json(StatusCode::OK, &self.view(&self.owned(id)?, id)?))
+            }
             ("control.view.stream", Peer::Workload(id)) => {
                 self.owned(id)?;
                 Ok(self.stream(id.clone()))
@@ -236,6 +241,13 @@ impl Shared {
             return Err(Outcome::Denied(DenyReason::TrustDomainForeign));
         }
         if snapshot.in_force.slices.contains_key(id) { Ok(snapshot) } else { Err(Outcome::Denied(DenyReason::PeerUndeclared)) }
+    }
+
+    /// Resolves once there is a bundle, or after a while without.
+    async fn bundle_came(&self) {
+        let mut changes = self.current.subscribe();
+        // Without one, `view` says so.
+        let _in_time = tokio::time::timeout(BUNDLE_PATIENCE, changes.wait_for(|snapshot| snapshot.bundle.is_some())).await.is_ok();
     }
 
     /// A view for `id`, signed now.
@@ -281,7 +293,7 @@ impl Shared {
         let (mut sender, channel) = Channel::<Bytes, BoxError>::new(STREAM_DEPTH);
         let shared = Arc::clone(self);
         let mut changes = self.current.subscribe();
-        let again = Duration::from_millis((self.age_s_max * 1000 / 10).max(100));
+        let again = Duration::from_millis((self.age_s_max * 1000 / 5).max(100));
         tokio::spawn(async move {
             shared.streams.fetch_add(1, Ordering::Relaxed);
             loop {

@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use telemetry::Recorder;
 use telemetry::event::{FaultRaised, TamperingFound};
 use tokio::sync::watch;
-use trust::{Clock, DenyReason, SpiffeId, limits};
+use trust::{Clock, DenyReason, Digest, SpiffeId, limits};
 
 #[cfg(test)]
 pub use decide::Decide;
@@ -62,7 +62,7 @@ pub enum ViewRefused {
 /// A view in force.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// What it says, but for its slice of the policies: that one is in `engine`, and of its text only the digest is kept.
     pub view: View,
     /// Verifies transaction tokens under its keys.
     pub verifier: Verifier,
@@ -72,6 +72,8 @@ pub struct Loaded {
     pub inbound: Table,
     /// For a guard: routes that each of its listeners may call, by port; empty where the peer is a role.
     pub outbound: Vec<(u16, Table)>,
+    /// Digest of the slice that `engine` was loaded from.
+    slice: Digest,
     /// Age when it was taken, and when that was on the monotonic clock: setting the wall clock back makes no view younger.
     age_ms: u64,
     taken: Duration,
@@ -188,9 +190,17 @@ impl ViewHolder {
         Ok(view)
     }
 
-    fn load(&self, view: View) -> Result<Loaded, ViewRefused> {
+    fn load(&self, mut view: View) -> Result<Loaded, ViewRefused> {
         let clock = self.clock();
-        let engine = (self.load_engine)(&view).map_err(ViewRefused::Unusable)?;
+        let text = serde_json::to_vec(&view.policy).map_err(|error| ViewRefused::Unusable(error.to_string()))?;
+        let slice = Digest::of(&text);
+        // Most views only renew the one in force: the slice is the same to the byte, and so is what was checked when it was loaded.
+        let present = self.current.load();
+        let engine = match present.as_ref().filter(|p| p.slice == slice && p.view.manifest == view.manifest) {
+            Some(present) => present.engine.under(view.epoch),
+            None => (self.load_engine)(&view).map_err(ViewRefused::Unusable)?,
+        };
+        view.policy = serde_json::Value::Null;
         let table = |rows: &[String]| Table::parse(rows).map_err(|error| ViewRefused::Unusable(error.to_string()));
         let (inbound, outbound) = match &view.service {
             Some(service) => {
@@ -201,7 +211,7 @@ impl ViewHolder {
         };
         let verifier = Verifier::new(view.trust_domain.clone(), &view.authority_keys);
         let age_ms = clock.unix_ms().saturating_sub(view.issued_at_ms);
-        Ok(Loaded { verifier, engine, inbound, outbound, age_ms, taken: clock.monotonic(), view })
+        Ok(Loaded { verifier, engine, inbound, outbound, slice, age_ms, taken: clock.monotonic(), view })
     }
 
     /// The view in force.

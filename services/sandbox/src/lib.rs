@@ -22,6 +22,7 @@ mod init;
 mod landlock;
 mod launch;
 mod limits;
+pub mod memory;
 mod namespaces;
 mod net;
 mod notify;

@@ -48,6 +48,14 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Gives the allocator's free pages back to the kernel.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no precondition; it takes the allocator's own locks and moves nothing that is in use. Its answer only says whether
+    // there was something to give.
+    let _given = unsafe { libc::malloc_trim(0) };
+}
+
 /// Threads of this process; 0 where there is no `/proc` (then it is a child of a process that was checked).
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)

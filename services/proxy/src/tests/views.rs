@@ -64,6 +64,31 @@ async fn views_that_are_tampered_foreign_or_rolled_back_are_refused() {
     assert_eq!(holder.fresh().unwrap().view.epoch, 7);
 }
 
+// E16: what renews a view costs no loading, and decisions say under which epoch they were made.
+#[tokio::test]
+async fn a_view_with_the_slice_in_force_is_taken_without_loading_it_again() {
+    let world = World::new();
+    let mut view = world.back_view();
+    let holder = world.holder(&world.identity("back"), &view);
+    let first = Arc::clone(holder.fresh().unwrap().engine.policy());
+    view.issued_at_ms += 1_000;
+    holder.accept(&world.sign(&view)).unwrap();
+    assert!(Arc::ptr_eq(&first, holder.fresh().unwrap().engine.policy()), "renewed: the same engine");
+    view.epoch = 8;
+    holder.accept(&world.sign(&view)).unwrap();
+    let question = crate::view::Question::Consume { service: "back", queue: "nowhere", authority: None };
+    let decision = holder.fresh().unwrap().engine.decide(&question);
+    assert!(matches!(decision, trust::Decision::Deny { epoch: 8, .. }), "{decision:?}");
+    // The same slice under another manifest, and another slice, are looked at anew.
+    let mut moved = view.clone();
+    moved.manifest = trust::Digest::of(b"another manifest");
+    assert!(matches!(holder.accept(&world.sign(&moved)), Err(ViewRefused::Unusable(_))));
+    let mut changed = view.clone();
+    changed.policy["schema"] = serde_json::json!("entity Nothing;");
+    assert!(matches!(holder.accept(&world.sign(&changed)), Err(ViewRefused::Unusable(_))));
+    assert_eq!(holder.fresh().unwrap().view.epoch, 8);
+}
+
 // E17: also against a wall clock that is set back.
 #[tokio::test]
 async fn a_view_past_its_age_is_stale_whatever_the_wall_clock_says() {

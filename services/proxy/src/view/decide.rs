@@ -71,6 +71,15 @@ impl Engine {
         policy::Engine::load(&slice, view.epoch).map(|engine| Self(Inner::Policy(Arc::new(engine)))).map_err(|error| error.to_string())
     }
 
+    /// The same policies under a later epoch.
+    #[must_use]
+    pub fn under(&self, epoch: u64) -> Self {
+        match &self.0 {
+            Inner::Policy(engine) if engine.epoch() != epoch => Self(Inner::Policy(Arc::new(engine.under(epoch)))),
+            _ => self.clone(),
+        }
+    }
+
     /// The answer, with the policies that gave it and the view's epoch.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
