@@ -176,8 +176,12 @@ impl Evidence {
         self.intake.state().broken
     }
 
-    /// Lets go of what is past its retention, once a minute; never returns. The assembly spawns it.
+    /// Learns what the system is, so that calls are counted for the right bucket or queue before anybody looks at the map; then lets go of
+    /// what is past its retention, once a minute. Never returns. The assembly spawns it.
     pub async fn run(&self) {
+        while self.asked().await.0.is_none() {
+            tokio::time::sleep(Duration::from_millis(ASK_EVERY_MS)).await;
+        }
         loop {
             tokio::time::sleep(TEND_EVERY).await;
             if let Err(error) = self.index.forget(&self.retention, self.clock.unix_ms()).await {
