@@ -109,6 +109,27 @@ async fn a_forged_traceparent_cannot_join_a_trace() {
     assert!(span.attributes["policy"].as_str().unwrap().starts_with("flow."));
 }
 
+// J5: nor by either form of B3.
+#[tokio::test]
+async fn forged_b3_cannot_join_a_trace() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {}", world.login.token());
+    let (trace, span) = ("80f198ee56343ba864fe8b2a57d3eff7", "e457b5a2e4d86bd1");
+    let single = format!("{trace}-{span}-1");
+    for claims in [vec![("b3", single.as_str())], vec![("x-b3-traceid", trace), ("x-b3-spanid", span), ("x-b3-sampled", "1")]] {
+        let headers: Vec<_> = [("authorization", bearer.as_str())].into_iter().chain(claims).collect();
+        let answer = world.get("/api/videos", &headers).await;
+        let passed = world.api.last().headers;
+        assert!(!passed.keys().any(|name| name.as_str().contains("b3")), "{passed:?}");
+        assert!(passed["traceparent"].to_str().unwrap().contains(answer.header("palisade-trace")));
+        let spans = world.sink.kept.spans.lock().unwrap();
+        let span = spans.last().unwrap();
+        assert_eq!((span.trace.as_str(), span.parent.as_str()), (answer.header("palisade-trace"), ""));
+        assert_ne!(span.trace, trace);
+        assert_eq!(span.attributes["claimed_trace"], trace);
+    }
+}
+
 // A14: the header checklist, on every kind of answer.
 #[tokio::test]
 async fn every_answer_has_the_security_headers() {
