@@ -10,6 +10,8 @@ use crate::route::{Route, Who};
 /// There the request keeps its original path in the header `palisade-original-uri`, because that is what was signed.
 pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/{bucket}", action: "objects.list", who: Who::Policy },
+    // The same, as the AWS SDK for JavaScript spells it.
+    Route { method: "GET", path: "/{bucket}/", action: "objects.list", who: Who::Policy },
     Route { method: "GET", path: "/{bucket}/{*key}", action: "objects.read", who: Who::Policy },
     Route { method: "HEAD", path: "/{bucket}/{*key}", action: "objects.head", who: Who::Policy },
     Route { method: "PUT", path: "/{bucket}/{*key}", action: "objects.write", who: Who::Policy },
