@@ -11,9 +11,9 @@ use proxy::svid::{PendingKey, WorkloadIdentity};
 use serde::{Deserialize, Serialize};
 use trust::{KeySealer, limits};
 
+use super::revocation;
 use crate::process::{Process, StartError, peer_pidfd};
 use crate::supervisor::SUPERVISOR_STREAM;
-use super::revocation;
 
 /// How often the HTTPS certificate and our own SVID are looked at.
 const LOOK: Duration = Duration::from_secs(60);
