@@ -81,7 +81,8 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         ),
         (swap("owner = \"media\"", "owner = \"me\u{30000}dia\""), "\"me", "U+30000", ""),
         (swap("owner = \"media\"", "owner = \"me\u{202e}dia\""), "\"me", "U+202E", ""),
-        (swap("min = 0, max = 2", "min = 3, max = 2"), "{ min = 3", "larger than 'max'", ""),
+        (swap("min = 0, max = 1", "min = 3, max = 1"), "{ min = 3", "larger than 'max'", ""),
+        (swap("min = 0, max = 1", "min = 0, max = 2"), "{ min = 0", "one process runs each service", ""),
         (
             swap("consumes = \"queue.validated\"", "consumes = [\"queue.validated\", \"queue.uploaded\"]"),
             "",

@@ -104,15 +104,16 @@ impl Check<'_, '_, '_> {
     fn replicas(&mut self, name: &str, w: &written::Service, has_routes: bool) -> Replicas {
         let min = w.replicas.min.unwrap_or(1);
         let max = w.replicas.max.unwrap_or(min.max(1));
+        if max > 1 {
+            let message = "one process runs each service today; write max = 1, and give it more work at once with limits.concurrency";
+            self.document.problem(&["service", name, "replicas"], message, None);
+        }
         if min > max {
             self.document.problem(&["service", name, "replicas"], "'min' is larger than 'max'", None);
         }
         if min == 0 && (has_routes || w.consumes.as_slice().is_empty()) {
             let message = "only a service that consumes queues and has no routes can wait at zero replicas";
             self.document.problem(&["service", name, "replicas"], message, None);
-        }
-        if w.state && max > 1 {
-            self.document.problem(&["service", name, "replicas"], "a service with state of its own runs once", None);
         }
         Replicas { min, max, idle_ms: w.replicas.idle.map_or(60_000, |d| d.0) }
     }
