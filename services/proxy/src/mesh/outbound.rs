@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use contract::control::Outbound;
-use contract::{Body, body, txn_token};
+use contract::{Body, Found, Who, body, txn_token};
 use http::{Request, Response, StatusCode, header};
 use trust::{Decision, DenyReason, Fault, TraceContext};
 
@@ -95,16 +95,32 @@ fn take(guard: &Guard, request: &Request<Body>) -> Result<Option<Taken>, DenyRea
     Ok(Some(Taken { token, delivered }))
 }
 
-/// Towards another service only the declared routes exist; a role's contract and the policy there decide for roles.
+/// Towards another service only the declared routes exist; towards a role only those of its contract that are for services.
 fn admit(loaded: &Loaded, flow: &Outbound, port: u16, request: &Request<Body>) -> Result<(), DenyReason> {
     if flow.peer.as_service().is_none() {
-        return Ok(());
+        return admit_to_role(flow, request);
     }
     let table = loaded.outbound.iter().find(|(of, _)| *of == port).map(|(_, table)| table).ok_or(DenyReason::PeerUndeclared)?;
     match table.find(request.method().as_str(), request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)? {
         Matched::Row(_) => Ok(()),
         Matched::MethodUnlisted => Err(DenyReason::MethodUnlisted),
         Matched::Unknown => Err(DenyReason::RouteUnknown),
+    }
+}
+
+/// The call goes in the guard's name, so what a role offers to guards alone, such as taking audit records, must not be had by asking it
+/// from inside. What the service then may do there, the policy decides.
+fn admit_to_role(flow: &Outbound, request: &Request<Body>) -> Result<(), DenyReason> {
+    let routes = match flow.peer.as_role() {
+        Some("evidence") => contract::evidence::ROUTES,
+        Some("objects") => contract::objects::ROUTES,
+        Some("queue") => contract::queue::ROUTES,
+        _ => return Err(DenyReason::PeerUndeclared),
+    };
+    match canonical::find(routes, request.method().as_str(), request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)? {
+        Found::Route(route, _) if route.who == Who::Policy && route.action != "evidence.append" => Ok(()),
+        Found::MethodUnlisted => Err(DenyReason::MethodUnlisted),
+        Found::Route(..) | Found::Unknown => Err(DenyReason::RouteUnknown),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use contract::control::Outbound;
 use contract::{Body, body};
 use http::{Request, Response};
 
@@ -109,6 +110,39 @@ async fn undeclared_routes_of_a_peer_do_not_exist_in_the_sandbox() {
     }
     let upgrade = "GET /things/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     assert!(raw(pair.out, upgrade).await.starts_with("HTTP/1.1 501"));
+}
+
+// J7, H5: what a role offers to guards, other roles or operators cannot be had from inside a sandbox, though the guard could have it.
+#[tokio::test]
+async fn a_service_reaches_of_a_role_only_what_is_for_services() {
+    let world = World::new();
+    let mut view = world.front_view("127.0.0.1:9".parse().unwrap());
+    let role = |port: u16, name: &str| Outbound { port, env: name.into(), peer: world.ca.domain.role(name), routes: Vec::new() };
+    view.service.as_mut().unwrap().outbound = vec![role(4318, "evidence"), role(9000, "objects"), role(9001, "queue"), role(9002, "control")];
+    let (guard, _) = world.guard("front", &view, mirror);
+    for (port, line, refusal) in [
+        (4318, "POST /records", Some("route_unknown")),
+        (4318, "GET /metrics", Some("route_unknown")),
+        (4318, "GET /console", Some("route_unknown")),
+        (4318, "POST /v1/traces", None),
+        (9000, "GET /presigned/videos/1/original", Some("route_unknown")),
+        (9000, "PUT /presigned/videos/1/original", Some("route_unknown")),
+        (9000, "GET /videos/1/original", None),
+        (9001, "GET /leases/1", Some("route_unknown")),
+        (9001, "GET /queues", Some("route_unknown")),
+        (9001, "POST /queues/done", None),
+        (9002, "GET /view", Some("peer_undeclared")),
+    ] {
+        let listener = crate::listen::loopback().unwrap();
+        let out = listener.local_addr().unwrap();
+        tokio::spawn(Arc::clone(&guard).outbound(port, listener, world.stop.clone()));
+        let answer = raw(out, &format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")).await;
+        match refusal {
+            Some(reason) => assert!(answer.contains(reason), "{line}: {answer}"),
+            // Let through, and ended only where this view names no address for the role.
+            None => assert!(answer.contains("no flow to this peer is declared"), "{line}: {answer}"),
+        }
+    }
 }
 
 // E17 on the way out.
