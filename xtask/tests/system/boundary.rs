@@ -28,8 +28,12 @@ fn two_people_never_see_each_others_videos() {
 fn strangers_get_nothing_whatever_headers_they_send() {
     let stage = Stage::set();
     let stranger = stage.running.person("stranger", &stage.scratch.0).curl;
-    let claims: [(&str, &str); 4] =
-        [("palisade-user", "ada"), ("txn-token", "eyJhbGciOiJub25lIn0.e30."), ("x-forwarded-user", "ada"), ("authorization", "Bearer eyJhbGciOiJub25lIn0.e30.")];
+    let claims: [(&str, &str); 4] = [
+        ("palisade-user", "ada"),
+        ("txn-token", "eyJhbGciOiJub25lIn0.e30."),
+        ("x-forwarded-user", "ada"),
+        ("authorization", "Bearer eyJhbGciOiJub25lIn0.e30."),
+    ];
     for claim in claims {
         for (path, least) in [("/api/videos", 401), ("/no/such/route", 401), ("/originals/x/original", 401), ("/console", 300)] {
             let answer = stranger.ask(path, &Ask { headers: &[claim], ..Ask::default() }).unwrap();
@@ -41,7 +45,8 @@ fn strangers_get_nothing_whatever_headers_they_send() {
     // A14: another site's request with the person's cookie.
     let body = json!({ "name": "x", "size": 10, "type": "video/mp4" }).to_string();
     let cross = [("origin", "https://evil.example"), ("content-type", "application/json")];
-    let answer = stage.ada.curl.ask("/api/videos", &Ask { method: "POST", headers: &cross, data: Some(body.as_bytes()), ..Ask::default() }).unwrap();
+    let answer =
+        stage.ada.curl.ask("/api/videos", &Ask { method: "POST", headers: &cross, data: Some(body.as_bytes()), ..Ask::default() }).unwrap();
     assert_eq!(answer.status, 403, "{}", answer.text());
 }
 
@@ -53,7 +58,11 @@ fn a_presigned_url_is_bound_to_method_key_size_and_type() {
     let url = created["upload"]["url"].as_str().unwrap();
     let put = |url: &str, length: usize, media_type: &str| {
         let data = vec![7; length];
-        stage.ada.curl.ask(url, &Ask { method: "PUT", headers: &[("content-type", media_type)], data: Some(&data), ..Ask::default() }).map_or(0, |a| a.status)
+        stage
+            .ada
+            .curl
+            .ask(url, &Ask { method: "PUT", headers: &[("content-type", media_type)], data: Some(&data), ..Ask::default() })
+            .map_or(0, |a| a.status)
     };
     let id = created["id"].as_str().unwrap();
     for (what, status) in [
@@ -78,7 +87,10 @@ fn inner_ports_refuse_clients_without_an_svid() {
     let ports = inner_ports(&stage);
     assert!(ports.len() >= 8, "{ports:?}");
     for port in &ports {
-        let output = Command::new("curl").args(["--silent", "--insecure", "--max-time", "5", &format!("https://127.0.0.1:{port}/")]).output().unwrap();
+        let output = Command::new("curl")
+            .args(["--silent", "--insecure", "--max-time", "5", &format!("https://127.0.0.1:{port}/")])
+            .output()
+            .unwrap();
         assert!(!output.status.success() && output.stdout.is_empty(), "port {port} answered {:?}", String::from_utf8_lossy(&output.stdout));
         let plain = Command::new("curl").args(["--silent", "--max-time", "5", &format!("http://127.0.0.1:{port}/")]).output().unwrap();
         assert!(plain.stdout.is_empty(), "port {port} speaks plain HTTP");
@@ -94,7 +106,8 @@ pub fn inner_ports(stage: &Stage) -> Vec<u16> {
     for process in xtask::processes::tree(stage.running.pid()).unwrap() {
         for entry in std::fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten() {
             let Ok(target) = std::fs::read_link(entry.path()) else { continue };
-            if let Some(inode) = target.display().to_string().strip_prefix("socket:[").and_then(|t| t.strip_suffix(']').map(str::to_owned)) {
+            if let Some(inode) = target.display().to_string().strip_prefix("socket:[").and_then(|t| t.strip_suffix(']').map(str::to_owned))
+            {
                 inodes.insert(inode);
             }
         }

@@ -8,8 +8,22 @@ use xtask::processes;
 use crate::{READY, Stage};
 
 /// The processes of a system, as `xtask::processes` names them.
-const ALL: &[&str] =
-    &["identity", "control", "evidence", "login", "objects", "queue", "edge", "guard web", "guard api", "guard validator", "guard transcoder", "video-transcoder", "ffmpeg", "video-api"];
+const ALL: &[&str] = &[
+    "identity",
+    "control",
+    "evidence",
+    "login",
+    "objects",
+    "queue",
+    "edge",
+    "guard web",
+    "guard api",
+    "guard validator",
+    "guard transcoder",
+    "video-transcoder",
+    "ffmpeg",
+    "video-api",
+];
 
 fn pid_of(stage: &Stage, name: &str) -> Option<u32> {
     processes::tree(stage.running.pid()).unwrap().into_iter().find(|p| p.name == name).map(|p| p.pid)
@@ -66,5 +80,6 @@ fn a_video_survives_the_death_of_the_supervisor() {
 }
 
 fn is_zombie(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }

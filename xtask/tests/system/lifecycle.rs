@@ -41,7 +41,9 @@ fn a_service_never_runs_without_its_guard() {
     assert!(ancestors.contains(&guard), "the api is not its guard's descendant");
     let others: Vec<u32> = ["guard web", "edge", "objects", "queue"].iter().filter_map(|name| pid_of(&stage, name)).collect();
     xtask::tree::run(std::process::Command::new("kill").args(["-KILL", &guard.to_string()])).unwrap();
-    wait_until("the service is gone with its guard", Duration::from_secs(5), || !std::path::Path::new(&format!("/proc/{service}/root")).exists());
+    wait_until("the service is gone with its guard", Duration::from_secs(5), || {
+        !std::path::Path::new(&format!("/proc/{service}/root")).exists()
+    });
     // Asked at once: the answer waits for the new guard instead of finding nobody (D3).
     stage.ada.wait_for_api(Duration::from_secs(30)).unwrap();
     let now: Vec<u32> = ["guard web", "edge", "objects", "queue"].iter().filter_map(|name| pid_of(&stage, name)).collect();
@@ -96,7 +98,8 @@ fn a_manifest_is_applied_to_a_running_system_whole_or_not_at_all() {
 // N7: the services' programs have no line of security code.
 #[test]
 fn the_services_have_no_line_of_security_code() {
-    const WORDS: &[&str] = &["authorization", "bearer", "jwt", "cookie", "tls", "certificate", "password", "hmac", "csrf", "oauth", "signing"];
+    const WORDS: &[&str] =
+        &["authorization", "bearer", "jwt", "cookie", "tls", "certificate", "password", "hmac", "csrf", "oauth", "signing"];
     let folder = xtask::tree::root().join("apps/video");
     let mut found = Vec::new();
     let mut lines = 0;

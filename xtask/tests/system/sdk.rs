@@ -42,8 +42,8 @@ fn libraries() -> PathBuf {
     // A package of its own: npm would look for one in the folders above.
     std::fs::write(javascript.join("package.json"), "{\"private\":true}").unwrap();
     let mut npm = Command::new("npm");
-    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]).args(JAVASCRIPT);
-    tree::run(npm.current_dir(&javascript)).unwrap();
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&javascript).args(JAVASCRIPT);
+    tree::run(&mut npm).unwrap();
     assert!(javascript.join("node_modules/@aws-sdk/client-s3").is_dir(), "npm put the SDK elsewhere");
     // Help pages: most of the bytes, and no part of the client.
     std::fs::remove_dir_all(python.join("awscli/examples")).unwrap();

@@ -114,7 +114,10 @@ fn an_edited_object_is_never_served_and_reported() {
     let url = watch["renditions"][0]["url"].as_str().unwrap();
     assert_eq!(stage.ada.curl.ask(url, &Ask::default()).unwrap().status, 200);
     let store = stage.running.dir.join("data/objects");
-    let big: Vec<PathBuf> = files_below(&store).into_iter().filter(|p| std::fs::metadata(p).unwrap().len() > 4096 && !p.to_string_lossy().contains(".db")).collect();
+    let big: Vec<PathBuf> = files_below(&store)
+        .into_iter()
+        .filter(|p| std::fs::metadata(p).unwrap().len() > 4096 && !p.to_string_lossy().contains(".db"))
+        .collect();
     assert!(!big.is_empty());
     for path in &big {
         edit(path);
