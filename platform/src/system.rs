@@ -14,6 +14,7 @@ use proxy::client::CollectorUrl;
 use trust::{Digest, Entropy, SpiffeId, clock};
 
 use crate::boot::Boot;
+use crate::folder;
 use crate::roles;
 use crate::supervisor::{BootTemplate, Member};
 
@@ -42,6 +43,9 @@ pub enum SystemError {
     /// Another system uses this folder.
     #[error("{0} is in use by another running system; stop it first, or name another folder with --dir")]
     InUse(String),
+    /// Others could change the folder.
+    #[error("{0} belongs to another user, or others may write in it; whoever can write there is the system: choose a folder of your own with --dir")]
+    NotOurs(String),
 }
 
 /// Where a system keeps its things.
@@ -187,8 +191,8 @@ pub fn build(
     entropy: &dyn Entropy,
 ) -> Result<System, SystemError> {
     let manifest = &applied.manifest;
-    for folder in [layout.dir.clone(), layout.run(), layout.dir.join("data"), layout.dir.join("keys"), layout.logs()] {
-        private_dir(&folder)?;
+    for folder in [layout.run(), layout.dir.join("data"), layout.dir.join("keys"), layout.logs()] {
+        folder::private(&folder)?;
     }
     let public = proxy::listen::at(listen).map_err(io(
         "cannot listen; is another program using this address? Choose another with --listen:",
@@ -297,7 +301,8 @@ impl Builder<'_> {
         let artefacts = self.applied.artefacts(self.lock, service);
         let paths = artefacts.iter().map(|a| a.path.clone()).collect();
         let state_dir = self.layout.data(&format!("service-{service}"));
-        private_dir(&state_dir)?;
+        // Its owner is the service's user once it has run; the folder above is ours.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(io("cannot make the folder", &state_dir))?;
         let settings = serde_json::json!(crate::guard::Settings { state_dir });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
@@ -314,7 +319,7 @@ impl Builder<'_> {
         artefacts: Vec<String>,
         settings: serde_json::Value,
     ) -> Result<Boot, SystemError> {
-        private_dir(&dir)?;
+        folder::private(&dir)?;
         let early = ["control", "evidence"].map(|role| self.applied.manifest.trust_domain.role(role));
         let addresses = early.into_iter().filter_map(|id| Some((id.clone(), self.addresses.get(&id)?.clone()))).collect();
         Ok(Boot {
@@ -350,11 +355,6 @@ impl Builder<'_> {
             Err(error) => Err(io("cannot read the sealing key", &path)(error)),
         }
     }
-}
-
-/// Makes a folder that only its owner may enter.
-fn private_dir(path: &Path) -> Result<(), SystemError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("cannot make the folder", path))
 }
 
 fn unix_listener(path: &Path) -> Result<OwnedFd, SystemError> {

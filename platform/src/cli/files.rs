@@ -33,8 +33,7 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
 /// `palisade lock`.
 pub(super) fn lock(path: &Path, dir: &Path, format: Format) -> Result<ExitCode, Failure> {
     let applied = Applied::open(path)?;
-    let layout = Layout { dir: dir.to_path_buf() };
-    std::fs::create_dir_all(dir).map_err(Failure::failed)?;
+    let layout = Layout { dir: crate::folder::claim(dir)? };
     let lock = Lock::create(&applied.manifest, &applied.policies, &applied.search, system::own_digest()?).map_err(Failure::failed)?;
     lock.write(&layout.lock()).map_err(Failure::failed)?;
     let artefacts: usize = applied.manifest.services.keys().filter_map(|s| lock.artefacts(s)).map(std::collections::BTreeMap::len).sum();

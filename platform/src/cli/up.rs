@@ -35,10 +35,7 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
         let applied = Applied::open(&self.manifest.manifest)?;
-        std::fs::create_dir_all(&self.dir.dir)
-            .map_err(|e| Failure::failed(format_args!("cannot make the folder {}: {e}", self.dir.dir.display())))?;
-        let dir = self.dir.dir.canonicalize().map_err(Failure::failed)?;
-        let layout = Layout { dir };
+        let layout = Layout { dir: crate::folder::claim(&self.dir.dir)? };
         let _held = hold(&layout)?;
         let lock = applied.check_lock(&layout.lock())?;
         let listen = self.listen.unwrap_or(applied.manifest.edge.listen);

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid, pipe2, sethostname};
 
@@ -36,6 +37,8 @@ use crate::{cgroup, limits, net, root, sys};
 /// The exit code is for nobody: the guard hears everything over the wire at descriptor 3.
 pub fn init_main() -> ! {
     let parent = getppid();
+    // What is built here must be passable for the service, whatever the guard keeps to itself.
+    umask(Mode::from_bits_truncate(0o022));
     // Before anything else: the descriptors of the guard that were not close-on-exec.
     let started = sys::close_from(4).and_then(|()| sys::take_wire()).map(Wire::from);
     let Ok(guard) = started else { sys::exit_now(125) };
