@@ -4,6 +4,7 @@
 //! guard dies, so does the service.
 
 mod host;
+mod lines;
 
 use std::path::PathBuf;
 use std::sync::Arc;

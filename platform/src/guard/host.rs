@@ -18,6 +18,8 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use trust::{Clock, Fault};
 
+use super::lines::Pace;
+
 /// Where every service listens, inside its own network namespace.
 const SERVICE_PORT: u16 = 8080;
 /// How long an inbound connection waits for a service that is starting, in milliseconds.
@@ -120,9 +122,13 @@ impl Host {
             }
         };
         if let Some(mut lines) = running.take_lines() {
+            let clock = self.clock.clone();
             tokio::spawn(async move {
+                let mut pace = Pace::new(clock.monotonic());
                 while let Some(line) = lines.recv().await {
-                    tracing::info!(service_line = line.text, lost = line.lost);
+                    if let Some(lost) = pace.keep(&line.text, line.lost, clock.monotonic()) {
+                        tracing::info!(service_line = line.text, lost);
+                    }
                 }
             });
         }
