@@ -60,13 +60,13 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     process.finish(&joined.identity).await
 }
 
-/// What trying again does not change is a refusal.
+/// What trying again does not change is a refusal. A step of the setup may have failed for want of memory or processes: that passes.
 fn refusal(error: SandboxError) -> StartError {
     match error {
-        SandboxError::Init(_) | SandboxError::Ended | SandboxError::NotConnected(_) => StartError::failed(error),
-        SandboxError::Profile(_) | SandboxError::ArtefactMismatch(_) | SandboxError::MissingLayer { .. } | SandboxError::Setup { .. } => {
-            StartError::refused(error)
+        SandboxError::Init(_) | SandboxError::Ended | SandboxError::NotConnected(_) | SandboxError::Setup { .. } => {
+            StartError::failed(error)
         }
+        SandboxError::Profile(_) | SandboxError::ArtefactMismatch(_) | SandboxError::MissingLayer { .. } => StartError::refused(error),
     }
 }
 

@@ -44,7 +44,9 @@ pub enum SystemError {
     #[error("{0} is in use by another running system; stop it first, or name another folder with --dir")]
     InUse(String),
     /// Others could change the folder.
-    #[error("{0} belongs to another user, or others may write in it; whoever can write there is the system: choose a folder of your own with --dir")]
+    #[error(
+        "{0} belongs to another user, or others may write in it; whoever can write there is the system: choose a folder of your own with --dir"
+    )]
     NotOurs(String),
 }
 
@@ -132,13 +134,17 @@ impl Applied {
         Ok(Self { manifest, text, policies, search })
     }
 
-    /// Checks what is there against the lock; without a lock, writes one.
+    /// Checks what is there against the lock. Without a lock, writes one at the very first start; later that is tampering.
     ///
     /// # Errors
     /// `Tampered` with each difference; `Lock`.
     pub fn check_lock(&self, path: &Path) -> Result<Lock, SystemError> {
         let palisade = own_digest()?;
         if !path.exists() {
+            // A folder that has keys has run before, and had a lock then.
+            if path.parent().is_some_and(|dir| dir.join("keys").exists()) {
+                return Err(SystemError::Tampered(vec![format!("{} is gone", path.display())]));
+            }
             let lock = Lock::create(&self.manifest, &self.policies, &self.search, palisade)?;
             lock.write(path)?;
             return Ok(lock);
@@ -223,10 +229,9 @@ pub fn build(
                 system: manifest.name.clone(),
                 scopes: manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect(),
             }),
-            "evidence" => serde_json::json!(roles::evidence::Settings {
-                anchor: layout.data("anchor"),
-                otlp: otlp.map(ToString::to_string),
-            }),
+            "evidence" => {
+                serde_json::json!(roles::evidence::Settings { anchor: layout.data("anchor"), otlp: otlp.map(ToString::to_string) })
+            }
             _ => serde_json::json!(roles::OriginSettings { origin: origin.clone() }),
         };
         let mut listeners = vec![("mesh".to_owned(), listener)];

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,11 @@ use crate::boot::{self, Boot, BootError, Line};
 
 /// Name of the listener through which `identity` hears the supervisor.
 pub const SUPERVISOR_STREAM: &str = "supervisor";
+
+/// A log is cut past this, in bytes.
+const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often logs are looked at.
+const LOG_LOOK: Duration = Duration::from_secs(30);
 
 /// How a run ended.
 enum End {
@@ -39,6 +45,7 @@ pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: V
         () = ready => {}
         () = shared.stopped(member.stage) => return,
     }
+    let cutter = tokio::spawn(keep_short(log_path(&shared, &member)));
     let mut pause = RESTART_PAUSE;
     loop {
         let started = shared.clock.monotonic();
@@ -61,6 +68,7 @@ pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: V
             () = shared.stopped(member.stage) => break,
         }
     }
+    cutter.abort();
     shared.update(&member.name, |s| {
         s.pid = 0;
         s.ready = false;
@@ -147,8 +155,7 @@ fn spawn(
     extra: Option<OwnedFd>,
 ) -> Result<(tokio::process::Child, tokio::net::UnixStream), BootError> {
     let (mut ours, theirs) = UnixStream::pair()?;
-    let log_name = member.name.replace('/', "-");
-    let log = OpenOptions::new().create(true).append(true).open(shared.log_dir.join(format!("{log_name}.log")))?;
+    let log = OpenOptions::new().create(true).append(true).open(log_path(shared, member))?;
     let mut command = tokio::process::Command::new("/proc/self/exe");
     command.args(&member.args).env_clear().envs(inherited_environment()).envs(LEAN).kill_on_drop(true);
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::from(log));
@@ -214,4 +221,23 @@ fn inherited_environment() -> Vec<(String, String)> {
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
         .collect()
+}
+
+fn log_path(shared: &Shared, member: &Member) -> PathBuf {
+    shared.log_dir.join(format!("{}.log", member.name.replace('/', "-")))
+}
+
+/// Keeps a log at most twice `LOG_BYTES_MAX`: what is there becomes `NAME.log.1`, and the log begins anew in place (its writers append).
+async fn keep_short(path: PathBuf) {
+    loop {
+        tokio::time::sleep(LOG_LOOK).await;
+        let is_long = std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX);
+        if is_long {
+            let kept = std::fs::copy(&path, path.with_extension("log.1"));
+            let cut = kept.and_then(|_| OpenOptions::new().write(true).open(&path)?.set_len(0));
+            if let Err(error) = cut {
+                tracing::warn!(%error, path = %path.display(), "a log cannot be cut");
+            }
+        }
+    }
 }

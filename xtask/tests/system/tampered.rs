@@ -63,6 +63,10 @@ fn an_edited_lock_and_a_swapped_program_are_found() {
     let failure = setting.start().unwrap_err().to_string();
     println!("{failure}");
     assert!(failure.contains("lock"), "{failure}");
+    // Without a lock nothing is pinned anew in silence.
+    std::fs::remove_file(&lock).unwrap();
+    let failure = setting.start().unwrap_err().to_string();
+    assert!(failure.contains("palisade.lock is gone"), "{failure}");
     std::fs::write(&lock, good).unwrap();
     let program = scratch.0.join("bin/video-api");
     std::fs::write(&program, [std::fs::read(&program).unwrap(), b"x".to_vec()].concat()).unwrap();
