@@ -2,8 +2,6 @@
 
 mod boot;
 mod cli;
-#[cfg(test)]
-mod coverage;
 mod folder;
 mod guard;
 mod process;
