@@ -2,6 +2,8 @@
 
 mod boot;
 mod cli;
+#[cfg(test)]
+mod coverage;
 mod folder;
 mod guard;
 mod process;
