@@ -160,14 +160,8 @@ fn an_unprivileged_guard_gets_the_same_sandbox() {
     nix::unistd::chown(&ground.state(), Some(nobody.into()), Some(nobody.into())).unwrap();
     let plan = Plan { read: vec![ground.state(), "/root".into(), "/etc/shadow".into()], ..still() };
     let profile = serde_json::to_vec(&ground.probing(&plan)).unwrap();
-    let mut guard = Command::new(std::env::current_exe().unwrap())
-        .arg("as-guard")
-        .uid(nobody)
-        .gid(nobody)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut guard =
+        Command::new(ourselves()).arg("as-guard").uid(nobody).gid(nobody).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     guard.stdin.take().unwrap().write_all(&profile).unwrap();
     let out = guard.wait_with_output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
