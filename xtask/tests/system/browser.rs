@@ -169,7 +169,8 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     // What the last minute saw is on the map: also the calls from before anybody looked at it.
     browser.go(&format!("{}/console", running.address)).unwrap();
     browser.find("main .line", SOON).unwrap();
-    let live = browser.script("return [...document.querySelectorAll('.line.live title')].map((t) => t.textContent.split('\\n')[0])").unwrap();
+    let live =
+        browser.script("return [...document.querySelectorAll('.line.live title')].map((t) => t.textContent.split('\\n')[0])").unwrap();
     println!("live: {live}");
     for flow in ["bucket/renditions", "queue/status"] {
         assert!(live.as_array().unwrap().iter().any(|line| line.as_str().unwrap().contains(flow)), "nothing of {flow} is live: {live}");
