@@ -110,15 +110,6 @@ impl Verifier {
         Ok(authority_of(claims))
     }
 
-    /// What an older token said, if it is genuine and for this trust domain, however long ago it ended. Only for `queue`, which
-    /// verified it when the message was published and stores it until the message is delivered.
-    ///
-    /// # Errors
-    /// `TokenInvalid` or `AudienceMismatch`.
-    pub fn verify_past(&self, token: &str) -> Result<Authority, DenyReason> {
-        self.genuine(token).map(authority_of)
-    }
-
     fn genuine(&self, token: &str) -> Result<Claims, DenyReason> {
         if token.len() > BYTES_MAX {
             return Err(DenyReason::TokenInvalid);

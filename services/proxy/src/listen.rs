@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -42,37 +41,4 @@ pub fn unix(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Takes an inherited TCP listener over.
-///
-/// # Errors
-/// When it is not one.
-pub fn adopt_tcp(fd: OwnedFd) -> io::Result<TcpListener> {
-    let listener = TcpListener::from(fd);
-    listener.local_addr()?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Takes an inherited UNIX listener over.
-///
-/// # Errors
-/// When it is not one.
-pub fn adopt_unix(fd: OwnedFd) -> io::Result<UnixListener> {
-    let listener = UnixListener::from(fd);
-    listener.local_addr()?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Takes an inherited end of a socket pair over.
-///
-/// # Errors
-/// When it is not a UNIX stream.
-pub fn adopt_pair(fd: OwnedFd) -> io::Result<UnixStream> {
-    let stream = UnixStream::from(fd);
-    stream.peer_addr()?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
 }
