@@ -134,12 +134,12 @@ fn fetch(person: &Person, url: &str, to: &Path) -> Outcome {
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
-    /// A new one.
+    /// A new one. Not in `/tmp`: every sandbox has a `/tmp` of its own, and what is below it there is the service's.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn new() -> Outcome<Self> {
-        let made = tree::output(std::process::Command::new("mktemp").args(["-d", "--suffix", "-palisade"]))?;
+        let made = tree::output(std::process::Command::new("mktemp").args(["-d", "-p", "/var/tmp", "--suffix", "-palisade"]))?;
         Ok(Self(PathBuf::from(made.trim())))
     }
 }
