@@ -1,18 +1,27 @@
 //! Canonical paths and unambiguous requests: what the policy is asked about is what the service sees.
 //!
 //! Nothing is rewritten. A request that two parsers could read in two ways is refused, so the text that was checked is the text that
-//! goes on. The edge, the guards and every room use these functions and no others.
+//! goes on. The edge, the guards and every room use these functions and no others: `request` reads a request whole and gives its
+//! path, `choose` finds the route of that path, once as it stands and once decoded, and both must lead to the same.
 //!
-//! Spec:       RFC 3986 sections 2.1, 3.3 and 5.2.4; RFC 9110 sections 4.2.3, 5.3 and 7.2; RFC 9112 section 3.2.
+//! Spec:       RFC 3986 sections 2.1, 2.3, 3.3, 5.2.4 and 6.2.2; RFC 9110 sections 4.2.3, 5.3 and 7.2; RFC 9112 section 3.2; RFC 9113
+//!             section 8.2.2. Deviations: absolute form is refused; so are `;` and needless percent-encodings in a path.
 //! Guarantees: A4 canonical path shared with policy.
 //! Not here:   the framing of HTTP/1.1 messages (`serve::screen`).
 
 use std::borrow::Cow;
 
-use contract::route::{self, Found, Route};
+use contract::route::{Found, Route};
 use http::{HeaderMap, Method, Uri, Version, header};
 
+pub use crate::choice::{Choice, choose};
 use crate::limits;
+
+/// Fields that say where a message or a connection ends. Written with `_` they are the same to a server that makes variables of them
+/// (RFC 3875, section 4.1.18), and not to us.
+const FRAMING: &[&str] = &["content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "expect", "host", "te", "trailer"];
+/// Fields of HTTP/1.1's connections, which a message of HTTP/2 must not have (RFC 9113, section 8.2.2).
+const CONNECTION: &[&str] = &["transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"];
 
 /// The request could be read in two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +29,8 @@ use crate::limits;
 pub struct Ambiguous(pub &'static str);
 
 /// Checks a path (no query). It begins with `/`, has no empty segment but a last one, no dot segments however encoded, no
-/// backslash, NUL or control character however encoded, and only well-formed percent-encodings of UTF-8.
+/// backslash, NUL or control character however encoded, no `;`, and only well-formed percent-encodings of UTF-8 where they are needed.
+/// So each path has one spelling but for the case of its percent-encodings' digits.
 ///
 /// # Errors
 /// `Ambiguous` naming the first rule that it breaks.
@@ -61,11 +71,18 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Ambiguous> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let hex = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_hexdigit());
-                if !(hex(bytes.next()) && hex(bytes.next())) {
+                let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
+                let (Some(high), Some(low)) = (digit(), digit()) else {
                     return Err(Ambiguous("the path has a broken percent-encoding"));
+                };
+                // RFC 3986 section 6.2.2.2: what need not be encoded has two spellings once it is.
+                let meant = char::from_u32(high << 4 | low).unwrap_or_default();
+                if meant.is_ascii_alphanumeric() || matches!(meant, '-' | '.' | '_' | '~') {
+                    return Err(Ambiguous("the path has a percent-encoding that it does not need"));
                 }
             }
+            // What follows a `;` is dropped by some servers before they look for a route, and not by others.
+            b';' => return Err(Ambiguous("the path has a parameter")),
             b'!'..=b'~' if !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}') => {}
             _ => return Err(Ambiguous("the path has a character that must be percent-encoded")),
         }
@@ -73,36 +90,38 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Ambiguous> {
     percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| Ambiguous("the path is not UTF-8 once decoded"))
 }
 
-/// Checks the values that a template gave: only a rest (`{*name}`) may hold a slash, however encoded.
+/// Checks the values that a template gave: only a rest (`{*name}`) may hold a slash or a semicolon, however encoded.
 ///
 /// # Errors
 /// `Ambiguous` when another value does.
 pub fn values(template: &str, values: &[(&str, Cow<'_, str>)]) -> Result<(), Ambiguous> {
     let is_rest = |name: &str| template.ends_with(&format!("{{*{name}}}"));
-    if values.iter().any(|(name, value)| value.contains('/') && !is_rest(name)) {
-        return Err(Ambiguous("the path has an encoded slash where one segment is expected"));
+    if values.iter().any(|(name, value)| value.contains(['/', ';']) && !is_rest(name)) {
+        return Err(Ambiguous("the path has an encoded slash or semicolon where one segment is expected"));
     }
     Ok(())
 }
 
-/// Looks a canonical path up in a contract's table.
+/// Looks a path up in a contract's table.
 ///
 /// # Errors
-/// `Ambiguous`, as `path` and `values`.
+/// `Ambiguous`, as `path`, `choose` and `values`.
 pub fn find<'r, 'p>(routes: &'r [Route], method: &str, text: &'p str) -> Result<Found<'r, 'p>, Ambiguous> {
-    let found = route::find(routes, method, path(text)?);
-    if let Found::Route(route, named) = &found {
-        values(route.path, named)?;
-    }
-    Ok(found)
+    let text = path(text)?;
+    Ok(match choose(routes.iter().map(|route| (route.method, route.path, route)), method, text)? {
+        Choice::Row(route, values) => Found::Route(route, values),
+        Choice::MethodUnlisted(_) => Found::MethodUnlisted,
+        Choice::Unknown => Found::Unknown,
+    })
 }
 
-/// Checks method, target and headers of a request as a whole; the path's own rules are `path`'s.
+/// Reads a request in the one way that it can be read; gives its path, which is what is decided on and what goes on.
 ///
 /// # Errors
-/// `Ambiguous` for: `CONNECT` and `TRACE`, a target that is not in origin form, one over 8 KiB, a missing, repeated or contradicted
-/// host, a repeated `Content-Length` or `Txn-Token`, a `Transfer-Encoding` beside a length.
-pub fn request(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ambiguous> {
+/// `Ambiguous` for: `CONNECT` and `TRACE`, a target that is not in origin form, one over 8 KiB, a path that `path` refuses, a query with
+/// other than visible ASCII characters, a missing, repeated or contradicted host, a repeated or malformed `Content-Length`, a repeated
+/// `Txn-Token`, a `Transfer-Encoding` beside a length, fields of the connection in HTTP/2, a framing field spelt with `_`.
+pub fn request<'r>(method: &Method, uri: &'r Uri, version: Version, headers: &HeaderMap) -> Result<&'r str, Ambiguous> {
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         return Err(Ambiguous("this method has no place here"));
     }
@@ -110,6 +129,15 @@ pub fn request(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap
     if target.as_str().len() > limits::TARGET_BYTES_MAX || uri.path() == "*" {
         return Err(Ambiguous("the target is too long or not a path"));
     }
+    if !target.query().unwrap_or_default().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Ambiguous("the query has a character that must be percent-encoded"));
+    }
+    fields(version, headers)?;
+    host(uri, version, headers)?;
+    path(uri.path())
+}
+
+fn fields(version: Version, headers: &HeaderMap) -> Result<(), Ambiguous> {
     let once = |name: header::HeaderName| headers.get_all(name).iter().count() <= 1;
     if !once(header::HOST) || !once(header::CONTENT_LENGTH) || !once(header::TRANSFER_ENCODING) {
         return Err(Ambiguous("a header that must be single is repeated"));
@@ -117,9 +145,25 @@ pub fn request(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap
     if headers.get_all(contract::txn_token::HEADER).iter().count() > 1 {
         return Err(Ambiguous("more than one transaction token"));
     }
-    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Ambiguous("a length and a transfer encoding"));
+    if let Some(length) = headers.get(header::CONTENT_LENGTH) {
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(Ambiguous("a length and a transfer encoding"));
+        }
+        if !(1..=19).contains(&length.len()) || !length.as_bytes().iter().all(u8::is_ascii_digit) {
+            return Err(Ambiguous("the length is not a number"));
+        }
     }
+    let aliased = |name: &header::HeaderName| name.as_str().contains('_') && FRAMING.contains(&name.as_str().replace('_', "-").as_str());
+    if headers.keys().any(aliased) {
+        return Err(Ambiguous("a framing field is spelt with an underscore"));
+    }
+    if version == Version::HTTP_2 && CONNECTION.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Ambiguous("a field of HTTP/1.1's connection in HTTP/2"));
+    }
+    Ok(())
+}
+
+fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ambiguous> {
     let host = headers.get(header::HOST).map(http::HeaderValue::as_bytes);
     if version == Version::HTTP_2 {
         let authority = uri.authority().map(|a| a.as_str().as_bytes());

@@ -124,9 +124,8 @@ impl Enforcement {
         if let (Proof::Svid(svid), Some(bundle)) = (proof, &self.bundle) {
             bundle.still_good(svid)?;
         }
-        canonical::request(request.method(), request.uri(), request.version(), request.headers())
+        let path = canonical::request(request.method(), request.uri(), request.version(), request.headers())
             .map_err(|_| DenyReason::RequestAmbiguous)?;
-        let path = request.uri().path();
         let found = canonical::find(self.room.routes(), request.method().as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)?;
         let route = match found {
             Found::Route(route, _) => route,

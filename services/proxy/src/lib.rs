@@ -1,6 +1,6 @@
 //! The proxy: the only crate that opens sockets or names rustls.
 //!
-//! From the bottom up: `limits`, `canonical` and `headers` say what a request may look like; `bundle`, `svid` and `tls` who a peer is;
+//! From the bottom up: `limits`, `canonical`, `choice` and `headers` say what a request may look like; `bundle`, `svid` and `tls` who a peer is;
 //! `view` what this process may decide; `serve` and `enforce` let requests into rooms, `client` carries them to peers; `mesh` is a
 //! guard's data path and `edge` the public gateway, whose steps are those of DESIGN section 5 under the same names.
 //!
@@ -14,6 +14,7 @@
 pub mod account;
 pub mod bundle;
 pub mod canonical;
+mod choice;
 pub mod client;
 pub mod edge;
 pub mod enforce;

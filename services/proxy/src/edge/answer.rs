@@ -107,6 +107,10 @@ pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<B
     if let Some(allow) = refusal.allow.as_ref().and_then(|allow| allow.parse().ok()) {
         fields.insert(header::ALLOW, allow);
     }
+    if refusal.reason == DenyReason::RequestAmbiguous {
+        // Nothing that follows on this connection is believed to begin where it seems to (HTTP/2 has frames; there it is left out).
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         let challenge = match refusal.reason {
             DenyReason::CredentialMissing | DenyReason::SessionEnded => "Bearer",

@@ -6,17 +6,16 @@
 //! Guarantees: A3 routes by method and path; A6 deny by default: unknown is 404, another method 405 with `Allow`.
 //! Not here:   who may (`authorise`).
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use contract::control::{EdgeProfile, PublicRoute};
 use contract::login::ISSUER_PATH;
-use contract::route::{self, Route, Who};
+use contract::route::{Route, Who};
 use http::Method;
 use trust::DenyReason;
 
 use super::stop::{Refusal, Stop};
-use crate::canonical;
+use crate::canonical::{self, Choice};
 
 /// Longest body of a request to `login`, in bytes: a form.
 const FORM_BYTES_MAX: u64 = 64 * 1024;
@@ -175,16 +174,17 @@ fn console(method: &Method, path: &str) -> Result<Destination, Stop> {
 }
 
 /// The row of a contract that fits, among those that are public.
-fn row(table: &'static [Route], public: impl Fn(&&'static Route) -> bool, method: &Method, path: &str) -> Result<&'static Route, Stop> {
-    let fitting: Vec<_> = table.iter().filter(|r| public(r)).filter_map(|r| Some((route::matches(r.path, path)?, r))).collect();
-    let best = fitting.iter().filter(|(_, r)| r.method == method.as_str()).min_by(|a, b| a.0.0.cmp(&b.0.0));
-    match best {
-        Some(((_, values), route)) => {
-            values_are_plain(route.path, values)?;
-            Ok(route)
-        }
-        None if fitting.is_empty() => Err(DenyReason::RouteUnknown.into()),
-        None => Err(method_unlisted(&fitting.iter().map(|(_, r)| r.method).collect::<Vec<_>>())),
+fn row(
+    table: &'static [Route],
+    public: impl Fn(&&'static Route) -> bool + Clone,
+    method: &Method,
+    path: &str,
+) -> Result<&'static Route, Stop> {
+    let rows = table.iter().filter(public).map(|row| (row.method, row.path, row));
+    match canonical::choose(rows, method.as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)? {
+        Choice::Row(row, _) => Ok(row),
+        Choice::MethodUnlisted(methods) => Err(method_unlisted(&methods)),
+        Choice::Unknown => Err(DenyReason::RouteUnknown.into()),
     }
 }
 
@@ -200,20 +200,12 @@ fn presigned(method: &Method, path: &str, bucket: &str, body_bytes_max: u64) -> 
 }
 
 fn service(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Destination, Stop> {
-    let fitting: Vec<_> = profile.routes.iter().filter_map(|r| Some((route::matches(&r.path, path)?, r))).collect();
-    let best = fitting.iter().filter(|(_, r)| r.method == method.as_str()).min_by(|a, b| a.0.0.cmp(&b.0.0));
-    match best {
-        Some(((_, values), route)) => {
-            values_are_plain(&route.path, values)?;
-            Ok(Destination::Service((*route).clone()))
-        }
-        None if fitting.is_empty() => Err(DenyReason::RouteUnknown.into()),
-        None => Err(method_unlisted(&fitting.iter().map(|(_, r)| r.method.as_str()).collect::<Vec<_>>())),
+    let rows = profile.routes.iter().map(|row| (row.method.as_str(), row.path.as_str(), row));
+    match canonical::choose(rows, method.as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)? {
+        Choice::Row(row, _) => Ok(Destination::Service(row.clone())),
+        Choice::MethodUnlisted(methods) => Err(method_unlisted(&methods)),
+        Choice::Unknown => Err(DenyReason::RouteUnknown.into()),
     }
-}
-
-fn values_are_plain(template: &str, values: &[(&str, Cow<'_, str>)]) -> Result<(), Stop> {
-    canonical::values(template, values).map_err(|_| DenyReason::RequestAmbiguous.into())
 }
 
 fn method_unlisted(methods: &[&str]) -> Stop {

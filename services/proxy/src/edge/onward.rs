@@ -47,7 +47,8 @@ pub async fn pass(peer: &Client, visit: Visit, body: Body, token: Option<&str>, 
     Ok(Response::from_parts(parts, body))
 }
 
-fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
+/// The request that goes on: the path that was decided on, none of the credentials.
+pub(super) fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
     let target = visit.target().to_owned();
     let query = visit.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let bytes_max = visit.destination.body_bytes_max();

@@ -1,10 +1,12 @@
 //! The gateway, with peers in this process and real TLS where TLS is the question.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod agreeing;
 mod bearer;
 mod failing;
 mod passing;
 mod routing;
 mod session;
+mod smuggling;
 mod tls;
 mod world;

@@ -131,9 +131,8 @@ impl Visit {
     ) -> Result<(Self, Body), Stop> {
         let (mut head, body) = request.into_parts();
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
-        canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
+        let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
         let origin = place.origin(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
-        let path = canonical::path(head.uri.path()).map_err(ambiguous)?;
         let destination = Destination::find(profile, &head.method, path)?;
         let name = destination.name(&head.method);
         account.act(destination.action(), name.clone(), name);

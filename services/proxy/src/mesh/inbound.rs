@@ -99,8 +99,8 @@ fn verify(
     request: &Request<Body>,
     account: &mut Account,
 ) -> Result<Verified, DenyReason> {
-    canonical::request(request.method(), request.uri(), request.version(), request.headers()).map_err(|_| DenyReason::RequestAmbiguous)?;
-    let path = canonical::path(request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)?;
+    let path = canonical::request(request.method(), request.uri(), request.version(), request.headers())
+        .map_err(|_| DenyReason::RequestAmbiguous)?;
     let work = if peer.id.as_role() == Some("queue") { delivery(service, path, request)? } else { call(loaded, path, request)? };
     let resource = format!("{}:{} {path}", service.name, request.method());
     match &work {

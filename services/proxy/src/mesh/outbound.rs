@@ -77,7 +77,6 @@ fn decide(
 /// The request is unambiguous and the view is fresh.
 fn accept(guard: &Guard, request: &Request<Body>) -> Result<Arc<Loaded>, DenyReason> {
     canonical::request(request.method(), request.uri(), request.version(), request.headers()).map_err(|_| DenyReason::RequestAmbiguous)?;
-    canonical::path(request.uri().path()).map_err(|_| DenyReason::RequestAmbiguous)?;
     guard.views.fresh()
 }
 

@@ -252,7 +252,8 @@ fn request_line(line: &[u8]) -> Result<(), &'static str> {
         return Err("the request line does not have three parts");
     };
     let method_fits = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
-    let target_fits = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+    // A fragment is never sent (RFC 9112, section 3.2): a parser that drops it and one that keeps it see two paths.
+    let target_fits = !target.is_empty() && target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     let version_fits = matches!(version, b"HTTP/1.1" | b"HTTP/1.0");
     if method_fits && target_fits && version_fits { Ok(()) } else { Err("the request line is malformed") }
 }

@@ -52,6 +52,7 @@ fn heads_that_can_be_read_in_two_ways_are_refused() {
         "GET /\r\nHost: x\r\n\r\n",
         "get / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\n",
         "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
@@ -122,7 +123,7 @@ fn paths_that_can_be_read_in_two_ways_are_refused() {
         "/a/..b",
         "/a/b%20c",
         "/a/%F0%9F%8E%AC",
-        "/a/b;v=1",
+        "/a/b%3Bv=1",
         "/a/b:c@d",
         "/a/%2Fb%2Fc".trim_end_matches("%2Fb%2Fc"),
         "/o/a%2Fb",
@@ -164,6 +165,10 @@ fn paths_that_can_be_read_in_two_ways_are_refused() {
         "/a/%c0%ae%c0%ae",
         "/a/{x}",
         "/a/\"b",
+        "/a/b;v=1",
+        "/%61/b",
+        "/a/%7euser",
+        "/a/%2D",
     ] {
         assert!(canonical::path(bad).is_err(), "{bad:?}");
     }
@@ -176,12 +181,29 @@ fn an_encoded_slash_fits_only_a_rest() {
     assert!(matches!(table.find("GET", "/a/b"), Ok(Matched::Row(row)) if row.path == "/a/b"));
     assert!(matches!(table.find("GET", "/a/c"), Ok(Matched::Row(row)) if row.path == "/a/{x}"));
     assert!(table.find("GET", "/a/c%2Fd").is_err());
+    assert!(table.find("GET", "/a/c%3Bd").is_err());
+    assert!(matches!(table.find("GET", "/r/c%3Bd"), Ok(Matched::Row(_))));
     assert!(matches!(table.find("GET", "/r/c%2Fd/e"), Ok(Matched::Row(_))));
     assert_eq!(table.find("PUT", "/a/c"), Ok(Matched::MethodUnlisted));
     assert_eq!(table.find("GET", "/a"), Ok(Matched::Unknown));
     for bad in ["GET", "get /a", "/a", "GET a", " /a"] {
         assert!(Table::parse(&[bad.to_owned()]).is_err(), "{bad:?}");
     }
+}
+
+// A4: a server that decodes before it routes must find the route that the policy was asked about.
+#[test]
+fn a_path_that_leads_elsewhere_once_decoded_is_refused() {
+    let rows = ["GET /a/{x}", "DELETE /a/me:all", "GET /a/me:all", "GET /r/{*rest}", "GET /r/top/{x}", "GET /{x}"];
+    let table = Table::parse(&rows.map(str::to_owned)).unwrap();
+    assert!(matches!(table.find("GET", "/a/me:all"), Ok(Matched::Row(row)) if row.path == "/a/me:all"));
+    assert!(table.find("GET", "/a/me%3Aall").is_err(), "as it stands `{{x}}`, decoded a literal");
+    assert!(matches!(table.find("GET", "/a/me%3Aal"), Ok(Matched::Row(row)) if row.path == "/a/{x}"));
+    assert!(table.find("GET", "/r/top%2Fb").is_err(), "as it stands the rest, decoded another template");
+    assert!(matches!(table.find("GET", "/r/tip%2Fb"), Ok(Matched::Row(row)) if row.path == "/r/{*rest}"));
+    assert!(table.find("GET", "/a%2Fb").is_err());
+    // A percent sign of the name itself, which only a second decoding would undo.
+    assert!(matches!(table.find("GET", "/r/100%25ff"), Ok(Matched::Row(row)) if row.path == "/r/{*rest}"));
 }
 
 // RFC 9110 section 7.6.1
@@ -231,4 +253,13 @@ fn requests_whose_target_or_host_is_unclear_are_refused() {
     assert!(!check("TRACE", "/a", V::HTTP_11, &[("host", "x")]));
     assert!(!check("GET", "/a", V::HTTP_11, &[("host", "x"), ("txn-token", "a"), ("txn-token", "b")]));
     assert!(!check("GET", "/a", V::HTTP_11, &[("host", "x"), ("content-length", "1"), ("transfer-encoding", "chunked")]));
+    assert!(check("GET", "/a?b=%C3%A9", V::HTTP_11, &[("host", "x")]));
+    assert!(!check("GET", "/a?b=\u{e9}", V::HTTP_11, &[("host", "x")]));
+    assert!(check("PUT", "/a", V::HTTP_11, &[("host", "x"), ("content-length", "10")]));
+    assert!(!check("PUT", "/a", V::HTTP_11, &[("host", "x"), ("content-length", "+10")]));
+    assert!(!check("PUT", "/a", V::HTTP_11, &[("host", "x"), ("content-length", "1,1")]));
+    for alias in ["content_length", "transfer_encoding", "transfer-encoding", "connection", "upgrade", "host"] {
+        assert!(!check("PUT", "https://y/a", V::HTTP_2, &[(alias, "x")]), "{alias}");
+    }
+    assert!(!check("PUT", "/a", V::HTTP_11, &[("host", "x"), ("transfer_encoding", "chunked")]));
 }

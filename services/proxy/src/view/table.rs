@@ -2,9 +2,7 @@
 //!
 //! The matching is that of the contracts (`contract::route`): literals win over names, names over rests.
 
-use contract::route;
-
-use crate::canonical::{self, Ambiguous};
+use crate::canonical::{self, Ambiguous, Choice};
 
 /// Routes of a service.
 #[derive(Debug, Clone, Default)]
@@ -63,25 +61,14 @@ impl Table {
     /// Finds the route of `method` and `path`.
     ///
     /// # Errors
-    /// `Ambiguous`, as `canonical::path` and `canonical::values`.
+    /// `Ambiguous`, as `canonical::path` and `canonical::choose`.
     pub fn find(&self, method: &str, path: &str) -> Result<Matched<'_>, Ambiguous> {
-        canonical::path(path)?;
-        let mut best: Option<(Vec<u8>, &Row, _)> = None;
-        let mut path_known = false;
-        for row in &self.rows {
-            let Some((rank, values)) = route::matches(&row.path, path) else { continue };
-            path_known = true;
-            if row.method == method && best.as_ref().is_none_or(|(other, ..)| rank < *other) {
-                best = Some((rank, row, values));
-            }
-        }
-        match best {
-            Some((_, row, values)) => {
-                canonical::values(&row.path, &values)?;
-                Ok(Matched::Row(row))
-            }
-            None if path_known => Ok(Matched::MethodUnlisted),
-            None => Ok(Matched::Unknown),
-        }
+        let path = canonical::path(path)?;
+        let rows = self.rows.iter().map(|row| (row.method.as_str(), row.path.as_str(), row));
+        Ok(match canonical::choose(rows, method, path)? {
+            Choice::Row(row, _) => Matched::Row(row),
+            Choice::MethodUnlisted(_) => Matched::MethodUnlisted,
+            Choice::Unknown => Matched::Unknown,
+        })
     }
 }

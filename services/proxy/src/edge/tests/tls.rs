@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::world::{Settings, World};
 use crate::edge::PublicCertificate;
 
-struct Served {
-    world: World,
-    address: SocketAddr,
-    root: CertificateDer<'static>,
-    stop: CancellationToken,
+pub(super) struct Served {
+    pub(super) world: World,
+    pub(super) address: SocketAddr,
+    pub(super) root: CertificateDer<'static>,
+    pub(super) stop: CancellationToken,
     certificate: Arc<PublicCertificate>,
 }
 
@@ -34,7 +34,7 @@ fn write_certificate(folder: &std::path::Path) -> CertificateDer<'static> {
     certificate.der().clone()
 }
 
-async fn served(settings: Settings) -> Served {
+pub(super) async fn served(settings: Settings) -> Served {
     let listener = crate::listen::loopback().unwrap();
     let address = listener.local_addr().unwrap();
     let world = World::with(Settings { port: address.port(), ..settings }).await;
@@ -45,7 +45,7 @@ async fn served(settings: Settings) -> Served {
     Served { world, address, root, stop, certificate }
 }
 
-async fn connect(
+pub(super) async fn connect(
     served: &Served,
     root: &CertificateDer<'static>,
     version: &'static SupportedProtocolVersion,

@@ -148,15 +148,23 @@ pub struct FakeLogin {
     pub roles: Mutex<BTreeSet<String>>,
     pub scope: Mutex<String>,
     pub token_life_s: AtomicU64,
+    /// Public origin that its tokens are for.
+    pub origin: Mutex<String>,
 }
 
 impl FakeLogin {
+    /// From now on its tokens are for that origin.
+    pub fn at(&self, origin: &str) {
+        origin.clone_into(&mut self.origin.lock().unwrap());
+    }
+
     pub fn claims(&self) -> AccessClaims {
         let now = self.clock.unix_s();
+        let origin = self.origin.lock().unwrap().clone();
         AccessClaims {
-            iss: format!("{ORIGIN}/oidc"),
+            iss: format!("{origin}/oidc"),
             sub: "u-anna".to_owned(),
-            aud: ORIGIN.to_owned(),
+            aud: origin,
             client_id: EDGE_CLIENT.to_owned(),
             iat: now,
             exp: now + self.token_life_s.load(Ordering::SeqCst),
@@ -387,7 +395,30 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
     api.routes.iter().map(public).collect()
 }
 
+fn profile_of(manifest: &Manifest, domain: &TrustDomain) -> EdgeProfile {
+    EdgeProfile { routes: public_routes(manifest, domain), buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]) }
+}
+
+/// What the view tells the edge.
+pub fn profile() -> EdgeProfile {
+    let manifest = Manifest::parse("palisade.toml", VIDEO).unwrap();
+    profile_of(&manifest, &manifest.trust_domain)
+}
+
 impl World {
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(self.sink.clone(), self.clock_shared(), SystemEntropy::shared(), Arc::new(Metrics::new()))
+    }
+
+    pub fn clock_shared(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    /// Where the edge is by default.
+    pub fn place(&self) -> Place {
+        Place { hosts: BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned()]), port: 8443 }
+    }
+
     pub async fn new() -> Self {
         Self::with(Settings::default()).await
     }
@@ -428,10 +459,7 @@ impl World {
             callers: BTreeSet::new(),
             peers: BTreeMap::new(),
             service: None,
-            edge: Some(EdgeProfile {
-                routes: public_routes(&manifest, &domain),
-                buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]),
-            }),
+            edge: Some(profile_of(&manifest, &domain)),
             buckets: BTreeMap::new(),
             queues: BTreeMap::new(),
         };
@@ -450,6 +478,7 @@ impl World {
             roles: Mutex::default(),
             scope: Mutex::new("openid videos".to_owned()),
             token_life_s: AtomicU64::new(300),
+            origin: Mutex::new(ORIGIN.to_owned()),
         });
         let (api, objects, evidence) = (Recording::new(), Recording::new(), Recording::new());
         let peers = HashMap::from([
