@@ -92,6 +92,9 @@ pub struct ServiceProfile {
     pub state: bool,
     /// Routes that the guard lets in, as `METHOD /path/{template}`.
     pub routes: Vec<String>,
+    /// Those of them that take WebSockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub websockets: Vec<String>,
     /// Queues delivered to it.
     pub consumes: Vec<String>,
     /// Listeners inside its sandbox.
@@ -172,6 +175,9 @@ pub struct PublicRoute {
     pub page: bool,
     /// Largest body, in bytes.
     pub body_bytes_max: u64,
+    /// It takes WebSockets.
+    #[serde(default)]
+    pub websocket: bool,
 }
 
 /// What `objects` needs to know of a bucket.

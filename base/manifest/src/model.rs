@@ -100,6 +100,9 @@ pub struct Route {
     pub page: bool,
     /// Largest body, bytes.
     pub body_bytes_max: u64,
+    /// Whether it takes WebSockets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub websocket: bool,
 }
 
 /// How strict a sandbox must be.

@@ -54,6 +54,7 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         (swap("presign-put for upload", "presign-put for uplaod"), "uplaod", "no purpose 'uplaod'", "'upload'"),
         (swap("presign-put for upload", "presign-put"), "presign-put\"", "say for which purpose", "manage"),
         (swap("\"POST\"], purpose", "\"PSOT\"], purpose"), "PSOT", "unknown method", "'POST'"),
+        (swap("\"POST\"], purpose", "\"POST\"], websocket = true, purpose"), "true, purpose", "opened with GET alone", "[\"GET\"]"),
         (swap("wall = \"10m\"", "wall = \"10 minutes\""), "10 minutes", "is no duration", ""),
         (swap("max_object = \"2GiB\"", "max_object = \"2GB\""), "2GB", "is no size", ""),
         (swap("sensitivity = 2", "sensitivity = 4  "), "4  ", "between 1 and 3", ""),

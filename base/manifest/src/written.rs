@@ -164,6 +164,9 @@ pub(crate) struct Route {
     /// A page: a browser without a session is sent to sign in. Otherwise an interface: it is answered 401.
     #[serde(default)]
     pub(crate) page: bool,
+    /// It takes WebSockets; its one method is GET. Without it an opening is refused.
+    #[serde(default)]
+    pub(crate) websocket: bool,
     /// Largest body of a request; default "1MiB".
     pub(crate) max_body: Option<Bytes>,
 }

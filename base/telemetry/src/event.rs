@@ -66,6 +66,40 @@ impl Event for CallDecided {
     }
 }
 
+/// A tunnel (a WebSocket, a raw flow) ended; its opening was a `CallDecided`.
+#[derive(Debug, Clone, Serialize)]
+pub struct TunnelEnded {
+    /// `edge`, `guard`, `guard.out`.
+    pub point: &'static str,
+    /// Who opened it.
+    pub principal: String,
+    /// To what.
+    pub resource: String,
+    /// The person, or empty.
+    pub user: String,
+    /// The transaction, or empty.
+    pub txn: String,
+    /// Bytes from the caller to the service.
+    pub bytes_in: u64,
+    /// Bytes from the service to the caller.
+    pub bytes_out: u64,
+    /// How long it lived.
+    pub seconds: u64,
+    /// `closed`, `broken`, `idle`, `total_time`, `drained`, or the reason of the refusal that ended it.
+    pub why: &'static str,
+}
+
+impl Event for TunnelEnded {
+    const NAME: &'static str = "TunnelEnded";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Debug
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("tunnel.ended");
+    }
+}
+
 /// A connection was refused before any request was read.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionRefused {

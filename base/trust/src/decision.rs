@@ -89,6 +89,8 @@ deny_reasons! {
     RouteUnknown = "route_unknown", 404;
     /// The path has a route, but not with this method.
     MethodUnlisted = "method_unlisted", 405;
+    /// The route takes no WebSockets: the manifest does not say `websocket = true`.
+    UpgradeUnlisted = "upgrade_unlisted", 403;
     /// The path or a header could be read in two ways.
     RequestAmbiguous = "request_ambiguous", 400;
     /// No session, token or grant came with the request.

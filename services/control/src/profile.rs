@@ -91,6 +91,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         read: service.files.iter().map(|f| absolute(f)).collect(),
         state: service.state,
         routes: service.routes.iter().map(|r| format!("{} {}", r.method, r.path)).collect(),
+        websockets: service.routes.iter().filter(|r| r.websocket).map(|r| format!("{} {}", r.method, r.path)).collect(),
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, name, service),
         isolation: match service.isolation {
@@ -153,6 +154,7 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
                 purpose: route.purpose.clone(),
                 page: route.page,
                 body_bytes_max: route.body_bytes_max,
+                websocket: route.websocket,
             });
         }
     }

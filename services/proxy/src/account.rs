@@ -12,11 +12,12 @@ use contract::Body;
 use contract::body;
 use http::Response;
 use serde_json::{Map, Value};
-use telemetry::event::{CallDecided, FaultRaised};
+use telemetry::event::{CallDecided, FaultRaised, TunnelEnded};
 use telemetry::{Recorder, SpanStart};
 use trust::{Authority, Clock, Decision, DenyReason, Fault, TraceContext};
 
 use crate::passage::Passage;
+use crate::tunnel::Summary;
 
 /// Status of a span whose caller went away before there was an answer (as nginx has it).
 const CALLER_GONE: u16 = 499;
@@ -192,6 +193,27 @@ impl Account {
                 })
                 .into_body()
         })
+    }
+
+    /// Ends the account of a tunnel that has ended, and records how it went.
+    pub fn tunnel_ended(mut self, status: u16, summary: &Summary) {
+        self.status = status;
+        self.note("bytes_in", summary.bytes_in);
+        self.note("bytes_out", summary.bytes_out);
+        self.note("ended", summary.why.code());
+        let ended = TunnelEnded {
+            point: self.event.point,
+            principal: self.event.principal.clone(),
+            resource: self.event.resource.clone(),
+            user: self.event.user.clone(),
+            txn: self.event.txn.clone(),
+            bytes_in: summary.bytes_in,
+            bytes_out: summary.bytes_out,
+            seconds: self.clock.monotonic().saturating_sub(self.began).as_secs(),
+            why: summary.why.code(),
+        };
+        // It has ended whether or not this is kept.
+        let _recorded = self.recorder.record(Some(self.start.context), &ended);
     }
 
     /// Ends the account when the answer's body has ended.

@@ -19,6 +19,7 @@ mod onward;
 mod person;
 mod session;
 mod sign_in;
+mod socket;
 mod stop;
 mod visit;
 
@@ -223,7 +224,14 @@ impl Edge {
                 role("objects")
             }
             Destination::Console { .. } => role("evidence"),
-            Destination::Service(route) => route.service.clone(),
+            Destination::Service(route) => match visit.opening.clone() {
+                Some(opening) => {
+                    account.note("forwarded_to", route.service.to_string());
+                    let route = route.clone();
+                    return self.open_socket(&route, opening, Admitted { visit, body, person, view, token }, trace).await;
+                }
+                None => route.service.clone(),
+            },
         };
         account.note("forwarded_to", peer.to_string());
         let transport = self.peers.transport(&peer)?;
@@ -257,7 +265,10 @@ impl Edge {
             },
         };
         answer::harden(answer.headers_mut(), trace);
-        account.finish_holding(answer, permit)
+        match socket::Opened::begin(&mut answer, account, permit) {
+            Some((account, permit)) => account.finish_holding(answer, permit),
+            None => answer,
+        }
     }
 
     fn refuse(&self, account: &mut Account, stop: Stop, page: bool) -> Result<Response<Body>, DenyReason> {

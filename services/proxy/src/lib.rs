@@ -28,7 +28,9 @@ pub mod renewal;
 pub mod serve;
 pub mod svid;
 pub mod tls;
+pub mod tunnel;
 pub mod view;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;

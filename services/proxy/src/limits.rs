@@ -14,6 +14,18 @@ pub const BODY_IDLE_MS: u64 = 60_000;
 pub const LINGER_MS: u64 = 2_000;
 /// HTTP/1.1: and at most so much of it.
 pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// A tunnel (WebSocket) without a byte in either direction for this long ends.
+pub const TUNNEL_IDLE_MS: u64 = 300_000;
+/// A tunnel ends after this long in any case.
+pub const TUNNEL_MS_MAX: u64 = 4 * 3_600_000;
+/// After one side of a WebSocket has ended, the other has this long.
+pub const TUNNEL_HALF_MS: u64 = 10_000;
+/// What ends a tunnel from outside has this long to say so.
+pub const TUNNEL_GRACE_MS: u64 = 2_000;
+/// How often it is looked at whether a tunnel may go on.
+pub const TUNNEL_LOOK_MS: u64 = 1_000;
+/// Bytes of one direction of a tunnel under way.
+pub const TUNNEL_PIECE_BYTES: usize = 16 * 1024;
 /// A peer that takes nothing of what we write for this long is gone.
 pub const WRITE_STALL_MS: u64 = 60_000;
 /// HTTP/2: a ping is sent when nothing came for this long.

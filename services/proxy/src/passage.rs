@@ -33,10 +33,33 @@ impl Progress {
     }
 }
 
+/// How long a body may make no progress. Whoever learns more of it than its listener knew may allow it more.
+#[derive(Debug, Clone)]
+pub struct Idle(Arc<AtomicU64>);
+
+impl Idle {
+    /// So many milliseconds.
+    #[must_use]
+    pub fn of(ms: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(ms)))
+    }
+
+    /// At least so many milliseconds from now on.
+    pub fn extend(&self, ms: u64) {
+        self.0.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A body with eyes on it.
 pub struct Passage {
     inner: Body,
-    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    idle: Option<(Idle, Pin<Box<Sleep>>)>,
+    /// What the timer of `idle` was last set to.
+    waited: Duration,
     deadline: Option<(Duration, Pin<Box<Sleep>>)>,
     progress: Option<Progress>,
     lingers: bool,
@@ -59,14 +82,29 @@ impl Passage {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { inner: body.map_err(Into::into).boxed_unsync(), idle: None, deadline: None, progress: None, lingers: false, at_end: None }
+        Self {
+            inner: body.map_err(Into::into).boxed_unsync(),
+            idle: None,
+            waited: Duration::ZERO,
+            deadline: None,
+            progress: None,
+            lingers: false,
+            at_end: None,
+        }
     }
 
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
     #[must_use]
-    pub fn within(mut self, idle_ms: u64) -> Self {
-        let idle = Duration::from_millis(idle_ms);
-        self.idle = Some((idle, Box::pin(tokio::time::sleep(idle))));
+    pub fn within(self, idle_ms: u64) -> Self {
+        self.within_shared(Idle::of(idle_ms))
+    }
+
+    /// The same, by a limit that may be extended while it streams.
+    #[must_use]
+    pub fn within_shared(mut self, idle: Idle) -> Self {
+        self.waited = idle.limit();
+        let timer = Box::pin(tokio::time::sleep(self.waited));
+        self.idle = Some((idle, timer));
         self
     }
 
@@ -127,13 +165,22 @@ impl HttpBody for Passage {
         }
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         if let (Poll::Pending, Some((idle, timer))) = (&polled, &mut this.idle) {
+            let began = timer.deadline();
             ready!(timer.as_mut().poll(cx));
-            let stalled = Stalled(*idle);
+            let limit = idle.limit();
+            if limit > this.waited {
+                // It was extended since: the rest is waited for.
+                timer.as_mut().reset(began + limit.saturating_sub(this.waited));
+                this.waited = limit;
+                ready!(timer.as_mut().poll(cx));
+            }
+            let stalled = Stalled(limit);
             this.ended(Ended::Broken);
             return Poll::Ready(Some(Err(Box::new(stalled))));
         }
         if let (Poll::Ready(_), Some((idle, timer))) = (&polled, &mut this.idle) {
-            timer.as_mut().reset(Instant::now() + *idle);
+            this.waited = idle.limit();
+            timer.as_mut().reset(Instant::now() + this.waited);
         }
         match &polled {
             Poll::Ready(Some(Ok(_))) => {

@@ -6,6 +6,7 @@
 //! Not here:   what a request must fulfil (`enforce`).
 
 pub(crate) mod accepting;
+pub(crate) mod afterwards;
 pub mod connection;
 pub(crate) mod screen;
 mod stall;

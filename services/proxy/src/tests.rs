@@ -8,6 +8,7 @@ mod guarding;
 mod joining;
 mod leaving;
 mod screening;
+pub(crate) mod sockets;
 mod streaming;
 mod traces;
 mod views;

@@ -14,6 +14,7 @@ mod killed;
 mod lifecycle;
 mod refused;
 mod sdk;
+mod talk;
 mod tampered;
 mod wire;
 

@@ -135,6 +135,10 @@ impl Check<'_, '_, '_> {
             if w.methods.is_empty() {
                 self.document.problem(&["service", name, key, &i, "methods"], "name at least one method", None);
             }
+            if w.websocket && w.methods.as_slice() != ["GET"] {
+                let help = Some("write methods = [\"GET\"]".to_owned());
+                self.document.problem(&["service", name, key, &i, "websocket"], "a WebSocket is opened with GET alone", help);
+            }
             for method in &w.methods {
                 if !METHODS.contains(&method.as_str()) {
                     let help = suggestion(method, METHODS.iter().copied());
@@ -147,7 +151,7 @@ impl Check<'_, '_, '_> {
                 let (path, method) = (w.path.clone(), method.clone());
                 let body_bytes_max = w.max_body.map_or(1 << 20, |s| s.0);
                 let (purpose, scope, public) = (w.purpose.clone(), w.scope.clone(), key == "public");
-                routes.push(Route { path, method, purpose, scope, public, page: w.page, body_bytes_max });
+                routes.push(Route { path, method, purpose, scope, public, page: w.page, body_bytes_max, websocket: w.websocket });
             }
         }
         routes

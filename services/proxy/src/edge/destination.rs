@@ -116,6 +116,12 @@ impl Destination {
         }
     }
 
+    /// Whether a WebSocket may be opened there.
+    #[must_use]
+    pub fn takes_websockets(&self) -> bool {
+        matches!(self, Self::Service(route) if route.websocket)
+    }
+
     /// Largest body, in bytes.
     #[must_use]
     pub fn body_bytes_max(&self) -> u64 {

@@ -63,7 +63,11 @@ pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn
     }
 }
 
-fn service(view: &Loaded, route: &PublicRoute, person: &Person, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
+/// Whether the policy lets this person in at a service's route.
+///
+/// # Errors
+/// `ScopeMissing`, or what the policy says.
+pub fn service(view: &Loaded, route: &PublicRoute, person: &Person, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
     if route.scope.as_ref().is_some_and(|scope| !person.has_scope(scope)) {
         return Err(DenyReason::ScopeMissing.into());
     }
@@ -96,6 +100,10 @@ fn is_cross_site(visit: &Visit, person: Option<&Person>) -> bool {
         Destination::Session(_) | Destination::Presigned { .. } => false,
         // A form of another site that signs somebody in as somebody else; programs, which say nothing, may ask for tokens.
         Destination::Login { .. } => visit.is_unsafe() && matches!(visit.site, Site::Cross),
+        // A page of another origin may open a WebSocket anywhere, and the browser adds the cookie: the origin must be ours.
+        Destination::Service(_) if visit.opening.is_some() => {
+            visit.site == Site::Cross || (visit.site != Site::Same && person.is_some_and(|p| p.by_cookie))
+        }
         Destination::Console { .. } | Destination::Service(_) => {
             visit.is_unsafe() && person.is_some_and(|p| p.by_cookie) && visit.site != Site::Same
         }

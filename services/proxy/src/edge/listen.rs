@@ -30,6 +30,7 @@ use trust::{Clock, DenyReason, Digest};
 
 use super::{Edge, POINT, admission};
 use crate::passage::Passage;
+use crate::serve::afterwards::Afterwards;
 use crate::serve::{accepting, connection, refuse, refused_messages};
 use crate::{limits, tls};
 
@@ -267,7 +268,13 @@ impl Edge {
             let (edge, activity) = (Arc::clone(&self), Arc::clone(&activity));
             move |request: Request<Body>| {
                 let (edge, under_way) = (Arc::clone(&edge), activity.begin());
-                async move { edge.serve(from, request).await.map(|body| Passage::new(body).at_end(move |_| drop(under_way)).into_body()) }
+                async move {
+                    let mut answer = edge.serve(from, request).await;
+                    match Afterwards::hold(&mut answer, under_way) {
+                        Some(under_way) => answer.map(|body| Passage::new(body).at_end(move |_| drop(under_way)).into_body()),
+                        None => answer,
+                    }
+                }
             }
         };
         let idle = async {

@@ -69,15 +69,23 @@ impl People {
     /// # Errors
     /// `CredentialMissing`, `SessionEnded`, `TokenInvalid`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` or `Failed` when nobody can tell.
     pub async fn identify(&self, visit: &Visit, trace: TraceContext) -> Result<Person, Stop> {
-        match &visit.credential {
+        self.person(&visit.credential, &visit.origin, trace).await
+    }
+
+    /// The person that a credential stands for at that origin.
+    ///
+    /// # Errors
+    /// As `identify`.
+    pub async fn person(&self, credential: &Credential, origin: &str, trace: TraceContext) -> Result<Person, Stop> {
+        match credential {
             Credential::Nothing => Err(DenyReason::CredentialMissing.into()),
             Credential::SessionMalformed => Err(DenyReason::SessionEnded.into()),
             Credential::Bearer(token) => {
-                let claims = self.login.access(token.expose(), &visit.origin).await?;
+                let claims = self.login.access(token.expose(), origin).await?;
                 Ok(Person { claims, name: String::new(), by_cookie: false })
             }
             Credential::Session(id) => {
-                let session = self.sessions.find(id).await?.filter(|s| s.origin == visit.origin).ok_or(DenyReason::SessionEnded)?;
+                let session = self.sessions.find(id).await?.filter(|s| s.origin == origin).ok_or(DenyReason::SessionEnded)?;
                 let session = if self.is_due(&session) { self.renew(id, trace).await? } else { session };
                 Ok(Person { claims: session.claims, name: session.name, by_cookie: true })
             }

@@ -8,5 +8,6 @@ mod passing;
 mod routing;
 mod session;
 mod smuggling;
+mod sockets;
 mod tls;
 mod world;

@@ -21,6 +21,7 @@ use super::destination::Destination;
 use super::session::Reference;
 use super::stop::Stop;
 use crate::account::Account;
+use crate::websocket::Opening;
 use crate::{canonical, headers};
 
 /// Headers by which tracing systems name a trace or carry things along it, besides those that `headers::strip_trace` removes.
@@ -82,6 +83,8 @@ pub struct Visit {
     pub site: Site,
     /// `Authorization` and cookies that are `login`'s business; nobody else gets them.
     pub for_login: HeaderMap,
+    /// It opens a WebSocket.
+    pub opening: Option<Opening>,
     /// Method, target and the rest of the headers.
     pub head: Parts,
 }
@@ -126,9 +129,10 @@ impl Visit {
         place: &Place,
         profile: &EdgeProfile,
         from: IpAddr,
-        request: Request<Body>,
+        mut request: Request<Body>,
         account: &mut Account,
     ) -> Result<(Self, Body), Stop> {
+        let opening = Opening::take(&mut request)?;
         let (mut head, body) = request.into_parts();
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
         let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
@@ -136,6 +140,9 @@ impl Visit {
         let destination = Destination::find(profile, &head.method, path)?;
         let name = destination.name(&head.method);
         account.act(destination.action(), name.clone(), name);
+        if opening.is_some() && !destination.takes_websockets() {
+            return Err(DenyReason::UpgradeUnlisted.into());
+        }
         let main = place.origin_main();
         if origin != main {
             let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -147,7 +154,7 @@ impl Visit {
             account.note("claimed_trace", stranger.trace_hex());
         }
         let fields = &mut head.headers;
-        let site = Site::of(fields, &origin);
+        let site = if opening.is_some() { Site::of_opening(fields, &origin) } else { Site::of(fields, &origin) };
         let credential = credential(fields)?;
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let mut for_login = HeaderMap::new();
@@ -158,7 +165,7 @@ impl Visit {
             for_login.insert(header::COOKIE, value);
         }
         cleanse(fields);
-        Ok((Self { from, origin, destination, credential, browser, site, for_login, head }, body))
+        Ok((Self { from, origin, destination, credential, browser, site, for_login, opening, head }, body))
     }
 
     /// Path and query as the browser sent them.
@@ -201,6 +208,19 @@ impl Site {
         match (origins.next(), origins.next()) {
             (None, _) => Self::Unsaid,
             (Some(value), None) if value.as_bytes() == origin.as_bytes() => Self::Same,
+            _ => Self::Cross,
+        }
+    }
+}
+
+impl Site {
+    /// Of a WebSocket's opening, where the page's origin decides (RFC 6455, section 10.2) and nothing else may contradict it.
+    fn of_opening(fields: &HeaderMap, origin: &str) -> Self {
+        let origins: Vec<_> = fields.get_all(header::ORIGIN).iter().map(http::HeaderValue::as_bytes).collect();
+        match (Self::of(fields, origin), origins.as_slice()) {
+            (Self::Cross, _) => Self::Cross,
+            (_, [one]) if *one == origin.as_bytes() => Self::Same,
+            (_, []) => Self::Unsaid,
             _ => Self::Cross,
         }
     }

@@ -5,6 +5,8 @@
 //! Guarantees: A5 identity headers are ours alone; A6 unlisted routes never reach the service; D4; D6 workload, person and purpose
 //!             together; D7 no transaction token, no entry; E17 no fresh view, no entry; H5 a delivery is for the job's consumer alone.
 
+mod socket;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
 use crate::passage::Passage;
 use crate::view::{Loaded, Matched, Question};
-use crate::{canonical, headers, limits};
+use crate::{canonical, headers, limits, websocket};
 
 /// This enforcement point's name.
 pub(super) const POINT: &str = "guard";
@@ -60,6 +62,9 @@ pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Bo
         Ok(admitted) => admitted,
         Err(decision) => return refused(account, decision),
     };
+    if websocket::is_tunnel(request.headers()) {
+        return socket::open(guard, peer, admitted, account, request).await;
+    }
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
     }
@@ -106,6 +111,9 @@ fn verify(
     match &work {
         Work::Call(route) => account.act("call", resource, route.clone()),
         Work::Delivery(queue) => account.act("consume", queue.clone(), format!("deliver {queue}")),
+    }
+    if websocket::is_tunnel(request.headers()) {
+        socket::declared(service, &work)?;
     }
     let token = request.headers().get(txn_token::HEADER).ok_or(DenyReason::AuthorityMissing)?;
     let token = token.to_str().map_err(|_| DenyReason::TokenInvalid)?.to_owned();

@@ -5,11 +5,13 @@
 //!
 //! Guarantees: D7 on the way out; D10 in part (no other destination exists); J2, J5 for services: they cannot join others' traces.
 
+mod socket;
+
 use std::sync::Arc;
 
 use contract::control::Outbound;
 use contract::{Body, Found, Who, body, txn_token};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use trust::{Decision, DenyReason, Fault, TraceContext};
 
 use super::Guard;
@@ -18,6 +20,7 @@ use crate::account::Account;
 use crate::client::fault_of;
 use crate::enforce::in_origin_form;
 use crate::view::{Loaded, Matched};
+use crate::websocket::Opening;
 use crate::{canonical, headers};
 
 /// This enforcement point's name.
@@ -30,16 +33,21 @@ struct Taken {
 }
 
 /// Serves one request of the service on the listener for `port`.
-pub(super) async fn serve(guard: Arc<Guard>, port: u16, request: Request<Body>) -> Response<Body> {
+pub(super) async fn serve(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> Response<Body> {
     let taken = take(&guard, &request);
     let parent = parent(&guard, &request, taken.as_ref().ok().and_then(Option::as_ref));
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", parent);
     account.principal(guard.identity.id().to_string());
     account.resource(format!("{} {}", request.method(), request.uri().path()));
-    let (flow, taken) = match decide(&guard, port, &request, taken, &mut account) {
+    let opening = Opening::take(&mut request);
+    let decided = decide(&guard, port, &request, taken, &mut account).and_then(|decided| Ok((decided, opening?)));
+    let ((flow, taken), opening) = match decided {
         Ok(decided) => decided,
         Err(reason) => return account.refuse(reason),
     };
+    if let Some(opening) = opening {
+        return socket::open(guard, (port, flow), taken, opening, account, request).await;
+    }
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
     }
@@ -132,7 +140,14 @@ async fn forward(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Fault> {
     in_origin_form(&mut request)?;
-    let to = request.headers_mut();
+    onward(request.headers_mut(), taken, trace);
+    let mut response = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
+    headers::strip_hop_by_hop(response.headers_mut());
+    Ok(response)
+}
+
+/// What the peer gets of the service's headers, and what the guard says in its own name.
+fn onward(to: &mut HeaderMap, taken: Option<&Taken>, trace: TraceContext) {
     headers::strip_hop_by_hop(to);
     headers::strip_identity(to);
     headers::strip_credentials(to);
@@ -142,9 +157,6 @@ async fn forward(
     }
     headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
-    let mut response = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
-    headers::strip_hop_by_hop(response.headers_mut());
-    Ok(response)
 }
 
 /// Ends the account with the last byte of the answer.

@@ -55,20 +55,37 @@ impl Service {
     }
 
     async fn connect(&self) -> Result<Sender, CallFailed> {
-        let stream = self.connector.connect().await.map_err(CallFailed::Unreachable)?;
-        stream.set_nonblocking(true).map_err(CallFailed::Unreachable)?;
-        let stream = TcpStream::from_std(stream).map_err(CallFailed::Unreachable)?;
-        // Without it small requests are slower, nothing else.
-        let _nodelay = stream.set_nodelay(true);
         let (sender, connection) = http1::Builder::new()
             .max_headers(trust::limits::HEADERS_MAX)
             .max_buf_size(limits::HTTP1_BUFFER_BYTES)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(self.stream().await?))
             .await
             .map_err(broken)?;
         // Ends when the service closes it, or when the sender is dropped.
         tokio::spawn(connection);
         Ok(sender)
+    }
+
+    /// A connection for one request that changes the protocol.
+    pub(super) async fn connect_to_upgrade(&self) -> Result<Sender, CallFailed> {
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(trust::limits::HEADERS_MAX)
+            .max_buf_size(limits::HTTP1_BUFFER_BYTES)
+            .handshake(TokioIo::new(self.stream().await?))
+            .await
+            .map_err(broken)?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    /// A connection into the sandbox.
+    pub(super) async fn stream(&self) -> Result<TcpStream, CallFailed> {
+        let stream = self.connector.connect().await.map_err(CallFailed::Unreachable)?;
+        stream.set_nonblocking(true).map_err(CallFailed::Unreachable)?;
+        let stream = TcpStream::from_std(stream).map_err(CallFailed::Unreachable)?;
+        // Without it small requests are slower, nothing else.
+        let _nodelay = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     fn take_idle(&self) -> Option<Sender> {

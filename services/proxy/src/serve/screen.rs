@@ -9,6 +9,8 @@
 //! Not here:   HTTP/2, where h2 checks the lengths of its frames; paths (`canonical`).
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -49,12 +51,28 @@ pub(crate) struct Screen<S, R> {
     given: usize,
     buffer: Vec<u8>,
     refused: R,
+    opened: Opened,
+}
+
+/// Says that what comes from now on is no longer HTTP: its request was answered with 101.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opened(Arc<AtomicBool>);
+
+impl Opened {
+    /// Says so.
+    pub(crate) fn open(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_so(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl<S, R: Fn(&'static str)> Screen<S, R> {
     /// Screens what is read from `inner`; `refused` hears why something was not let through.
-    pub(crate) fn new(inner: S, refused: R) -> Self {
-        Self { inner, state: State::Head(Vec::new()), passed: Vec::new(), given: 0, buffer: vec![0; READ_BYTES], refused }
+    pub(crate) fn new(inner: S, refused: R, opened: Opened) -> Self {
+        Self { inner, state: State::Head(Vec::new()), passed: Vec::new(), given: 0, buffer: vec![0; READ_BYTES], refused, opened }
     }
 
     /// Takes bytes in; what may go on is appended to `passed`.
@@ -176,6 +194,16 @@ impl<S: AsyncRead + Unpin, R: Fn(&'static str) + Unpin> AsyncRead for Screen<S, 
         loop {
             if this.give(out) || out.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            if this.opened.is_so() {
+                // What came before the 101 was no head's beginning.
+                if let State::Head(early) = &mut this.state
+                    && !early.is_empty()
+                {
+                    this.passed.append(early);
+                    continue;
+                }
+                return Pin::new(&mut this.inner).poll_read(cx, out);
             }
             if let State::Body(left) | State::ChunkData(left) = this.state {
                 return this.read_data(left, cx, out);

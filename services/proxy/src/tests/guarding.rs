@@ -109,7 +109,8 @@ async fn undeclared_routes_of_a_peer_do_not_exist_in_the_sandbox() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(reason), "{line}: {answer}");
     }
     let upgrade = "GET /things/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert!(raw(pair.out, upgrade).await.starts_with("HTTP/1.1 501"));
+    assert!(raw(pair.out, upgrade).await.starts_with("HTTP/1.1 400"), "an opening without a key");
+    assert!(raw(pair.out, &upgrade.replace("websocket", "h2c")).await.starts_with("HTTP/1.1 501"), "nothing else is upgraded to");
 }
 
 // J7, H5: what a role offers to guards, other roles or operators cannot be had from inside a sandbox, though the guard could have it.

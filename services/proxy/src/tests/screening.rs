@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::serve::screen::{Framing, Screen, head};
+use crate::serve::screen::{Framing, Opened, Screen, head};
 use crate::view::{Matched, Table};
 use crate::{canonical, headers};
 
@@ -68,7 +68,7 @@ async fn through(text: &[u8], piece: usize) -> (Vec<u8>, Vec<&'static str>) {
     let (mut near, far) = tokio::io::duplex(1 << 20);
     let why = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let heard = why.clone();
-    let mut screen = Screen::new(far, move |reason| heard.lock().unwrap().push(reason));
+    let mut screen = Screen::new(far, move |reason| heard.lock().unwrap().push(reason), Opened::default());
     for part in text.chunks(piece) {
         near.write_all(part).await.unwrap();
     }

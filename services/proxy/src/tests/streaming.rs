@@ -15,7 +15,7 @@ use crate::passage::Passage;
 const MIB: usize = 1024 * 1024;
 const PIECE: &[u8] = &[7; 64 * 1024];
 
-fn resident_mib() -> usize {
+pub fn resident_mib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024

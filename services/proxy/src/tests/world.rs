@@ -253,9 +253,13 @@ impl World {
         H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let holder = self.holder(&self.identity(name), view);
-        let connector = Arc::new(Loopback(service(answer, self.stop.clone())));
-        let guard = Guard::new(holder, self.recorder.clone(), self.clock.clone(), connector);
+        self.guard_before(&self.holder(&self.identity(name), view), service(answer, self.stop.clone()))
+    }
+
+    /// A guard that decides by `holder` before the program that listens at `service`; where it listens.
+    pub fn guard_before(&self, holder: &Arc<ViewHolder>, service: SocketAddr) -> (Arc<Guard>, SocketAddr) {
+        let connector = Arc::new(Loopback(service));
+        let guard = Guard::new(Arc::clone(holder), self.recorder.clone(), self.clock.clone(), connector);
         let listener = crate::listen::loopback().unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(Arc::clone(&guard).inbound(listener, self.stop.clone()));
@@ -330,6 +334,7 @@ fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outboun
         read: Vec::new(),
         state: false,
         routes: texts(routes),
+        websockets: Vec::new(),
         consumes: texts(consumes),
         outbound,
         isolation: "full".into(),

@@ -36,8 +36,17 @@ fn write_certificate(folder: &std::path::Path) -> CertificateDer<'static> {
 
 pub(super) async fn served(settings: Settings) -> Served {
     let listener = crate::listen::loopback().unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve(listener, World::with(Settings { port, ..settings }).await).await
+}
+
+/// The same for a browser that sees another port than the one listened at.
+pub async fn served_behind(settings: Settings) -> Served {
+    serve(crate::listen::loopback().unwrap(), World::with(settings).await).await
+}
+
+async fn serve(listener: std::net::TcpListener, world: World) -> Served {
     let address = listener.local_addr().unwrap();
-    let world = World::with(Settings { port: address.port(), ..settings }).await;
     let root = write_certificate(world.folder.path());
     let certificate = PublicCertificate::load(&world.folder.path().join("chain.pem"), &world.folder.path().join("key.pem")).unwrap();
     let stop = CancellationToken::new();

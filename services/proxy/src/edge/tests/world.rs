@@ -119,6 +119,19 @@ impl Recording {
 impl Transport for Recording {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let (head, mut body) = request.into_parts();
+        if crate::websocket::is_tunnel(&head.headers) {
+            // A service that says back whatever it hears.
+            self.seen.lock().unwrap().push(Seen {
+                method: head.method,
+                uri: head.uri.to_string(),
+                headers: head.headers,
+                bytes: 0,
+                trailers: false,
+            });
+            let mut answer = Response::new(body);
+            crate::websocket::mark(answer.headers_mut());
+            return Ok(answer);
+        }
         let (mut bytes, mut trailers) = (0, false);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| Fault::unavailable("the body broke").because(e))?;
@@ -295,6 +308,7 @@ public = [
   { path = "/api/videos", methods = ["GET", "POST"], purpose = "view", scope = "videos" },
   { path = "/api/videos/{id}", methods = ["GET"], purpose = "view", scope = "videos" },
   { path = "/api/videos/{id}", methods = ["DELETE"], purpose = "view", scope = "admin" },
+  { path = "/live", methods = ["GET"], purpose = "view", scope = "videos", websocket = true },
 ]
 "#;
 
@@ -391,6 +405,7 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
         purpose: r.purpose.clone(),
         page: r.page,
         body_bytes_max: 1000,
+        websocket: r.websocket,
     };
     api.routes.iter().map(public).collect()
 }
@@ -544,6 +559,18 @@ impl World {
     pub fn refusals(&self) -> Vec<String> {
         let kept = self.sink.kept.audit.lock().unwrap();
         kept.iter().filter_map(|r| r.fields.get("decision")?.get("deny")?.get("reason")?.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits for the record of a tunnel's end.
+    pub async fn saw_tunnel_end(&self, why: &str) {
+        for _ in 0..2000 {
+            let ended = |r: &AuditRecord| r.event == "TunnelEnded" && r.fields.get("why").is_some_and(|said| said == why);
+            if self.sink.kept.audit.lock().unwrap().iter().any(ended) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no tunnel has ended: {why}");
     }
 
     pub fn audited(&self) -> usize {
