@@ -206,8 +206,9 @@ async fn a_websocket_goes_through_two_guards_with_flat_memory_and_closes_both_wa
     let (mut hear, mut say) = open.split();
     let before = resident_mib();
     let speaking = tokio::spawn(async move {
-        for number in 0..MESSAGES {
-            say.send_data(masked(1, format!("message {number}").as_bytes()).into()).await.unwrap();
+        for first in (0..MESSAGES).step_by(50) {
+            let frames: Vec<u8> = (first..first + 50).flat_map(|number| masked(1, format!("message {number}").as_bytes())).collect();
+            say.send_data(frames.into()).await.unwrap();
         }
         say
     });
