@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use contract::evidence::{Batch, EvidenceClient};
-use telemetry::{AuditLost, Metrics, Sink};
+use contract::evidence::{Batch, EvidenceClient, WrittenBatch};
+use telemetry::{AuditLost, Metrics, NewRecord, NewSpan, Sink};
 use tokio::sync::Notify;
-use trust::{AuditRecord, Entropy, Span, clock};
+use trust::{AuditRecord, Entropy, clock};
 
 /// A spool file never grows past this; then acts are refused until `evidence` is back.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,8 +37,10 @@ struct Inner {
     path: PathBuf,
     bytes: u64,
     next_seq: u64,
-    unshipped: VecDeque<AuditRecord>,
-    spans: VecDeque<Span>,
+    /// Records as they stand in the file, with their numbers.
+    unshipped: VecDeque<(u64, Box<str>)>,
+    /// Spans as JSON.
+    spans: VecDeque<Box<str>>,
 }
 
 /// The sink of a process.
@@ -95,8 +97,8 @@ impl Spool {
     async fn ship_waiting(&self, evidence: &EvidenceClient) {
         loop {
             let batch = self.next_batch();
-            let (audits, spans) = (batch.audit.len(), batch.spans.len());
-            match evidence.append(&batch).await {
+            let (audits, spans) = (batch.audit(), batch.spans());
+            match evidence.append_written(batch).await {
                 Ok(appended) => self.shipped(appended.seq, spans),
                 Err(fault) => {
                     tracing::warn!(%fault, cause = fault.cause.as_deref().map(tracing::field::display), "evidence does not take records; they wait in the spool");
@@ -110,20 +112,18 @@ impl Spool {
         }
     }
 
-    fn next_batch(&self) -> Batch {
+    fn next_batch(&self) -> WrittenBatch {
+        let metrics = self.metrics.render();
         let inner = self.lock();
         self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
-        Batch {
-            process: self.process.clone(),
-            audit: inner.unshipped.iter().take(BATCH_MAX).cloned().collect(),
-            spans: inner.spans.iter().take(BATCH_MAX).cloned().collect(),
-            metrics: self.metrics.render(),
-        }
+        let audit = inner.unshipped.iter().take(BATCH_MAX).map(|(_, line)| &**line);
+        let spans = inner.spans.iter().take(BATCH_MAX).map(|line| &**line);
+        WrittenBatch::new(&self.process, audit, spans, &metrics)
     }
 
     fn shipped(&self, seq: u64, spans: usize) {
         let mut inner = self.lock();
-        while inner.unshipped.front().is_some_and(|record| record.seq <= seq) {
+        while inner.unshipped.front().is_some_and(|(its, _)| *its <= seq) {
             inner.unshipped.pop_front();
         }
         let spans = spans.min(inner.spans.len());
@@ -161,35 +161,37 @@ impl Spool {
 }
 
 impl Sink for Spool {
-    fn audit(&self, mut record: AuditRecord) -> Result<(), AuditLost> {
+    fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost> {
         let mut inner = self.lock();
-        record.seq = inner.next_seq;
-        let mut line = serde_json::to_vec(&record).map_err(|_| AuditLost)?;
-        line.push(b'\n');
+        let seq = inner.next_seq;
+        let mut line = record.to_json(seq);
+        line.push('\n');
         let length = u64::try_from(line.len()).map_err(|_| AuditLost)?;
         if inner.bytes.saturating_add(length) > SPOOL_BYTES_MAX {
             tracing::error!(path = %inner.path.display(), "the spool is full: evidence has been away too long; requests are refused until it is back");
             return Err(AuditLost);
         }
-        if let Err(error) = inner.file.write_all(&line) {
+        if let Err(error) = inner.file.write_all(line.as_bytes()) {
             tracing::error!(%error, "the spool cannot be written; requests are refused until it can");
             return Err(AuditLost);
         }
+        line.pop();
         inner.bytes = inner.bytes.saturating_add(length);
-        inner.next_seq = inner.next_seq.saturating_add(1);
-        inner.unshipped.push_back(record);
+        inner.next_seq = seq.saturating_add(1);
+        inner.unshipped.push_back((seq, line.into_boxed_str()));
         drop(inner);
         self.wake.notify_one();
         Ok(())
     }
 
-    fn span(&self, span: Span) {
+    fn span(&self, span: NewSpan<'_>) {
+        let line = span.to_json().into_boxed_str();
         let mut inner = self.lock();
         if inner.spans.len() >= SPANS_MAX {
             self.metrics.span_dropped();
             return;
         }
-        inner.spans.push_back(span);
+        inner.spans.push_back(line);
         drop(inner);
         self.wake.notify_one();
     }

@@ -155,6 +155,25 @@ pub struct EdgeProfile {
     pub routes: Vec<PublicRoute>,
     /// Buckets whose presigned URLs it lets through, at `/BUCKET/KEY`, with the largest body for each in bytes.
     pub buckets: BTreeMap<String, u64>,
+    /// Identity providers besides `login` whose access tokens count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<IssuerProfile>,
+}
+
+/// An identity provider whose access tokens the edge accepts (RFC 9068, and the JWTs of providers from before it).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerProfile {
+    /// Its name here; people of it are `NAME|SUB`, so that they are never taken for our own.
+    pub name: String,
+    /// The `iss` of its tokens, exactly.
+    pub url: String,
+    /// The `aud` that its tokens for this system have.
+    pub audience: String,
+    /// Scopes that its tokens may bring; others are left out.
+    pub scopes: BTreeSet<String>,
+    /// Its keys (RFC 7517), each with `kid` and `alg`.
+    pub keys: Vec<serde_json::Value>,
 }
 
 /// A public route of a service.

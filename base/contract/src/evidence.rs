@@ -50,7 +50,64 @@ pub struct Appended {
 #[derive(Debug, Clone)]
 pub struct EvidenceClient(pub Client);
 
+/// A batch whose records and spans are written already, each as the JSON of its type.
+#[derive(Debug, Clone, Default)]
+pub struct WrittenBatch {
+    text: String,
+    audit: usize,
+    spans: usize,
+}
+
+impl WrittenBatch {
+    /// A batch of that process. Everything in it is JSON: what `append` takes is `Batch`.
+    #[must_use]
+    pub fn new<'a>(process: &str, audit: impl Iterator<Item = &'a str>, spans: impl Iterator<Item = &'a str>, metrics: &str) -> Self {
+        let mut text = String::with_capacity(64 * 1024);
+        let mut list = |name: &str, lines: &mut dyn Iterator<Item = &'a str>| {
+            text.push_str(name);
+            let mut count = 0_usize;
+            for line in lines {
+                if count > 0 {
+                    text.push(',');
+                }
+                text.push_str(line);
+                count = count.saturating_add(1);
+            }
+            text.push(']');
+            count
+        };
+        let (mut audit, mut spans) = (audit, spans);
+        let audit = list(&format!(r#"{{"process":{},"audit":["#, serde_json::Value::from(process)), &mut audit);
+        let spans = list(r#","spans":["#, &mut spans);
+        if !metrics.is_empty() {
+            text.push_str(r#","metrics":"#);
+            text.push_str(&serde_json::Value::from(metrics).to_string());
+        }
+        text.push('}');
+        Self { text, audit, spans }
+    }
+
+    /// How many records it has.
+    #[must_use]
+    pub fn audit(&self) -> usize {
+        self.audit
+    }
+
+    /// How many spans it has.
+    #[must_use]
+    pub fn spans(&self) -> usize {
+        self.spans
+    }
+}
+
 impl EvidenceClient {
+    /// Appends what is written already; what the answer names is durable.
+    /// # Errors
+    /// Those of the transport.
+    pub async fn append_written(&self, batch: WrittenBatch) -> Result<Appended, Fault> {
+        self.0.written(&Call::default(), Method::POST, "/records", batch.text).await
+    }
+
     /// Appends; what the answer names is durable.
     /// # Errors
     /// Those of the transport.

@@ -74,6 +74,15 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("a peer answered something else than agreed").because(error))
     }
 
+    /// Sends a text that is JSON already, and parses a JSON answer.
+    ///
+    /// # Errors
+    /// As `json`.
+    pub async fn written<A: DeserializeOwned>(&self, call: &Call<'_>, method: Method, path: &str, json: String) -> Result<A, Fault> {
+        let bytes = self.exchange(call, method, path, Some(Bytes::from(json))).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("a peer answered something else than agreed").because(error))
+    }
+
     /// Asks without a body and parses a JSON answer.
     ///
     /// # Errors
@@ -88,12 +97,14 @@ impl Client {
     /// # Errors
     /// As `json`.
     pub async fn bytes<Q: Serialize>(&self, call: &Call<'_>, method: Method, path: &str, question: Option<&Q>) -> Result<Bytes, Fault> {
+        let written = question.map(serde_json::to_vec).transpose().map_err(Fault::internal)?;
+        self.exchange(call, method, path, written.map(Bytes::from)).await
+    }
+
+    async fn exchange(&self, call: &Call<'_>, method: Method, path: &str, json: Option<Bytes>) -> Result<Bytes, Fault> {
         let builder = Request::builder().method(method).uri(path);
-        let request = match question {
-            Some(question) => {
-                let bytes = serde_json::to_vec(question).map_err(Fault::internal)?;
-                builder.header(header::CONTENT_TYPE, "application/json").body(body::full(bytes))
-            }
+        let request = match json {
+            Some(bytes) => builder.header(header::CONTENT_TYPE, "application/json").body(body::full(bytes)),
             None => builder.body(body::empty()),
         }
         .map_err(|error| Fault::bad_request("not a request").because(error))?;

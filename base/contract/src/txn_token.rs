@@ -40,6 +40,10 @@ struct Claims {
     job: Option<Job>,
 }
 
+/// A genuine token's claims.
+#[derive(Debug, Clone)]
+pub struct Verified(Claims);
+
 /// Mints tokens in the name of one workload.
 #[derive(Debug, Clone)]
 pub struct Minter {
@@ -99,18 +103,16 @@ impl Verifier {
     /// # Errors
     /// `TokenInvalid`, `TokenExpired` or `AudienceMismatch`.
     pub fn verify(&self, token: &str, clock: &dyn Clock) -> Result<Authority, DenyReason> {
-        let claims = self.genuine(token)?;
-        let now = clock.unix_s();
-        if claims.exp <= now {
-            return Err(DenyReason::TokenExpired);
-        }
-        if claims.iat > now.saturating_add(limits::CLOCK_SKEW_S_MAX) {
-            return Err(DenyReason::TokenInvalid);
-        }
-        Ok(authority_of(claims))
+        let verified = self.genuine(token)?;
+        verified.alive(clock)?;
+        Ok(authority_of(verified.0))
     }
 
-    fn genuine(&self, token: &str) -> Result<Claims, DenyReason> {
+    /// What `token` says, if it is genuine and for this trust domain. Whether it is alive, `Verified::alive` says.
+    ///
+    /// # Errors
+    /// `TokenInvalid` or `AudienceMismatch`.
+    pub fn genuine(&self, token: &str) -> Result<Verified, DenyReason> {
         if token.len() > BYTES_MAX {
             return Err(DenyReason::TokenInvalid);
         }
@@ -125,7 +127,30 @@ impl Verifier {
         if claims.iss != key.owner || claims.iat > key.not_after_s || minted_by_queue != claims.job.is_some() {
             return Err(DenyReason::TokenInvalid);
         }
-        Ok(claims)
+        Ok(Verified(claims))
+    }
+}
+
+impl Verified {
+    /// Whether it counts now.
+    ///
+    /// # Errors
+    /// `TokenExpired`; `TokenInvalid` for one that comes from the future.
+    pub fn alive(&self, clock: &dyn Clock) -> Result<(), DenyReason> {
+        let now = clock.unix_s();
+        if self.0.exp <= now {
+            return Err(DenyReason::TokenExpired);
+        }
+        if self.0.iat > now.saturating_add(limits::CLOCK_SKEW_S_MAX) {
+            return Err(DenyReason::TokenInvalid);
+        }
+        Ok(())
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        authority_of(self.0.clone())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::written::Written;
 use crate::{MANIFEST_BYTES_MAX, PURPOSE_OPERATE, RESERVED_SEGMENTS, ROLE_NAMES};
 
 mod buckets;
+mod issuers;
 mod services;
 
 /// Most services, buckets, queues, secrets, hosts, classes or purposes; most routes, flows or files of one service.
@@ -151,7 +152,8 @@ impl Check<'_, '_, '_> {
         if idle > life {
             self.document.problem(&["edge", "session_idle"], "a session cannot be idle for longer than it lives", None);
         }
-        Some(Edge { listen: listen.ok()?, hosts, session_idle_ms: idle, session_life_ms: life })
+        let issuers = issuers::issuers(self.document, &w.issuer);
+        Some(Edge { listen: listen.ok()?, hosts, session_idle_ms: idle, session_life_ms: life, issuers })
     }
 
     fn queues(&mut self, purposes: &BTreeSet<String>) -> BTreeMap<String, Queue> {

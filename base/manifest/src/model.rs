@@ -50,6 +50,22 @@ pub struct Edge {
     pub session_idle_ms: u64,
     /// Whole life of a session, ms.
     pub session_life_ms: u64,
+    /// Identity providers whose access tokens count besides those of `login`, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub issuers: BTreeMap<String, Issuer>,
+}
+
+/// An identity provider besides `login`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Issuer {
+    /// The `iss` of its tokens.
+    pub url: String,
+    /// The `aud` of its tokens for this system.
+    pub audience: String,
+    /// Scopes that its tokens may bring.
+    pub scopes: BTreeSet<String>,
+    /// Its public keys (RFC 7517).
+    pub keys: Vec<BTreeMap<String, String>>,
 }
 
 /// A service.

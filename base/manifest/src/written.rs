@@ -65,6 +65,24 @@ pub(crate) struct Edge {
     pub(crate) session_idle: Option<Lasting>,
     /// A session ends after this long in any case; default "12h".
     pub(crate) session_life: Option<Lasting>,
+    /// Identity providers whose access tokens count too; none by default.
+    #[serde(default)]
+    pub(crate) issuer: BTreeMap<String, Issuer>,
+}
+
+/// An identity provider besides the system's own. Its people are `NAME|SUB` here, and have no role of ours.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Issuer {
+    /// The 'iss' of its tokens, exactly.
+    pub(crate) url: String,
+    /// The 'aud' that its tokens for this system have.
+    pub(crate) audience: String,
+    /// Scopes that its tokens may bring; others are left out. Default: none.
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
+    /// Its public keys as in its JWK set (RFC 7517), each with 'kid' and 'alg' (ES256, ES384, EdDSA, RS256 or PS256).
+    pub(crate) keys: Vec<BTreeMap<String, String>>,
 }
 
 /// A class of data.

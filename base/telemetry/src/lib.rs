@@ -11,4 +11,4 @@ pub mod recorder;
 
 pub use event::{Event, Level};
 pub use metrics::Metrics;
-pub use recorder::{AuditLost, MemorySink, Recorder, Sink, SpanStart};
+pub use recorder::{AuditLost, MemorySink, NewRecord, NewSpan, Recorder, Sink, SpanStart};

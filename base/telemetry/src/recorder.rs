@@ -1,9 +1,9 @@
 //! The recorder: what every room and every enforcement point is given in order to say what happened.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 use trust::{AuditRecord, Clock, Entropy, Span, TraceContext};
 
 use crate::event::{Event, Level};
@@ -14,15 +14,87 @@ use crate::metrics::Metrics;
 #[error("the audit record could not be kept")]
 pub struct AuditLost;
 
-/// Where records go. `seq` is the sink's to number.
+/// A record on its way to the sink, which numbers it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRecord<'a> {
+    /// Milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Noun and past verb.
+    pub event: &'a str,
+    /// The span that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// What else the event says: a JSON object.
+    pub fields: &'a str,
+}
+
+/// A span on its way to the sink.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSpan<'a> {
+    /// Its own context.
+    pub context: TraceContext,
+    /// Parent span.
+    pub parent: Option<u64>,
+    /// `guard GET /api/videos`…
+    pub name: &'a str,
+    /// `server`, `client`, `producer`, `consumer` or `internal`.
+    pub kind: &'a str,
+    /// Nanoseconds since the epoch.
+    pub start_ns: u64,
+    /// Nanoseconds since the epoch.
+    pub end_ns: u64,
+    /// HTTP status, 0 if none.
+    pub status: u16,
+    /// Attributes: a JSON object.
+    pub attributes: &'a str,
+}
+
+/// Where records go. Both come with their variable part written as JSON already, so that it is written once.
 pub trait Sink: Send + Sync + fmt::Debug + 'static {
     /// Keeps a record so that it survives the death of this process, before this returns.
     ///
     /// # Errors
     /// `AuditLost` when it could not.
-    fn audit(&self, record: AuditRecord) -> Result<(), AuditLost>;
+    fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost>;
     /// Takes a span, or drops it (and counts that) when too many wait.
-    fn span(&self, span: Span);
+    fn span(&self, span: NewSpan<'_>);
+}
+
+impl NewRecord<'_> {
+    /// Its line in a spool: an `AuditRecord` with that number, as JSON.
+    #[must_use]
+    pub fn to_json(&self, seq: u64) -> String {
+        let mut out = String::with_capacity(self.fields.len().saturating_add(160));
+        let (trace, span) = self.trace.map(|t| (t.trace_hex(), t.span_hex())).unwrap_or_default();
+        // Event names are constants of ours and the hexadecimal digits need no escapes. Writing into a String does not fail.
+        let _written = write!(
+            out,
+            r#"{{"seq":{seq},"at_ms":{},"event":"{}","trace":"{trace}","span":"{span}","fields":{}}}"#,
+            self.at_ms, self.event, self.fields
+        );
+        out
+    }
+}
+
+impl NewSpan<'_> {
+    /// A `Span` as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut out = String::with_capacity(self.attributes.len().saturating_add(256));
+        let parent = self.parent.map(|p| format!("{p:016x}")).unwrap_or_default();
+        let name = serde_json::Value::from(self.name);
+        let _written = write!(
+            out,
+            r#"{{"trace":"{}","span":"{}","parent":"{parent}","name":{name},"kind":"{}","start_ns":{},"end_ns":{},"status":{},"attributes":{}}}"#,
+            self.context.trace_hex(),
+            self.context.span_hex(),
+            self.kind,
+            self.start_ns,
+            self.end_ns,
+            self.status,
+            self.attributes
+        );
+        out
+    }
 }
 
 /// Says what happened.
@@ -55,29 +127,19 @@ impl Recorder {
     /// # Errors
     /// `AuditLost` for an audited event that could not be kept: the caller refuses the act (`DenyReason::AuditUnavailable`).
     pub fn record<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
-        let fields = match serde_json::to_value(event) {
-            Ok(Value::Object(fields)) => fields,
-            _ => Map::new(),
-        };
-        let line = serde_json::Value::Object(fields.clone());
+        // Events are plain structures of ours; one that cannot be written could not be kept either.
+        let fields = serde_json::to_string(event).map_err(|_| AuditLost)?;
         match event.level() {
-            Level::Debug => tracing::debug!(event = E::NAME, fields = %line),
-            Level::Info => tracing::info!(event = E::NAME, fields = %line),
-            Level::Warn => tracing::warn!(event = E::NAME, fields = %line),
-            Level::Error => tracing::error!(event = E::NAME, fields = %line),
+            Level::Debug => tracing::debug!(event = E::NAME, fields),
+            Level::Info => tracing::info!(event = E::NAME, fields),
+            Level::Warn => tracing::warn!(event = E::NAME, fields),
+            Level::Error => tracing::error!(event = E::NAME, fields),
         }
         event.count(&self.metrics);
         if !E::AUDITED {
             return Ok(());
         }
-        self.sink.audit(AuditRecord {
-            seq: 0,
-            at_ms: self.clock.unix_ms(),
-            event: E::NAME.to_owned(),
-            trace: trace.map(|t| t.trace_hex()).unwrap_or_default(),
-            span: trace.map(|t| t.span_hex()).unwrap_or_default(),
-            fields,
-        })
+        self.sink.audit(NewRecord { at_ms: self.clock.unix_ms(), event: E::NAME, trace, fields: &fields })
     }
 
     /// Starts a span under `parent`, or a new trace.
@@ -87,18 +149,19 @@ impl Recorder {
         SpanStart { context, parent: parent.map(|p| p.span_id), start_ns: self.clock.unix_ns() }
     }
 
-    /// Ends a span and hands it on.
-    pub fn end(&self, start: &SpanStart, name: &str, kind: &str, status: u16, attributes: Map<String, Value>) {
-        self.sink.span(Span {
-            trace: start.context.trace_hex(),
-            span: start.context.span_hex(),
-            parent: start.parent.map(|p| format!("{p:016x}")).unwrap_or_default(),
-            name: name.to_owned(),
-            kind: kind.to_owned(),
+    /// Ends a span and hands it on. `attributes` is written as a JSON object.
+    pub fn end<A: Serialize>(&self, start: &SpanStart, name: &str, kind: &str, status: u16, attributes: &A) {
+        // Attributes are texts and numbers of ours; a span without them is better than none.
+        let attributes = serde_json::to_string(attributes).unwrap_or_else(|_| "{}".to_owned());
+        self.sink.span(NewSpan {
+            context: start.context,
+            parent: start.parent,
+            name,
+            kind,
             start_ns: start.start_ns,
             end_ns: self.clock.unix_ns(),
             status,
-            attributes,
+            attributes: &attributes,
         });
     }
 
@@ -119,14 +182,14 @@ pub struct MemorySink {
 }
 
 impl Sink for MemorySink {
-    fn audit(&self, mut record: AuditRecord) -> Result<(), AuditLost> {
+    fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost> {
         let mut kept = self.audit.lock().map_err(|_| AuditLost)?;
-        record.seq = u64::try_from(kept.len()).map_err(|_| AuditLost)?.saturating_add(1);
-        kept.push(record);
+        let seq = u64::try_from(kept.len()).map_err(|_| AuditLost)?.saturating_add(1);
+        kept.push(serde_json::from_str(&record.to_json(seq)).map_err(|_| AuditLost)?);
         Ok(())
     }
-    fn span(&self, span: Span) {
-        if let Ok(mut kept) = self.spans.lock() {
+    fn span(&self, span: NewSpan<'_>) {
+        if let (Ok(mut kept), Ok(span)) = (self.spans.lock(), serde_json::from_str(&span.to_json())) {
             kept.push(span);
         }
     }

@@ -25,8 +25,8 @@ impl Transport for FakeEvidence {
     }
 }
 
-fn record() -> AuditRecord {
-    AuditRecord { seq: 0, at_ms: 1, event: "ActDone".into(), trace: String::new(), span: String::new(), fields: serde_json::Map::new() }
+fn record() -> NewRecord<'static> {
+    NewRecord { at_ms: 1, event: "ActDone", trace: None, fields: "{}" }
 }
 
 // J7: what a killed process had recorded is shipped by the next run, under the name of the run that wrote it, once.

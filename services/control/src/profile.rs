@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
 use contract::identity::Artefact;
 use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
@@ -158,8 +158,15 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
             });
         }
     }
+    let issuers = manifest.edge.issuers.iter().map(|(name, issuer)| IssuerProfile {
+        name: name.clone(),
+        url: issuer.url.clone(),
+        audience: issuer.audience.clone(),
+        scopes: issuer.scopes.clone(),
+        keys: issuer.keys.iter().map(|key| serde_json::json!(key)).collect(),
+    });
     let presignable = manifest.buckets.iter().filter(|(name, _)| manifest.is_presignable(name));
-    EdgeProfile { routes, buckets: presignable.map(|(name, b)| (name.clone(), b.max_object_bytes)).collect() }
+    EdgeProfile { routes, buckets: presignable.map(|(name, b)| (name.clone(), b.max_object_bytes)).collect(), issuers: issuers.collect() }
 }
 
 /// What `objects` needs to know.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use contract::Body;
 use contract::body;
 use http::Response;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use telemetry::event::{CallDecided, FaultRaised, TunnelEnded};
 use telemetry::{Recorder, SpanStart};
@@ -230,34 +231,44 @@ impl Drop for Account {
         if self.quiet && self.event.decision.is_allow() {
             return;
         }
-        let mut attributes = std::mem::take(&mut self.notes);
-        let mut put = |name: &str, value: &str| {
-            if !value.is_empty() {
-                attributes.insert(name.to_owned(), Value::from(value));
-            }
-        };
-        put("point", self.event.point);
-        put("peer", &self.event.principal);
-        put("action", &self.event.action);
-        put("resource", &self.event.resource);
-        put("user", &self.event.user);
-        put("purpose", &self.event.purpose);
-        put("txn", &self.event.txn);
-        put("job", &self.event.job);
-        let (policies, epoch) = match &self.event.decision {
-            Decision::Allow { policies, epoch } => {
-                put("decision", "allow");
-                (policies, epoch)
-            }
-            Decision::Deny { reason, policies, epoch } => {
-                put("decision", "deny");
-                put("reason", reason.code());
-                (policies, epoch)
-            }
-        };
-        put("policy", &policies.join(" "));
-        attributes.insert("epoch".to_owned(), Value::from(*epoch));
         let name = format!("{} {}", self.event.point, self.route);
-        self.recorder.end(&self.start, &name, self.kind, self.status, attributes);
+        self.recorder.end(&self.start, &name, self.kind, self.status, &Attributes(self));
+    }
+}
+
+/// What a span says of a request: its notes, and what the decision rests on.
+struct Attributes<'a>(&'a Account);
+
+impl Serialize for Attributes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (event, notes) = (&self.0.event, &self.0.notes);
+        let (decision, reason, policies, epoch) = match &event.decision {
+            Decision::Allow { policies, epoch } => ("allow", "", policies, epoch),
+            Decision::Deny { reason, policies, epoch } => ("deny", reason.code(), policies, epoch),
+        };
+        let said = [
+            ("point", event.point),
+            ("peer", &event.principal),
+            ("action", &event.action),
+            ("resource", &event.resource),
+            ("user", &event.user),
+            ("purpose", &event.purpose),
+            ("txn", &event.txn),
+            ("job", &event.job),
+            ("decision", decision),
+            ("reason", reason),
+        ];
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in notes.iter().filter(|(name, _)| said.iter().all(|(its, _)| its != name)) {
+            map.serialize_entry(name, value)?;
+        }
+        for (name, value) in said.iter().filter(|(_, value)| !value.is_empty()) {
+            map.serialize_entry(name, value)?;
+        }
+        if !policies.is_empty() {
+            map.serialize_entry("policy", &policies.join(" "))?;
+        }
+        map.serialize_entry("epoch", epoch)?;
+        map.end()
     }
 }

@@ -12,10 +12,12 @@ mod answer;
 mod cookie;
 mod destination;
 mod entry;
+mod known;
 mod limit;
 mod listen;
 mod oidc;
 mod onward;
+mod pass;
 mod person;
 mod session;
 mod sign_in;
@@ -28,15 +30,16 @@ use std::sync::Arc;
 
 use contract::control::EdgeProfile;
 use contract::{Body, Client, Transport};
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use telemetry::Recorder;
 use telemetry::event::FaultRaised;
-use trust::{Authority, Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
+use trust::{Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
 
 use self::admission::{Admission, Permit};
 use self::destination::{Destination, SessionPage};
 use self::entry::Entry;
 use self::oidc::Login;
+use self::pass::{Key, Pass, Passes};
 use self::person::{People, Person};
 use self::stop::{Refusal, Stop};
 use self::visit::Visit;
@@ -93,6 +96,7 @@ pub struct Edge {
     login: Arc<Login>,
     peers: Arc<dyn Peers>,
     admission: Admission,
+    passes: Passes,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -112,6 +116,7 @@ impl Edge {
         Ok(Arc::new(Self {
             people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
             admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
+            passes: Passes::default(),
             login,
             place: parts.place,
             limits: parts.limits,
@@ -146,10 +151,10 @@ impl Edge {
         let view = self.views.fresh()?;
         let (visit, body) = self.accept(&view, from, request, account)?;
         *page = visit.destination.is_page();
-        let person = self.identify(&visit, account).await?;
+        let person = self.identify(&view, &visit, account).await?;
         let permit = self.admit(&visit, person.as_ref())?;
-        let Entry { decision, authority } = self.authorise(&view, &visit, person.as_ref(), account)?;
-        let token = self.mint(&view, authority.as_ref())?;
+        let entry = self.authorise(&view, &visit, person.as_ref(), account)?;
+        let Minted { decision, token } = self.mint(&view, entry)?;
         account.decide(decision)?;
         Ok((Admitted { visit, body, person, view, token }, permit))
     }
@@ -161,13 +166,13 @@ impl Edge {
     }
 
     /// Finds out who it is, where that matters.
-    async fn identify(&self, visit: &Visit, account: &mut Account) -> Result<Option<Person>, Stop> {
+    async fn identify(&self, view: &Loaded, visit: &Visit, account: &mut Account) -> Result<Option<Person>, Stop> {
         match &visit.destination {
             Destination::Login { .. } | Destination::Presigned { .. } => return Ok(None),
             Destination::Session(page) if *page != SessionPage::Me => return Ok(None),
             _ => {}
         }
-        match self.people.identify(visit, account.trace()).await {
+        match self.people.identify(view, visit, account.trace()).await {
             Ok(person) => {
                 account.user(person.claims.sub.clone());
                 Ok(Some(person))
@@ -193,22 +198,37 @@ impl Edge {
         self.admission.request(visit.from, person.map(|p| p.claims.sub.as_str()))
     }
 
-    /// Asks whether this person may go there, and with which authority.
-    fn authorise(&self, view: &Loaded, visit: &Visit, person: Option<&Person>, account: &mut Account) -> Result<Entry, Stop> {
+    /// Asks whether this person may go there, and with which authority; or finds that it was answered a moment ago.
+    fn authorise(&self, view: &Loaded, visit: &Visit, person: Option<&Person>, account: &mut Account) -> Result<Authorised, Stop> {
+        entry::same_site(visit, person)?;
+        let key = entry::pass_key(view, visit, person, &*self.clock);
+        if let Some(pass) = key.as_ref().and_then(|key| self.passes.find(key, self.clock.monotonic())) {
+            account.authority(&pass.authority);
+            return Ok(Authorised::Before(pass));
+        }
         let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy)?;
         if let Some(authority) = &entry.authority {
             account.authority(authority);
         }
-        Ok(entry)
+        Ok(Authorised::Now(entry, key))
     }
 
-    /// Puts the authority into a transaction token of minutes' life.
-    fn mint(&self, view: &Loaded, authority: Option<&Authority>) -> Result<Option<String>, Stop> {
-        let Some(authority) = authority else { return Ok(None) };
+    /// Puts the authority into a transaction token of minutes' life, which then serves for some seconds.
+    fn mint(&self, view: &Loaded, authorised: Authorised) -> Result<Minted, Stop> {
+        let (Entry { decision, authority }, key) = match authorised {
+            Authorised::Before(pass) => return Ok(Minted { decision: pass.decision.clone(), token: Some(pass.token.clone()) }),
+            Authorised::Now(entry, key) => (entry, key),
+        };
+        let Some(authority) = authority else { return Ok(Minted { decision, token: None }) };
         // Without a key that the view knows, no guard would accept what we mint: better to say so here.
         let minter = self.views.identity().minter(&view.verifier).ok_or(DenyReason::ViewStale)?;
-        let token = minter.mint(authority, trust::limits::TXN_TOKEN_LIFE_S, &*self.clock).map_err(Fault::internal)?;
-        Ok(Some(token))
+        let text = minter.mint(&authority, trust::limits::TXN_TOKEN_LIFE_S, &*self.clock).map_err(Fault::internal)?;
+        let token = HeaderValue::try_from(text).map_err(Fault::internal)?;
+        if let Some(key) = key {
+            let pass = Pass { authority, decision: decision.clone(), token: token.clone() };
+            self.passes.keep(key, &Arc::new(pass), self.clock.monotonic());
+        }
+        Ok(Minted { decision, token: Some(token) })
     }
 
     /// Sends it on, or answers it here where it is about the session itself.
@@ -235,7 +255,7 @@ impl Edge {
         };
         account.note("forwarded_to", peer.to_string());
         let transport = self.peers.transport(&peer)?;
-        onward::pass(&Client::new(transport), visit, body, token.as_deref(), trace).await
+        onward::pass(&Client::new(transport), visit, body, token.as_ref(), trace).await
     }
 
     async fn session_page(
@@ -314,13 +334,27 @@ impl Edge {
     }
 }
 
+/// What the fourth step gives the fifth.
+enum Authorised {
+    /// Decided now; kept under the key, if it may be.
+    Now(Entry, Option<Key>),
+    /// Decided and minted a moment ago.
+    Before(Arc<Pass>),
+}
+
+/// What the fifth step gives.
+struct Minted {
+    decision: Decision,
+    token: Option<HeaderValue>,
+}
+
 /// What the first five steps give the sixth.
 struct Admitted {
     visit: Visit,
     body: Body,
     person: Option<Person>,
     view: Arc<Loaded>,
-    token: Option<String>,
+    token: Option<HeaderValue>,
 }
 
 fn profile(view: &Loaded) -> Result<&EdgeProfile, DenyReason> {

@@ -3,6 +3,8 @@
 //! Spec:       RFC 9110 section 7.6.1 (hop-by-hop), RFC 7239 (Forwarded), W3C Trace Context, B3 propagation.
 //! Guarantees: A5 every identity header of a client is removed; J2 both ways to name a trace are read.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use trust::TraceContext;
 use trust::trace::B3Fields;
@@ -75,9 +77,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
-    }
+    remove(headers, |name| HOP_BY_HOP.contains(&name));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -85,14 +85,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes every header by which a caller could claim an identity, an origin or another method.
 pub fn strip_identity(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| claims_identity(name.as_str())).cloned().collect();
-    for name in claims {
+    remove(headers, claims_identity);
+}
+
+/// Removes the fields whose name `is_meant`; most requests have few fields, and none of these.
+pub fn remove(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let meant: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
 
 fn claims_identity(name: &str) -> bool {
-    let name = name.replace('_', "-");
+    let name = if name.contains('_') { Cow::from(name.replace('_', "-")) } else { Cow::from(name) };
     IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -105,9 +110,7 @@ pub fn strip_credentials(headers: &mut HeaderMap) {
 
 /// Removes every header that names a trace.
 pub fn strip_trace(headers: &mut HeaderMap) {
-    for name in W3C.iter().chain(B3) {
-        headers.remove(*name);
-    }
+    remove(headers, |name| W3C.contains(&name) || B3.contains(&name));
 }
 
 /// The span that a request says it belongs to: by `traceparent`, else by `b3`, else by the `X-B3-…` headers. One that is there counts

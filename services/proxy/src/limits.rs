@@ -66,8 +66,9 @@ pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 /// Longest request target.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Idle HTTP/1.1 connections kept to a service.
-pub const SERVICE_IDLE_CONNECTIONS_MAX: usize = 16;
+/// Idle HTTP/1.1 connections kept to a service: as many as it may have requests at once, or a busy service would pay for a new
+/// connection with most of them.
+pub const SERVICE_IDLE_CONNECTIONS_MAX: usize = SERVICE_REQUESTS_MAX;
 /// An idle connection to a service is used again within this; shorter than what servers commonly allow.
 pub const SERVICE_IDLE_MS: u64 = 4_000;
 /// First and longest pause before the view's stream is opened again.

@@ -57,10 +57,12 @@ impl Idle {
 /// A body with eyes on it.
 pub struct Passage {
     inner: Body,
-    idle: Option<(Idle, Pin<Box<Sleep>>)>,
-    /// What the timer of `idle` was last set to.
-    waited: Duration,
-    deadline: Option<(Duration, Pin<Box<Sleep>>)>,
+    idle: Option<Idle>,
+    /// Since when nothing has come while somebody waits.
+    since: Option<Instant>,
+    deadline: Option<(Duration, Instant)>,
+    /// For the next of the two: a body that is there at once needs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
     progress: Option<Progress>,
     lingers: bool,
     at_end: Option<Box<dyn FnOnce(Ended) + Send>>,
@@ -85,8 +87,9 @@ impl Passage {
         Self {
             inner: body.map_err(Into::into).boxed_unsync(),
             idle: None,
-            waited: Duration::ZERO,
+            since: None,
             deadline: None,
+            timer: None,
             progress: None,
             lingers: false,
             at_end: None,
@@ -102,16 +105,14 @@ impl Passage {
     /// The same, by a limit that may be extended while it streams.
     #[must_use]
     pub fn within_shared(mut self, idle: Idle) -> Self {
-        self.waited = idle.limit();
-        let timer = Box::pin(tokio::time::sleep(self.waited));
-        self.idle = Some((idle, timer));
+        self.idle = Some(idle);
         self
     }
 
     /// Ends it with `Stalled` when it is not over at `deadline`, `whole` after its request began.
     #[must_use]
     pub fn by(mut self, deadline: Instant, whole: Duration) -> Self {
-        self.deadline = Some((whole, Box::pin(tokio::time::sleep_until(deadline))));
+        self.deadline = Some((whole, deadline));
         self
     }
 
@@ -143,6 +144,30 @@ impl Passage {
         self.boxed_unsync()
     }
 
+    /// Something came: the wait for the next begins anew. Late only when the whole is.
+    fn came(&mut self) -> Option<Stalled> {
+        (self.timer, self.since) = (None, None);
+        let (whole, deadline) = self.deadline?;
+        (Instant::now() >= deadline).then_some(Stalled(whole))
+    }
+
+    /// Nothing is there: ready once that has lasted too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<Stalled>> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        loop {
+            let idle = self.idle.as_ref().map(Idle::limit).map(|most| (most, since + most));
+            let Some((most, at)) = [idle, self.deadline].into_iter().flatten().min_by_key(|(_, at)| *at) else { return Poll::Pending };
+            if Instant::now() >= at {
+                return Poll::Ready(Some(Stalled(most)));
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            ready!(timer.as_mut().poll(cx));
+            // The limit may have been extended since the timer was set: then the rest is waited for.
+            self.timer = None;
+        }
+    }
+
     fn ended(&mut self, how: Ended) {
         if let Some(act) = self.at_end.take() {
             act(how);
@@ -156,31 +181,15 @@ impl HttpBody for Passage {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if let Some((whole, timer)) = &mut this.deadline
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            let late = Stalled(*whole);
-            this.ended(Ended::Broken);
-            return Poll::Ready(Some(Err(Box::new(late))));
-        }
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        if let (Poll::Pending, Some((idle, timer))) = (&polled, &mut this.idle) {
-            let began = timer.deadline();
-            ready!(timer.as_mut().poll(cx));
-            let limit = idle.limit();
-            if limit > this.waited {
-                // It was extended since: the rest is waited for.
-                timer.as_mut().reset(began + limit.saturating_sub(this.waited));
-                this.waited = limit;
-                ready!(timer.as_mut().poll(cx));
-            }
-            let stalled = Stalled(limit);
-            this.ended(Ended::Broken);
-            return Poll::Ready(Some(Err(Box::new(stalled))));
-        }
-        if let (Poll::Ready(_), Some((idle, timer))) = (&polled, &mut this.idle) {
-            this.waited = idle.limit();
-            timer.as_mut().reset(Instant::now() + this.waited);
+        let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let late = match &polled {
+            Poll::Pending => ready!(this.poll_late(cx)),
+            // A source that never rests is late all the same; its end is its end.
+            Poll::Ready(Some(_)) => this.came(),
+            Poll::Ready(None) => None,
+        };
+        if let Some(late) = late {
+            polled = Poll::Ready(Some(Err(Box::new(late))));
         }
         match &polled {
             Poll::Ready(Some(Ok(_))) => {

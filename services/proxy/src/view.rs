@@ -4,7 +4,9 @@
 //! Not here:   how it comes (`view::subscription`), what is asked of it (`enforce`, `mesh`).
 
 mod decide;
+mod issuer;
 mod kept;
+mod known;
 mod subscription;
 mod table;
 
@@ -25,6 +27,8 @@ use trust::{Clock, DenyReason, Digest, SpiffeId, limits};
 #[cfg(test)]
 pub use decide::Decide;
 pub use decide::{Engine, Question};
+pub use issuer::Issuers;
+pub use known::{Known, Token};
 pub use subscription::subscribe;
 pub use table::{Matched, Row, Table, TableError};
 
@@ -66,8 +70,12 @@ pub struct Loaded {
     pub view: View,
     /// Verifies transaction tokens under its keys.
     pub verifier: Verifier,
+    /// Transaction tokens that were verified under it.
+    pub known: Known,
     /// Answers questions under its policies.
     pub engine: Engine,
+    /// For the edge: identity providers besides `login`.
+    pub issuers: Issuers,
     /// For a guard: routes that its service serves.
     pub inbound: Table,
     /// For a guard: routes that each of its listeners may call, by port; empty where the peer is a role.
@@ -210,8 +218,9 @@ impl ViewHolder {
             None => (Table::default(), Vec::new()),
         };
         let verifier = Verifier::new(view.trust_domain.clone(), &view.authority_keys);
+        let issuers = Issuers::new(view.edge.as_ref().map_or(&[], |edge| edge.issuers.as_slice()));
         let age_ms = clock.unix_ms().saturating_sub(view.issued_at_ms);
-        Ok(Loaded { verifier, engine, inbound, outbound, slice, age_ms, taken: clock.monotonic(), view })
+        Ok(Loaded { verifier, known: Known::default(), engine, issuers, inbound, outbound, slice, age_ms, taken: clock.monotonic(), view })
     }
 
     /// The view in force.

@@ -160,7 +160,7 @@ impl Work {
         attributes.insert("job".to_owned(), delivery.leased.job.clone().into());
         attributes.insert("attempt".to_owned(), delivery.leased.attempt.into());
         attributes.insert("peer".to_owned(), self.consumer.to_string().into());
-        self.queue.recorder.end(&span, &format!("deliver {}", self.name), "consumer", status, attributes);
+        self.queue.recorder.end(&span, &format!("deliver {}", self.name), "consumer", status, &attributes);
         self.settle(&lease, ending, span.context).await;
     }
 

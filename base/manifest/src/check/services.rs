@@ -129,8 +129,9 @@ impl Check<'_, '_, '_> {
                 self.document.problem(&["service", name, key, &i, "path"], why, None);
             }
             self.purpose(&["service", name, key, &i, "purpose"], &w.purpose, purposes);
-            if let Some(scope) = w.scope.as_deref().filter(|s| !trust::spiffe::is_name(s)) {
-                self.not_a_name(&["service", name, key, &i, "scope"], scope);
+            if let Some(scope) = w.scope.as_deref().filter(|s| !is_scope(s)) {
+                let said = format!("'{scope}' is no scope: 1 to 127 of a-z, 0-9 and : . / _ -");
+                self.document.problem(&["service", name, key, &i, "scope"], said, None);
             }
             if w.methods.is_empty() {
                 self.document.problem(&["service", name, key, &i, "methods"], "name at least one method", None);
@@ -377,4 +378,9 @@ fn is_unreserved(b: u8) -> bool {
 fn is_plain_path(path: &str) -> bool {
     let path = path.strip_prefix("./").unwrap_or(path);
     !path.is_empty() && path.split('/').all(|s| !s.is_empty() && s != "." && s != "..") && !path.contains('\\')
+}
+
+/// A scope: a part of what RFC 6749, section 3.3, allows, which is what providers use.
+fn is_scope(text: &str) -> bool {
+    (1..=127).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":./_-".contains(&b))
 }

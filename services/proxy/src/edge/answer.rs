@@ -61,14 +61,8 @@ pub fn cleanse(source: Source, answer: &mut HeaderMap) {
     headers::strip_hop_by_hop(answer);
     headers::strip_identity(answer);
     headers::strip_trace(answer);
-    for name in GATEWAY_ONLY {
-        if !(source == Source::Login && *name == "www-authenticate") {
-            answer.remove(*name);
-        }
-    }
-    if source != Source::Login {
-        answer.remove(header::SET_COOKIE);
-    }
+    let logins_own = |name: &str| source == Source::Login && (name == "www-authenticate" || name == "set-cookie");
+    headers::remove(answer, |name| (GATEWAY_ONLY.contains(&name) || name == "set-cookie") && !logins_own(name));
     if source == Source::Service {
         // Several policies are enforced together (CSP Level 3, section 8.1): its own can only narrow ours.
         answer.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));

@@ -12,6 +12,7 @@ use contract::route::Who;
 use trust::{Authority, Clock, Decision, DenyReason, Entropy};
 
 use super::destination::{Destination, SessionPage};
+use super::pass::Key;
 use super::person::Person;
 use super::stop::{Refusal, Stop};
 use super::visit::{Site, Visit};
@@ -29,6 +30,28 @@ pub struct Entry {
     pub authority: Option<Authority>,
 }
 
+/// Refuses what another site could be behind.
+///
+/// # Errors
+/// `CrossSite`.
+pub fn same_site(visit: &Visit, person: Option<&Person>) -> Result<(), DenyReason> {
+    if is_cross_site(visit, person) { Err(DenyReason::CrossSite) } else { Ok(()) }
+}
+
+/// What a pass for this visit would be kept under: only services' routes have passes.
+#[must_use]
+pub fn pass_key(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn Clock) -> Option<Key> {
+    match (&visit.destination, person) {
+        (destination @ Destination::Service(_), Some(person)) => Some(Key {
+            credential: person.credential,
+            stepped_up: person.stepped_up(clock),
+            view: (view.view.epoch, view.view.issued_at_ms),
+            route: destination.name(&visit.head.method),
+        }),
+        _ => None,
+    }
+}
+
 /// Decides about a visit.
 ///
 /// # Errors
@@ -36,9 +59,7 @@ pub struct Entry {
 pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
     let own =
         |rule: &str, authority| Entry { decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch }, authority };
-    if is_cross_site(visit, person) {
-        return Err(DenyReason::CrossSite.into());
-    }
+    same_site(visit, person)?;
     match &visit.destination {
         Destination::Session(page) => match page {
             SessionPage::Me if person.is_none() => Err(DenyReason::CredentialMissing.into()),

@@ -302,7 +302,10 @@ impl Edge {
                         self.recorder.metrics().act("edge.certificate.reloaded");
                     }
                 }
-                _ = sweep.tick() => self.admission.sweep(),
+                _ = sweep.tick() => {
+                    self.admission.sweep();
+                    self.passes.sweep(self.clock.monotonic());
+                }
             }
         }
     }

@@ -294,6 +294,12 @@ impl Login {
         let _recorded = self.recorder.record(None, &FaultRaised { point: POINT, action: action.to_owned(), cause });
     }
 
+    /// When the keys in use were fetched; nothing when there are none, or they are too old to use.
+    #[must_use]
+    pub fn keys_of(&self) -> Option<Duration> {
+        self.keys.load().as_ref().map(|keys| keys.fetched).filter(|_| self.are_fresh())
+    }
+
     fn are_fresh(&self) -> bool {
         let age = |keys: &Arc<Keys>| self.clock.monotonic().saturating_sub(keys.fetched);
         self.keys.load().as_ref().is_some_and(|keys| age(keys) < KEYS_AGE_MAX)

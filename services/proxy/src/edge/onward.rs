@@ -6,8 +6,8 @@
 //! Not here:   connections, retries before the first byte, time-outs (`client`).
 
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER};
-use contract::{Body, Call, Client};
-use http::{HeaderMap, Request, Response, Version, header};
+use contract::{Body, Call, Client, txn_token};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use trust::{DenyReason, Fault, TraceContext};
 
 use super::admission;
@@ -26,15 +26,24 @@ const ANSWER_IDLE_MS: u64 = 900_000;
 ///
 /// # Errors
 /// `Refused` with `BodyTooLarge`; `Failed` as the transport says.
-pub async fn pass(peer: &Client, visit: Visit, body: Body, token: Option<&str>, trace: TraceContext) -> Result<Response<Body>, Stop> {
+pub async fn pass(
+    peer: &Client,
+    visit: Visit,
+    body: Body,
+    token: Option<&HeaderValue>,
+    trace: TraceContext,
+) -> Result<Response<Body>, Stop> {
     let source = match visit.destination {
         Destination::Service(_) => Source::Service,
         Destination::Login { .. } => Source::Login,
         _ => Source::Role,
     };
     let exceeded = Exceeded::default();
-    let request = outgoing(visit, body, &exceeded)?;
-    let answer = match peer.send(&Call { token, trace: Some(trace) }, request).await {
+    let mut request = outgoing(visit, body, &exceeded)?;
+    if let Some(token) = token {
+        request.headers_mut().insert(txn_token::HEADER, token.clone());
+    }
+    let answer = match peer.send(&Call { token: None, trace: Some(trace) }, request).await {
         Ok(answer) => answer,
         Err(_) if exceeded.is_so() => return Err(DenyReason::BodyTooLarge.into()),
         Err(fault) => return Err(fault.into()),

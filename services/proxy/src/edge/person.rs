@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use contract::login::AccessClaims;
 use tokio::sync::Mutex;
-use trust::{Clock, DenyReason, Fault, TraceContext};
+use trust::{Clock, DenyReason, Digest, Fault, TraceContext};
 
+use super::known::{Known, Under};
 use super::oidc::{GrantError, Login};
 use super::session::{Reference, Session, Sessions, Tokens};
 use super::stop::Stop;
 use super::visit::{Credential, Visit};
+use crate::view::Loaded;
 
 /// A session's token is renewed when it ends within this, in seconds.
 const RENEW_BEFORE_S: u64 = 30;
@@ -25,8 +27,10 @@ const LOCKS: usize = 64;
 /// Somebody who is signed in.
 #[derive(Debug, Clone)]
 pub struct Person {
-    /// What `login` says of them.
-    pub claims: AccessClaims,
+    /// What `login`, or another provider, says of them.
+    pub claims: Arc<AccessClaims>,
+    /// The credential that they came with: the same request after request, and of nobody else.
+    pub credential: Digest,
     /// Their name, if a session knows it.
     pub name: String,
     /// Whether a cookie said so (and a browser may have sent it without the person's will).
@@ -53,6 +57,7 @@ pub struct People {
     sessions: Sessions,
     login: Arc<Login>,
     clock: Arc<dyn Clock>,
+    known: Arc<Known>,
     // Striped by the session's digest: two sessions may wait for each other, one never renews twice at once.
     renewing: Arc<[Arc<Mutex<()>>]>,
 }
@@ -61,35 +66,53 @@ impl People {
     /// Over those.
     #[must_use]
     pub fn new(sessions: Sessions, login: Arc<Login>, clock: Arc<dyn Clock>) -> Self {
-        Self { sessions, login, clock, renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
+        Self { sessions, login, clock, known: Arc::default(), renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
     }
 
     /// The person that the visit's credential stands for.
     ///
     /// # Errors
     /// `CredentialMissing`, `SessionEnded`, `TokenInvalid`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` or `Failed` when nobody can tell.
-    pub async fn identify(&self, visit: &Visit, trace: TraceContext) -> Result<Person, Stop> {
-        self.person(&visit.credential, &visit.origin, trace).await
+    pub async fn identify(&self, view: &Loaded, visit: &Visit, trace: TraceContext) -> Result<Person, Stop> {
+        self.person(view, &visit.credential, &visit.origin, trace).await
     }
 
     /// The person that a credential stands for at that origin.
     ///
     /// # Errors
     /// As `identify`.
-    pub async fn person(&self, credential: &Credential, origin: &str, trace: TraceContext) -> Result<Person, Stop> {
+    pub async fn person(&self, view: &Loaded, credential: &Credential, origin: &str, trace: TraceContext) -> Result<Person, Stop> {
         match credential {
             Credential::Nothing => Err(DenyReason::CredentialMissing.into()),
             Credential::SessionMalformed => Err(DenyReason::SessionEnded.into()),
             Credential::Bearer(token) => {
-                let claims = self.login.access(token.expose(), origin).await?;
-                Ok(Person { claims, name: String::new(), by_cookie: false })
+                let (claims, credential) = self.bearer(view, token.expose(), origin).await?;
+                Ok(Person { claims, credential, name: String::new(), by_cookie: false })
             }
             Credential::Session(id) => {
                 let session = self.sessions.find(id).await?.filter(|s| s.origin == origin).ok_or(DenyReason::SessionEnded)?;
                 let session = if self.is_due(&session) { self.renew(id, trace).await? } else { session };
-                Ok(Person { claims: session.claims, name: session.name, by_cookie: true })
+                let credential = Digest::of(&[id.digest().as_bytes().as_slice(), session.claims.jti.as_bytes()].concat());
+                Ok(Person { claims: Arc::new(session.claims), credential, name: session.name, by_cookie: true })
             }
         }
+    }
+
+    /// The claims of an access token, verified now or a moment ago.
+    async fn bearer(&self, view: &Loaded, token: &str, origin: &str) -> Result<(Arc<AccessClaims>, Digest), DenyReason> {
+        let credential = Digest::of(&[token.as_bytes(), b" ", origin.as_bytes()].concat());
+        let (epoch, clock) = (view.view.epoch, &*self.clock);
+        let holds = |under: &Under| under.epoch == epoch && under.keys.is_none_or(|keys| self.login.keys_of() == Some(keys));
+        if let Some(claims) = self.known.find(&credential, holds, clock)? {
+            return Ok((claims, credential));
+        }
+        let (claims, keys) = match view.issuers.access(token, clock) {
+            Some(claims) => (claims?, None),
+            None => (self.login.access(token, origin).await?, self.login.keys_of()),
+        };
+        let claims = Arc::new(claims);
+        self.known.keep(credential, Under { epoch, keys }, &claims, clock);
+        Ok((claims, credential))
     }
 
     fn is_due(&self, session: &Session) -> bool {

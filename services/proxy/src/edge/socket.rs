@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use contract::control::PublicRoute;
-use contract::{Body, BoxError, Call, Client};
+use contract::{Body, BoxError, Call, Client, txn_token};
 use http::{Method, Request, Response};
 use http_body_util::channel::Channel;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,7 @@ impl Edge {
             entropy: Arc::clone(&self.entropy),
             credential: visit.credential.clone(),
             origin: visit.origin.clone(),
-            user: person.map(|person| person.claims.sub).unwrap_or_default(),
+            user: person.map(|person| person.claims.sub.clone()).unwrap_or_default(),
             route: route.clone(),
             trace,
         };
@@ -60,9 +60,12 @@ impl Edge {
             *request.headers_mut() = visit.head.headers;
             headers::set(request.headers_mut(), "host", &host);
             websocket::mark(request.headers_mut());
+            if let Some(token) = token {
+                request.headers_mut().insert(txn_token::HEADER, token);
+            }
         }
         let transport = self.peers.transport(&route.service)?;
-        let call = Call { token: token.as_deref(), trace: Some(trace) };
+        let call = Call { token: None, trace: Some(trace) };
         let (mut head, body) = Client::new(transport).send(&call, request.map_err(Fault::internal)?).await?.into_parts();
         if websocket::is_tunnel(&head.headers) {
             let mut accepted = opening.accepted(&head.headers);
@@ -140,7 +143,7 @@ impl Watch {
     /// policy still says yes.
     async fn look(&self) -> Result<(), Stop> {
         let view = self.views.fresh()?;
-        let person = self.people.person(&self.credential, &self.origin, self.trace).await?;
+        let person = self.people.person(&view, &self.credential, &self.origin, self.trace).await?;
         if person.claims.sub != self.user {
             return Err(DenyReason::SessionEnded.into());
         }

@@ -6,19 +6,26 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use http::HeaderValue;
 use trust::{Authority, Digest, TraceContext};
 
 /// Delivered authority, by the digest of its token.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Flight(Arc<Mutex<HashMap<Digest, Delivered>>>);
+pub(super) struct Flight(Arc<Mutex<HashMap<Digest, Flying>>>);
+
+/// A token in flight: one may serve several requests at once, each of a trace of its own.
+#[derive(Debug)]
+struct Flying {
+    authority: Arc<Authority>,
+    traces: Vec<TraceContext>,
+}
 
 /// One delivered token.
 #[derive(Debug, Clone)]
 pub(super) struct Delivered {
-    pub(super) authority: Authority,
+    pub(super) authority: Arc<Authority>,
+    /// The request that passes it along belongs to this one: the one that it names, else the last that was delivered.
     pub(super) trace: TraceContext,
-    /// The same token may come with several requests at once.
-    times: usize,
 }
 
 /// Keeps a delivered token in flight until dropped.
@@ -26,37 +33,48 @@ pub(super) struct Delivered {
 pub(super) struct Ticket {
     flight: Flight,
     token: Digest,
+    trace: TraceContext,
 }
 
 impl Flight {
-    /// Notes a token as delivered, for as long as the ticket lives.
-    pub(super) fn deliver(&self, token: &str, authority: &Authority, trace: TraceContext) -> Ticket {
-        let token = Digest::of(token.as_bytes());
-        if let Ok(mut delivered) = self.0.lock() {
-            let entry = delivered.entry(token).or_insert_with(|| Delivered { authority: authority.clone(), trace, times: 0 });
-            entry.times = entry.times.saturating_add(1);
+    /// Notes a token, by its digest, as delivered for as long as the ticket lives.
+    pub(super) fn deliver(&self, token: Digest, authority: &Arc<Authority>, trace: TraceContext) -> Ticket {
+        if let Ok(mut flying) = self.0.lock() {
+            let entry = flying.entry(token).or_insert_with(|| Flying { authority: Arc::clone(authority), traces: Vec::new() });
+            entry.traces.push(trace);
         }
-        Ticket { flight: self.clone(), token }
+        Ticket { flight: self.clone(), token, trace }
     }
 
-    /// What that token carries, if it is in flight.
-    pub(super) fn find(&self, token: &str) -> Option<Delivered> {
-        self.0.lock().ok()?.get(&Digest::of(token.as_bytes())).cloned()
+    /// What that token carries, if it is in flight, for a request that says to be of the trace `said`.
+    pub(super) fn find(&self, token: &str, said: Option<TraceContext>) -> Option<Delivered> {
+        let flying = self.0.lock().ok()?;
+        let entry = flying.get(&Digest::of(token.as_bytes()))?;
+        let named = said.filter(|said| entry.traces.iter().any(|its| its.trace_id == said.trace_id));
+        let trace = named.or_else(|| entry.traces.last().copied())?;
+        Some(Delivered { authority: Arc::clone(&entry.authority), trace })
+    }
+
+    /// Whether that token is in flight.
+    pub(super) fn has(&self, token: &HeaderValue) -> bool {
+        self.0.lock().is_ok_and(|flying| flying.contains_key(&Digest::of(token.as_bytes())))
     }
 
     /// Whether a request of that trace is in flight.
     pub(super) fn has_trace(&self, trace_id: u128) -> bool {
-        self.0.lock().is_ok_and(|delivered| delivered.values().any(|one| one.trace.trace_id == trace_id))
+        self.0.lock().is_ok_and(|flying| flying.values().any(|one| one.traces.iter().any(|its| its.trace_id == trace_id)))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Ok(mut delivered) = self.flight.0.lock() else { return };
-        if let Some(entry) = delivered.get_mut(&self.token) {
-            entry.times = entry.times.saturating_sub(1);
-            if entry.times == 0 {
-                delivered.remove(&self.token);
+        let Ok(mut flying) = self.flight.0.lock() else { return };
+        if let Some(entry) = flying.get_mut(&self.token) {
+            if let Some(at) = entry.traces.iter().position(|its| *its == self.trace) {
+                entry.traces.swap_remove(at);
+            }
+            if entry.traces.is_empty() {
+                flying.remove(&self.token);
             }
         }
     }

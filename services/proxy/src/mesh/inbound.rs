@@ -13,9 +13,9 @@ use std::time::Duration;
 use contract::control::ServiceProfile;
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
-use trust::{Authority, Decision, DenyReason, TraceContext};
+use trust::{Decision, DenyReason, TraceContext};
 
 use super::Guard;
 use super::flight::Place;
@@ -24,7 +24,7 @@ use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
 use crate::passage::Passage;
-use crate::view::{Loaded, Matched, Question};
+use crate::view::{Loaded, Matched, Question, Token};
 use crate::{canonical, headers, limits, websocket};
 
 /// This enforcement point's name.
@@ -42,14 +42,14 @@ enum Work {
 /// A request whose token is genuine.
 struct Verified {
     work: Work,
-    authority: Authority,
-    token: String,
+    known: Arc<Token>,
+    token: HeaderValue,
 }
 
 /// A request that may go on.
 struct Admitted {
     verified: Verified,
-    service: ServiceProfile,
+    wall_s: u64,
     place: Place,
 }
 
@@ -68,7 +68,8 @@ pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Bo
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
     }
-    let ticket = guard.flight.deliver(&admitted.verified.token, &admitted.verified.authority, account.trace());
+    let known = &admitted.verified.known;
+    let ticket = guard.flight.deliver(known.digest, &known.authority, account.trace());
     let answer = forward(&guard, &admitted, account.trace(), request).await;
     record(account, answer, (admitted.place, ticket))
 }
@@ -77,15 +78,15 @@ pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Bo
 fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut Account) -> Result<Admitted, Decision> {
     account.resource(format!("{} {}", request.method(), request.uri().path()));
     let loaded = accept(guard, peer).map_err(Decision::deny)?;
-    let service = loaded.view.service.clone().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
-    let verified = verify(guard, &loaded, &service, peer, request, account).map_err(Decision::deny)?;
-    let place = admit(guard, &service).map_err(Decision::deny)?;
-    let decision = authorise(&loaded, &service, peer, &verified);
+    let service = loaded.view.service.as_ref().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
+    let verified = verify(guard, &loaded, service, peer, request, account).map_err(Decision::deny)?;
+    let place = admit(guard, service).map_err(Decision::deny)?;
+    let decision = authorise(&loaded, service, peer, &verified);
     if !decision.is_allow() {
         return Err(decision);
     }
     account.decide(decision).map_err(Decision::deny)?;
-    Ok(Admitted { verified, service, place })
+    Ok(Admitted { verified, wall_s: service.limits.wall_s, place })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
@@ -116,16 +117,16 @@ fn verify(
         socket::declared(service, &work)?;
     }
     let token = request.headers().get(txn_token::HEADER).ok_or(DenyReason::AuthorityMissing)?;
-    let token = token.to_str().map_err(|_| DenyReason::TokenInvalid)?.to_owned();
-    let authority = loaded.verifier.verify(&token, &*guard.clock)?;
-    account.authority(&authority);
+    let text = token.to_str().map_err(|_| DenyReason::TokenInvalid)?;
+    let known = loaded.known.token(text, &loaded.verifier, &*guard.clock)?;
+    account.authority(&known.authority);
     if let Work::Delivery(queue) = &work {
-        let job = authority.job.as_ref().ok_or(DenyReason::AuthorityMissing)?;
+        let job = known.authority.job.as_ref().ok_or(DenyReason::AuthorityMissing)?;
         if job.consumer != service.name || job.queue != *queue {
             return Err(DenyReason::JobMismatch);
         }
     }
-    Ok(Verified { work, authority, token })
+    Ok(Verified { work, known, token: token.clone() })
 }
 
 fn call(loaded: &Loaded, path: &str, request: &Request<Body>) -> Result<Work, DenyReason> {
@@ -162,11 +163,16 @@ fn admit(guard: &Guard, service: &ServiceProfile) -> Result<Place, DenyReason> {
 
 /// The policy's answer: this workload, for this person and purpose, on this route or queue.
 fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verified: &Verified) -> Decision {
-    let (name, authority) = (service.name.as_str(), Some(&verified.authority));
-    loaded.engine.decide(&match &verified.work {
-        Work::Call(route) => Question::Call { caller: peer.id.workload.name(), service: name, route, authority },
-        Work::Delivery(queue) => Question::Consume { service: name, queue, authority },
-    })
+    let (name, authority) = (service.name.as_str(), Some(&*verified.known.authority));
+    match &verified.work {
+        Work::Call(route) => {
+            let caller = peer.id.workload.name();
+            let ask = || loaded.engine.decide(&Question::Call { caller, service: name, route, authority });
+            verified.known.answer(&format!("{} {route}", peer.id), ask)
+        }
+        // A job's token is for one delivery: there is nothing to keep.
+        Work::Delivery(queue) => loaded.engine.decide(&Question::Consume { service: name, queue, authority }),
+    }
 }
 
 /// Hands the request to the service and gives its answer; both bodies stream.
@@ -196,13 +202,13 @@ async fn forward(
 
 /// Tells the service who asks, and gives it the token to pass along.
 fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
-    headers::set(to, txn_token::HEADER, &verified.token);
+    to.insert(txn_token::HEADER, verified.token.clone());
     headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
     headers::set(to, "b3", &trace.b3());
-    headers::set(to, USER_HEADER, &verified.authority.user);
-    headers::set(to, PURPOSE_HEADER, &verified.authority.purpose);
-    if let (Work::Delivery(queue), Some(job)) = (&verified.work, &verified.authority.job) {
+    headers::set(to, USER_HEADER, &verified.known.authority.user);
+    headers::set(to, PURPOSE_HEADER, &verified.known.authority.purpose);
+    if let (Work::Delivery(queue), Some(job)) = (&verified.work, &verified.known.authority.job) {
         headers::set(to, QUEUE_HEADER, queue);
         headers::set(to, JOB_HEADER, &job.id);
     }
@@ -210,7 +216,7 @@ fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
 
 /// How long this request may take in all.
 fn longest(admitted: &Admitted) -> Duration {
-    match (admitted.service.limits.wall_s, &admitted.verified.work) {
+    match (admitted.wall_s, &admitted.verified.work) {
         (0, Work::Call(_)) => Duration::from_millis(limits::CALL_MS_MAX),
         (0, Work::Delivery(_)) => Duration::from_millis(limits::DELIVERY_HEAD_MS),
         (wall_s, _) => Duration::from_secs(wall_s),

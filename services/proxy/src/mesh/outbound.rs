@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use contract::control::Outbound;
 use contract::{Body, Found, Who, body, txn_token};
-use http::{HeaderMap, Request, Response, StatusCode, header};
-use trust::{Decision, DenyReason, Fault, TraceContext};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use trust::{Decision, DenyReason, Fault, SpiffeId, TraceContext};
 
 use super::Guard;
 use super::flight::Delivered;
@@ -28,7 +28,7 @@ pub(super) const POINT: &str = "guard.out";
 
 /// Authority that goes along.
 struct Taken {
-    token: String,
+    token: HeaderValue,
     delivered: Delivered,
 }
 
@@ -41,17 +41,17 @@ pub(super) async fn serve(guard: Arc<Guard>, port: u16, mut request: Request<Bod
     account.resource(format!("{} {}", request.method(), request.uri().path()));
     let opening = Opening::take(&mut request);
     let decided = decide(&guard, port, &request, taken, &mut account).and_then(|decided| Ok((decided, opening?)));
-    let ((flow, taken), opening) = match decided {
+    let ((to, taken), opening) = match decided {
         Ok(decided) => decided,
         Err(reason) => return account.refuse(reason),
     };
     if let Some(opening) = opening {
-        return socket::open(guard, (port, flow), taken, opening, account, request).await;
+        return socket::open(guard, (port, to), taken, opening, account, request).await;
     }
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
     }
-    let answer = forward(&guard, &flow, taken.as_ref(), account.trace(), request).await;
+    let answer = forward(&guard, &to, taken.as_ref(), account.trace(), request).await;
     record(account, answer)
 }
 
@@ -62,7 +62,7 @@ fn decide(
     request: &Request<Body>,
     taken: Result<Option<Taken>, DenyReason>,
     account: &mut Account,
-) -> Result<(Outbound, Option<Taken>), DenyReason> {
+) -> Result<(SpiffeId, Option<Taken>), DenyReason> {
     let loaded = accept(guard, request)?;
     let flow = match_flow(&loaded, port)?;
     account.act(
@@ -77,9 +77,9 @@ fn decide(
     if let Some(taken) = &taken {
         account.authority(&taken.delivered.authority);
     }
-    admit(&loaded, &flow, port, request)?;
+    admit(&loaded, flow, port, request)?;
     account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch })?;
-    Ok((flow, taken))
+    Ok((flow.peer.clone(), taken))
 }
 
 /// The request is unambiguous and the view is fresh.
@@ -89,17 +89,17 @@ fn accept(guard: &Guard, request: &Request<Body>) -> Result<Arc<Loaded>, DenyRea
 }
 
 /// The flow that this socket stands for, if it is still declared.
-fn match_flow(loaded: &Loaded, port: u16) -> Result<Outbound, DenyReason> {
+fn match_flow(loaded: &Loaded, port: u16) -> Result<&Outbound, DenyReason> {
     let flows = loaded.view.service.as_ref().map_or(&[][..], |service| service.outbound.as_slice());
-    flows.iter().find(|flow| flow.port == port).cloned().ok_or(DenyReason::PeerUndeclared)
+    flows.iter().find(|flow| flow.port == port).ok_or(DenyReason::PeerUndeclared)
 }
 
 /// The transaction token that the service passed along.
 fn take(guard: &Guard, request: &Request<Body>) -> Result<Option<Taken>, DenyReason> {
     let Some(token) = request.headers().get(txn_token::HEADER) else { return Ok(None) };
-    let token = token.to_str().map_err(|_| DenyReason::AuthorityNotInFlight)?.to_owned();
-    let delivered = guard.flight.find(&token).ok_or(DenyReason::AuthorityNotInFlight)?;
-    Ok(Some(Taken { token, delivered }))
+    let text = token.to_str().map_err(|_| DenyReason::AuthorityNotInFlight)?;
+    let delivered = guard.flight.find(text, headers::trace(request.headers())).ok_or(DenyReason::AuthorityNotInFlight)?;
+    Ok(Some(Taken { token: token.clone(), delivered }))
 }
 
 /// Towards another service only the declared routes exist; towards a role only those of its contract that are for services.
@@ -134,14 +134,14 @@ fn admit_to_role(flow: &Outbound, request: &Request<Body>) -> Result<(), DenyRea
 /// Calls the peer in the guard's name; both bodies stream.
 async fn forward(
     guard: &Guard,
-    flow: &Outbound,
+    peer: &SpiffeId,
     taken: Option<&Taken>,
     trace: TraceContext,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Fault> {
     in_origin_form(&mut request)?;
     onward(request.headers_mut(), taken, trace);
-    let mut response = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
+    let mut response = guard.transport(peer)?.call(request).await.map_err(fault_of)?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }
@@ -153,7 +153,7 @@ fn onward(to: &mut HeaderMap, taken: Option<&Taken>, trace: TraceContext) {
     headers::strip_credentials(to);
     to.remove(header::HOST);
     if let Some(taken) = taken {
-        headers::set(to, txn_token::HEADER, &taken.token);
+        to.insert(txn_token::HEADER, taken.token.clone());
     }
     headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
@@ -167,11 +167,8 @@ fn record(account: Account, answer: Result<Response<Body>, Fault>) -> Response<B
 
 /// The span that this call belongs to: the service's own word counts only within traces that are in flight here.
 fn parent(guard: &Guard, request: &Request<Body>, taken: Option<&Taken>) -> Option<TraceContext> {
-    let said = headers::trace(request.headers());
-    match (said, taken) {
-        (Some(said), Some(taken)) if said.trace_id == taken.delivered.trace.trace_id => Some(said),
-        (_, Some(taken)) => Some(taken.delivered.trace),
-        (Some(said), None) if guard.flight.has_trace(said.trace_id) => Some(said),
-        (_, None) => None,
+    match taken {
+        Some(taken) => Some(taken.delivered.trace),
+        None => headers::trace(request.headers()).filter(|said| guard.flight.has_trace(said.trace_id)),
     }
 }

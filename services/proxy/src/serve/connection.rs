@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use contract::Body;
 use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -44,6 +45,9 @@ where
         // Who expects `100 Continue` has sent nothing yet; reading on would ask for it.
         let waits = request.headers().contains_key(header::EXPECT);
         let answer = handler(request.map(|body| {
+            if body.is_end_stream() {
+                return contract::body::empty();
+            }
             let body = Passage::new(body).within_shared(idle);
             if waits { body.into_body() } else { body.lingering().into_body() }
         }));
@@ -103,7 +107,12 @@ where
     let tunnels = TaskTracker::new();
     let service = service_fn(|mut request: Request<Incoming>| {
         let idle = extensible(&mut request);
-        let answer = handler(request.map(|body| Passage::new(body).within_shared(idle).into_body()));
+        let answer = handler(request.map(|body| {
+            if body.is_end_stream() {
+                return contract::body::empty();
+            }
+            Passage::new(body).within_shared(idle).into_body()
+        }));
         let (tunnels, stop) = (tunnels.clone(), stop.clone());
         async move {
             let mut answer = answer.await;

@@ -89,20 +89,26 @@ impl<S, R: Fn(&'static str)> Screen<S, R> {
                     continue;
                 }
                 State::Head(head) => {
-                    head.push(byte);
+                    // A line at a time.
+                    let line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end.saturating_add(1));
+                    let (line, more) = bytes.split_at(line);
+                    bytes = more;
+                    if head.len().saturating_add(line.len()) > limits::HTTP1_BUFFER_BYTES {
+                        return Err("the head is too long");
+                    }
+                    head.extend_from_slice(line);
                     if head.ends_with(b"\r\n\r\n") {
                         let framing = self::head(head)?;
-                        self.passed.append(head);
-                        self.state = match framing {
-                            Framing::Length(0) => State::Head(Vec::new()),
-                            Framing::Length(length) => State::Body(length),
-                            Framing::Chunked => State::ChunkSize(Vec::new()),
-                        };
-                    } else if head.len() >= limits::HTTP1_BUFFER_BYTES {
-                        return Err("the head is too long");
-                    } else if byte == b'\n' && !head.ends_with(b"\r\n") {
+                        self.passed.extend_from_slice(head);
+                        match framing {
+                            Framing::Length(0) => head.clear(),
+                            Framing::Length(length) => self.state = State::Body(length),
+                            Framing::Chunked => self.state = State::ChunkSize(Vec::new()),
+                        }
+                    } else if head.ends_with(b"\n") && !head.ends_with(b"\r\n") {
                         return Err("a line ends with a bare LF");
                     }
+                    continue;
                 }
                 State::ChunkSize(line) => {
                     line.push(byte);

@@ -278,10 +278,10 @@ async fn without_a_view_only_routes_of_named_roles_answer() {
 struct Broken;
 
 impl telemetry::Sink for Broken {
-    fn audit(&self, _record: trust::AuditRecord) -> Result<(), telemetry::AuditLost> {
+    fn audit(&self, _record: telemetry::NewRecord<'_>) -> Result<(), telemetry::AuditLost> {
         Err(telemetry::AuditLost)
     }
-    fn span(&self, _span: trust::Span) {}
+    fn span(&self, _span: telemetry::NewSpan<'_>) {}
 }
 
 // A17, J7: what cannot be recorded does not happen.

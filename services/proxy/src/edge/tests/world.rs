@@ -27,7 +27,7 @@ use rcgen::{
 use rustls::pki_types::CertificateSigningRequestDer;
 use serde_json::{Value, json};
 use telemetry::{MemorySink, Metrics, Recorder, Sink};
-use trust::{AuditRecord, Clock, Digest, Entropy, Fault, Span, SpiffeId, SystemEntropy, TrustDomain};
+use trust::{AuditRecord, Clock, Digest, Entropy, Fault, SpiffeId, SystemEntropy, TrustDomain};
 
 use crate::edge::{Edge, Limits, Parts, Peers, Place, Sessions};
 use crate::svid::{PendingKey, WorkloadIdentity};
@@ -63,10 +63,10 @@ pub struct Breakable {
 }
 
 impl Sink for Breakable {
-    fn audit(&self, record: AuditRecord) -> Result<(), telemetry::AuditLost> {
+    fn audit(&self, record: telemetry::NewRecord<'_>) -> Result<(), telemetry::AuditLost> {
         if self.broken.load(Ordering::SeqCst) { Err(telemetry::AuditLost) } else { self.kept.audit(record) }
     }
-    fn span(&self, span: Span) {
+    fn span(&self, span: telemetry::NewSpan<'_>) {
         self.kept.span(span);
     }
 }
@@ -411,7 +411,7 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
 }
 
 fn profile_of(manifest: &Manifest, domain: &TrustDomain) -> EdgeProfile {
-    EdgeProfile { routes: public_routes(manifest, domain), buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]) }
+    EdgeProfile { routes: public_routes(manifest, domain), buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]), issuers: Vec::new() }
 }
 
 /// What the view tells the edge.

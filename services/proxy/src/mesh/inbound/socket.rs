@@ -33,7 +33,8 @@ pub(super) async fn open(
     account: Account,
     request: Request<Body>,
 ) -> Response<Body> {
-    let ticket = guard.flight.deliver(&admitted.verified.token, &admitted.verified.authority, account.trace());
+    let known = &admitted.verified.known;
+    let ticket = guard.flight.deliver(known.digest, &known.authority, account.trace());
     if let Some(idle) = request.extensions().get::<Idle>() {
         idle.extend(limits::TUNNEL_IDLE_MS.saturating_mul(2));
     }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use contract::control::Outbound;
 use contract::{Body, BoxError};
 use http::{Request, Response};
 use http_body_util::channel::Channel;
 use tokio_util::sync::CancellationToken;
-use trust::{DenyReason, Fault, TraceContext};
+use trust::{DenyReason, Fault, SpiffeId, TraceContext};
 
 use super::{Taken, record};
 use crate::account::Account;
@@ -27,7 +26,7 @@ use crate::{headers, limits};
 /// Opens it at the peer, and answers the service's handshake when the peer has accepted.
 pub(super) async fn open(
     guard: Arc<Guard>,
-    (port, flow): (u16, Outbound),
+    (port, to): (u16, SpiffeId),
     taken: Option<Taken>,
     opening: Opening,
     account: Account,
@@ -35,7 +34,7 @@ pub(super) async fn open(
 ) -> Response<Body> {
     let (sender, channel) = Channel::<Bytes, BoxError>::new(1);
     let request = request.map(|_empty| Passage::new(channel).into_body());
-    let answer = call(&guard, &flow, taken.as_ref(), account.trace(), request).await;
+    let answer = call(&guard, &to, taken.as_ref(), account.trace(), request).await;
     let answer = match answer {
         Ok(answer) if websocket::is_tunnel(answer.headers()) => answer,
         Ok(answer) if answer.status().is_success() => {
@@ -58,7 +57,7 @@ pub(super) async fn open(
 /// Asks the peer's guard for it.
 async fn call(
     guard: &Guard,
-    flow: &Outbound,
+    peer: &SpiffeId,
     taken: Option<&Taken>,
     trace: TraceContext,
     mut request: Request<Body>,
@@ -66,7 +65,7 @@ async fn call(
     in_origin_form(&mut request)?;
     super::onward(request.headers_mut(), taken, trace);
     websocket::mark(request.headers_mut());
-    let mut answer = guard.transport(&flow.peer)?.call(request).await.map_err(fault_of)?;
+    let mut answer = guard.transport(peer)?.call(request).await.map_err(fault_of)?;
     headers::strip_hop_by_hop(answer.headers_mut());
     Ok(answer)
 }
@@ -89,7 +88,7 @@ async fn ending(guard: &Guard, port: u16, taken: Option<&Taken>, stop: Cancellat
 fn look(guard: &Guard, port: u16, taken: Option<&Taken>) -> Result<(), DenyReason> {
     super::match_flow(&*guard.views.fresh()?, port)?;
     match taken {
-        Some(taken) if guard.flight.find(&taken.token).is_none() => Err(DenyReason::AuthorityNotInFlight),
+        Some(taken) if !guard.flight.has(&taken.token) => Err(DenyReason::AuthorityNotInFlight),
         _ => Ok(()),
     }
 }

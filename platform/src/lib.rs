@@ -1,0 +1,25 @@
+//! Everything that `palisade` is, as a library: the binary calls `main`, the benchmark rig puts the same parts behind its own ports.
+
+mod boot;
+mod cli;
+#[cfg(test)]
+mod coverage;
+mod folder;
+mod guard;
+mod process;
+mod roles;
+pub mod spool;
+mod supervisor;
+mod system;
+
+use std::process::ExitCode;
+
+/// What the binary does: decided by its first argument.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else: the init of a sandbox is single-threaded and parses nothing of ours.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "sandbox-init") {
+        sandbox::init_main();
+    }
+    cli::run()
+}

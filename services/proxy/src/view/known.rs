@@ -1,0 +1,77 @@
+//! Transaction tokens that were verified under the view in force, and what its policies said of them.
+//!
+//! A signature, once verified, stays so under the same keys, and the same question gets the same answer from the same policies: what is
+//! kept here belongs to one `Loaded` view and goes with it, so a revocation, a rotated key or an applied manifest forgets all of it.
+//! Times are looked at on every use.
+//!
+//! Guarantees: D6, D7, E4 as without it; the bound on memory is `KNOWN_MAX`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use contract::txn_token::{Verified, Verifier};
+use trust::{Authority, Clock, Decision, DenyReason, Digest};
+
+/// Tokens kept. When there are more, the ended ones go, else all of them.
+const KNOWN_MAX: usize = 8192;
+/// Answers kept of one token: a token serves few routes of one service.
+const ANSWERS_MAX: usize = 16;
+
+/// Tokens verified under one view.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<HashMap<Digest, Arc<Token>>>);
+
+/// A verified token.
+#[derive(Debug)]
+pub struct Token {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it carries.
+    pub authority: Arc<Authority>,
+    verified: Verified,
+    answers: Mutex<Vec<(String, Decision)>>,
+}
+
+impl Known {
+    /// The token, verified now or before.
+    ///
+    /// # Errors
+    /// `TokenInvalid`, `TokenExpired` or `AudienceMismatch`.
+    pub fn token(&self, text: &str, verifier: &Verifier, clock: &dyn Clock) -> Result<Arc<Token>, DenyReason> {
+        let digest = Digest::of(text.as_bytes());
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned();
+        if let Some(token) = found {
+            token.verified.alive(clock)?;
+            return Ok(token);
+        }
+        let verified = verifier.genuine(text)?;
+        verified.alive(clock)?;
+        let authority = Arc::new(verified.authority());
+        let token = Arc::new(Token { digest, authority, verified, answers: Mutex::default() });
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.retain(|_, token| token.verified.alive(clock).is_ok());
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+        }
+        known.insert(digest, Arc::clone(&token));
+        Ok(token)
+    }
+}
+
+impl Token {
+    /// The answer to that question about this token, asked once; `question` names all of it but the token.
+    pub fn answer(&self, question: &str, ask: impl FnOnce() -> Decision) -> Decision {
+        let lock = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, answer)) = lock().iter().find(|(its, _)| its == question) {
+            return answer.clone();
+        }
+        let answer = ask();
+        let mut answers = lock();
+        if answers.len() < ANSWERS_MAX {
+            answers.push((question.to_owned(), answer.clone()));
+        }
+        answer
+    }
+}
