@@ -252,3 +252,27 @@ fn a_swapped_artefact_is_found_even_under_a_resealed_lock() {
     }
     assert!(found.iter().any(|t| matches!(t, Tampering::Gone { path, .. } if path.ends_with("ffmpeg"))));
 }
+
+// A7, M2: providers are named with public keys alone, and each mistake is said where it is.
+#[test]
+fn providers_are_checked_key_by_key() {
+    let key = r#"{ kty = "EC", crv = "P-256", alg = "ES256", kid = "1", x = "a", y = "b" }"#;
+    let with = |url: &str, keys: &str| {
+        format!("{VIDEO}\n[edge.issuer.corp]\nurl = \"{url}\"\naudience = \"video\"\nscopes = [\"videos\"]\nkeys = [{keys}]\n")
+    };
+    let good = Manifest::parse("palisade.toml", &with("https://id.corp.example/", key)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(good.edge.issuers["corp"].keys[0]["kid"], "1");
+    let wrong = [
+        (with("http://id.corp.example/", key), "https"),
+        (with("https://id.corp.example/", ""), "1 to 16 keys"),
+        (with("https://id.corp.example/", &key.replace("ES256", "HS256")), "one of ES256"),
+        (with("https://id.corp.example/", &key.replace("ES256", "none")), "one of ES256"),
+        (with("https://id.corp.example/", &key.replace("\"EC\"", "\"RSA\"")), "kty = \"EC\""),
+        (with("https://id.corp.example/", &key.replace("x = ", "d = \"secret\", x = ")), "private part"),
+        (with("https://id.corp.example/", &format!("{key}, {key}")), "'kid' of its own"),
+    ];
+    for (text, said) in wrong {
+        let error = refused(&text).to_string();
+        assert!(error.contains(said), "{said}: {error}");
+    }
+}

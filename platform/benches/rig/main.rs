@@ -127,6 +127,7 @@ async fn edge(told: &Told) {
             scope: Some(told.text("scope").into()),
             purpose: "order".into(),
             page: false,
+            websocket: false,
             body_bytes_max: 1 << 20,
         }],
         buckets: BTreeMap::new(),

@@ -220,6 +220,7 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         state: false,
         routes: routes.iter().map(|route| (*route).to_owned()).collect(),
         consumes: Vec::new(),
+        websockets: Vec::new(),
         outbound,
         isolation: "full".into(),
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 10_000 },

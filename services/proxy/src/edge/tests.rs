@@ -4,6 +4,7 @@
 mod agreeing;
 mod bearer;
 mod failing;
+mod issuer;
 mod passing;
 mod routing;
 mod session;

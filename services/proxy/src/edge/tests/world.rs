@@ -411,7 +411,11 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
 }
 
 fn profile_of(manifest: &Manifest, domain: &TrustDomain) -> EdgeProfile {
-    EdgeProfile { routes: public_routes(manifest, domain), buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]), issuers: Vec::new() }
+    EdgeProfile {
+        routes: public_routes(manifest, domain),
+        buckets: BTreeMap::from([("originals".to_owned(), 4 << 30)]),
+        issuers: Vec::new(),
+    }
 }
 
 /// What the view tells the edge.
