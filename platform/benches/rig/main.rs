@@ -6,13 +6,7 @@
 //! that gives the load generator's requests the transaction token that a service would pass along. The last two are not counted.
 //!
 //! `cargo xtask bench` builds and runs it; docs/performance.md has the method.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a benchmark's scaffold: it stops at the first surprise"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark's scaffold: it stops at the first surprise")]
 
 mod app;
 mod world;
@@ -136,7 +130,7 @@ async fn edge(told: &Told) {
             url: told.text("iss").into(),
             audience: told.text("aud").into(),
             scopes: BTreeSet::from([told.text("scope").to_owned()]),
-            keys: keys["keys"].as_array().unwrap().clone(),
+            keys: keys.get("keys").and_then(|keys| keys.as_array()).unwrap().clone(),
         }],
     });
     world::publish_authority(told.0.get("authority"), &view.authority_keys);
@@ -196,7 +190,7 @@ async fn guard_in(told: &Told) {
     let identity = world.identity(&domain.service("app"));
     let recorder = recorder(told, &world, &identity);
     let mut view = world.view(&identity, Vec::new());
-    view.authority_keys = world::await_authority(told.text("authority"));
+    view.authority_keys = world::await_authority(told.text("authority")).await;
     view.callers = BTreeSet::from([domain.role("edge"), domain.service("front")]);
     view.service = Some(world::profile("app", &["GET /"], Vec::new()));
     let views = world.holder(&identity, &recorder, &view);

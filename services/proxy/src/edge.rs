@@ -210,14 +210,14 @@ impl Edge {
         if let Some(authority) = &entry.authority {
             account.authority(authority);
         }
-        Ok(Authorised::Now(entry, key))
+        Ok(Authorised::Now(Box::new(entry), key))
     }
 
     /// Puts the authority into a transaction token of minutes' life, which then serves for some seconds.
     fn mint(&self, view: &Loaded, authorised: Authorised) -> Result<Minted, Stop> {
         let (Entry { decision, authority }, key) = match authorised {
             Authorised::Before(pass) => return Ok(Minted { decision: pass.decision.clone(), token: Some(pass.token.clone()) }),
-            Authorised::Now(entry, key) => (entry, key),
+            Authorised::Now(entry, key) => (*entry, key),
         };
         let Some(authority) = authority else { return Ok(Minted { decision, token: None }) };
         // Without a key that the view knows, no guard would accept what we mint: better to say so here.
@@ -337,7 +337,7 @@ impl Edge {
 /// What the fourth step gives the fifth.
 enum Authorised {
     /// Decided now; kept under the key, if it may be.
-    Now(Entry, Option<Key>),
+    Now(Box<Entry>, Option<Key>),
     /// Decided and minted a moment ago.
     Before(Arc<Pass>),
 }

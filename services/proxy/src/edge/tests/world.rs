@@ -378,7 +378,7 @@ pub struct World {
     pub views: Arc<ViewHolder>,
     pub identity: Arc<WorkloadIdentity>,
     control: Arc<WorkloadIdentity>,
-    view: View,
+    pub view: View,
     pub folder: tempfile::TempDir,
 }
 
