@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::route::{Route, Who};
 
-/// Every route. S3's operations share paths and are told apart by their query (`?presign`, `?verdict`, `?uploads`, `?list-type=2`…).
+/// Every route. S3's operations share paths and are told apart by their query (`?presign`, `?verdict`, `?uploads`,
+/// `?list-type=2`, `?location`…) or a header (`x-amz-copy-source`).
 ///
 /// Paths under `/presigned` are for the edge alone: it has found no session, and the room checks the URL's signature (SigV4) instead.
 /// There the request keeps its original path in the header `palisade-original-uri`, because that is what was signed.
@@ -12,6 +13,11 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/{bucket}", action: "objects.list", who: Who::Policy },
     // The same, as the AWS SDK for JavaScript spells it.
     Route { method: "GET", path: "/{bucket}/", action: "objects.list", who: Who::Policy },
+    Route { method: "HEAD", path: "/{bucket}", action: "objects.bucket.head", who: Who::Policy },
+    Route { method: "HEAD", path: "/{bucket}/", action: "objects.bucket.head", who: Who::Policy },
+    // `?delete`: each key of the body is decided by itself.
+    Route { method: "POST", path: "/{bucket}", action: "objects.delete.many", who: Who::Policy },
+    Route { method: "POST", path: "/{bucket}/", action: "objects.delete.many", who: Who::Policy },
     Route { method: "GET", path: "/{bucket}/{*key}", action: "objects.read", who: Who::Policy },
     Route { method: "HEAD", path: "/{bucket}/{*key}", action: "objects.head", who: Who::Policy },
     Route { method: "PUT", path: "/{bucket}/{*key}", action: "objects.write", who: Who::Policy },

@@ -159,6 +159,11 @@ impl House {
         Some(match action {
             // Its two rows differ in a slash.
             "objects.list" => asked(filer, "GET", &format!("{}?list-type=2", route.path.replace("{bucket}", "files")), &head, ""),
+            "objects.bucket.head" => asked(filer, "HEAD", &route.path.replace("{bucket}", "files"), &head, ""),
+            "objects.delete.many" => {
+                let body = format!("<Delete><Object><Key>{key}</Key></Object></Delete>");
+                asked(filer, "POST", &format!("{}?delete", route.path.replace("{bucket}", "files")), &head, &body)
+            }
             "objects.read" => asked(filer, "GET", &path, &head, ""),
             "objects.head" => asked(filer, "HEAD", &path, &head, ""),
             "objects.delete" => asked(filer, "DELETE", &path, &head, ""),

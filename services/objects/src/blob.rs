@@ -130,6 +130,18 @@ impl Blobs {
         Ok(received.blob.clone())
     }
 
+    /// The same bytes under a name of its own: blobs never change, so the file is the same one until each name is removed.
+    pub(crate) async fn linked(&self, entropy: &dyn Entropy, blob: &Blob) -> io::Result<Blob> {
+        let id = random_hex(entropy, 16);
+        fs::hard_link(self.kept.join(&blob.id), self.kept.join(&id)).await?;
+        Ok(Blob { id, ..blob.clone() })
+    }
+
+    /// Brings new names to the disk.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        sync_folder(&self.kept).await
+    }
+
     /// Removes blobs that no row names any more. What cannot be removed now is swept at the next start.
     pub(crate) async fn remove(&self, ids: &[String]) {
         for id in ids {

@@ -5,12 +5,13 @@
 //! edge brings them), and verdicts. A background task tells queues of created objects.
 //!
 //! Spec:       Amazon S3 REST API (path style; the operations in `s3`); AWS Signature Version 4, query parameters.
-//! Guarantees: G1, G2 in part (docs/s3.md has the list), G3, G5, G6, G8 (single use; a changed policy ends a URL at once), G9, G10, G11, G12 in part, G15; H5 at the
+//! Guarantees: G1, G2 (docs/s3.md has the list), G3, G5, G6, G8 (single use; a changed policy ends a URL at once), G9, G10, G11, G12 in part, G15; H5 at the
 //!             store: a job's authority ends with its lease.
-//! Not here:   sockets, the policy itself (`policy`), encryption at rest (G13), versioning (G14), tags, copies.
+//! Not here:   sockets, the policy itself (`policy`), encryption at rest (G13), versioning (G14), tags.
 
 mod blob;
 mod chunked;
+mod copy;
 mod created;
 mod gate;
 mod grant;

@@ -2,18 +2,21 @@
 //!
 //! Guarantees: G2 (ranges, conditions), G11 (the decision sees the verdict), H5 (the lease is watched while bytes flow).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use contract::BoxError;
 use futures::Stream;
 use manifest::Verdict;
 use policy::{Action, ObjectFacts, Resource};
-use s3s::dto::{ETag, ETagCondition, Range};
+use s3s::dto::{ETag, ETagCondition, Range, Timestamp};
+use time::OffsetDateTime;
 use tokio::fs::File;
 use trust::ObjectRef;
 
 use crate::blob::{self, Blob, CHUNK};
 use crate::gate::{Visitor, Watch};
-use crate::ledger::Object;
+use crate::ledger::{Ledger, Object};
 use crate::refusal::Refusal;
 use crate::room::Shelf;
 
@@ -22,6 +25,8 @@ use crate::room::Shelf;
 pub(crate) struct Conditions {
     pub(crate) if_match: Option<ETagCondition>,
     pub(crate) if_none_match: Option<ETagCondition>,
+    pub(crate) if_modified_since: Option<Timestamp>,
+    pub(crate) if_unmodified_since: Option<Timestamp>,
 }
 
 /// An object opened for reading, its first piece already checked.
@@ -35,7 +40,9 @@ pub(crate) struct Reading {
 
 struct Reader {
     blobs: blob::Blobs,
+    ledger: Arc<Ledger>,
     at: ObjectRef,
+    version: String,
     /// Segments still to be read, first one first, with the span of each that is wanted.
     left: std::collections::VecDeque<(Blob, std::ops::Range<u64>)>,
     file: Option<File>,
@@ -43,15 +50,28 @@ struct Reader {
 }
 
 impl Conditions {
-    /// Checks them for a read of `etag`.
-    pub(crate) fn check_read(&self, etag: &str) -> Result<(), Refusal> {
-        if self.if_match.as_ref().is_some_and(|c| !names(c, Some(etag))) {
+    /// Checks them for a read, in the order of RFC 9110, section 13.2.2: an entity tag outweighs a time.
+    pub(crate) fn check_read(&self, object: &Object) -> Result<(), Refusal> {
+        let etag = Some(object.etag.as_str());
+        let matches = match (&self.if_match, &self.if_unmodified_since) {
+            (Some(condition), _) => names(condition, etag),
+            (None, Some(since)) => !changed_after(object, since),
+            (None, None) => true,
+        };
+        if !matches {
             return Err(Refusal::Precondition);
         }
-        if self.if_none_match.as_ref().is_some_and(|c| names(c, Some(etag))) {
-            return Err(Refusal::NotModified);
-        }
-        Ok(())
+        let known = match (&self.if_none_match, &self.if_modified_since) {
+            (Some(condition), _) => names(condition, etag),
+            (None, Some(since)) => !changed_after(object, since),
+            (None, None) => false,
+        };
+        if known { Err(Refusal::NotModified) } else { Ok(()) }
+    }
+
+    /// The same for what is copied: there is no answer that says "you have it already" (S3 API, CopyObject).
+    pub(crate) fn check_source(&self, object: &Object) -> Result<(), Refusal> {
+        self.check_read(object).map_err(|_| Refusal::Precondition)
     }
 
     /// Checks them for a write over `etag`, or over nothing.
@@ -59,6 +79,12 @@ impl Conditions {
         let broken = self.if_match.as_ref().is_some_and(|c| !names(c, etag)) || self.if_none_match.as_ref().is_some_and(|c| names(c, etag));
         if broken { Err(Refusal::Precondition) } else { Ok(()) }
     }
+}
+
+/// Times of HTTP have whole seconds.
+fn changed_after(object: &Object, since: &Timestamp) -> bool {
+    let created_s = i64::try_from(object.created_ms / 1000).unwrap_or(i64::MAX);
+    created_s > OffsetDateTime::from(since.clone()).unix_timestamp()
 }
 
 fn names(condition: &ETagCondition, etag: Option<&str>) -> bool {
@@ -107,12 +133,18 @@ impl Shelf {
         conditions: &Conditions,
     ) -> Result<Reading, Refusal> {
         let object = self.look(visitor, action, at).await?;
-        conditions.check_read(&object.etag)?;
+        conditions.check_read(&object)?;
+        let reading = self.reading(visitor, object, range).await?;
+        self.note_read(visitor, &reading.object);
+        Ok(reading)
+    }
+
+    /// Opens an object that was decided upon.
+    pub(crate) async fn reading(&self, visitor: &Visitor, object: Object, range: Option<Range>) -> Result<Reading, Refusal> {
         let span = match range {
             Some(range) => range.check(object.size).map_err(|_| Refusal::Range(object.size))?,
             None => 0..object.size,
         };
-        self.note_read(visitor, &object);
         let mut left = std::collections::VecDeque::new();
         let mut begin: u64 = 0;
         for segment in &object.segments {
@@ -123,8 +155,9 @@ impl Shelf {
             }
             begin = end;
         }
-        let watch = Watch::new(std::sync::Arc::clone(&self.gate), visitor.clone());
-        let mut reader = Reader { blobs: self.blobs.clone(), at: at.clone(), left, file: None, watch };
+        let watch = Watch::new(Arc::clone(&self.gate), visitor.clone());
+        let (ledger, at, version) = (Arc::clone(&self.ledger), object.at.clone(), object.version.clone());
+        let mut reader = Reader { blobs: self.blobs.clone(), ledger, at, version, left, file: None, watch };
         let first = reader.next().await?;
         Ok(Reading { object, span, reader, first })
     }
@@ -158,7 +191,7 @@ impl Reader {
             Some(file) => file,
             None => match self.blobs.file(blob).await {
                 Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.found("its bytes are gone")),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.gone().await),
                 Err(error) => return Err(error.into()),
             },
         };
@@ -179,6 +212,15 @@ impl Reader {
         }
         self.watch.step(piece.len()).await?;
         Ok(Some(piece))
+    }
+
+    /// Bytes that are gone because the object was deleted, or replaced, while it was read, are nobody's offence.
+    async fn gone(&self) -> Refusal {
+        match self.ledger.object(&self.at).await {
+            Ok(there) if there.as_ref().map(|object| &object.version) != Some(&self.version) => Refusal::NoSuchKey,
+            Err(refusal @ Refusal::Internal(_)) => refusal,
+            _ => self.found("its bytes are gone"),
+        }
     }
 
     fn found(&self, detail: &str) -> Refusal {

@@ -120,7 +120,7 @@ impl Shelf {
         // A range that cannot be read is no range (RFC 9110, section 14.2).
         let range = only(headers, "range").and_then(|text| Range::parse(text).ok());
         let tag = |name: &str| only(headers, name).and_then(|text| ETagCondition::parse_http_header(text.as_bytes()).ok());
-        let conditions = Conditions { if_match: tag("if-match"), if_none_match: tag("if-none-match") };
+        let conditions = Conditions { if_match: tag("if-match"), if_none_match: tag("if-none-match"), ..Conditions::default() };
         let reading = self.open(visitor, Action::ObjectPresignGet, at, range, &conditions).await?;
         let mut answer = HeaderMap::new();
         serve_safely(&mut answer, &reading.object);

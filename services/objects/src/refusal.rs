@@ -31,6 +31,10 @@ pub(crate) enum Refusal {
     BadDigest,
     /// The request makes no sense; why.
     Invalid(String),
+    /// A part that was not uploaded, or with other bytes.
+    InvalidPart(u32),
+    /// An argument that is out of its range; how.
+    Argument(String),
     /// It conflicts with what is there; how.
     Conflict(String),
     /// What is stored is not what was stored.
@@ -81,6 +85,8 @@ impl Refusal {
             Self::Incomplete => said(400, C::IncompleteBody, "fewer bytes came than were announced"),
             Self::BadDigest => said(400, C::BadDigest, "other bytes came than were announced"),
             Self::Invalid(why) => said(400, C::InvalidRequest, why),
+            Self::InvalidPart(number) => said(400, C::InvalidPart, &format!("part {number} was not uploaded, or with other bytes")),
+            Self::Argument(why) => said(400, C::InvalidArgument, why),
             Self::Conflict(why) => said(409, C::OperationAborted, why),
             Self::Tampered => said(500, C::InternalError, "the stored object is damaged"),
             Self::Internal(_) => said(500, C::InternalError, "internal error"),

@@ -62,7 +62,7 @@ pub struct Objects {
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) blobs: Blobs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -80,7 +80,7 @@ impl Objects {
     /// `State` when the database or its key cannot be used, `Folder` when the folders cannot.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { folder, rules, queue, origin, clock, entropy, recorder } = parts;
-        let ledger = Ledger::open(&folder, &*entropy).await?;
+        let ledger = Arc::new(Ledger::open(&folder, &*entropy).await?);
         let blobs = Blobs::open(&folder).await?;
         let swept = blobs.sweep(&ledger.blobs().await?).await?;
         if swept > 0 {

@@ -1,14 +1,17 @@
-//! The S3 API for services: ten operations, everything else refused.
+//! The S3 API for services: seventeen operations, everything else refused.
 //!
 //! `s3s` runs access checks only when an auth provider is set; here one is always set, the check admits nothing but a request that
 //! carries a verified visitor and names a listed operation, and every operation demands the mark that only the check leaves.
 //!
 //! Spec:       Amazon S3 API Reference. Deviations: entity tags are SHA-256 (64 digits), or SHA-256 over the parts' digests with `-N`;
 //!             a list shows the person's own objects; signatures are not looked at, since the guard's SVID says who calls.
-//! Guarantees: G2 in part, G3, G9.
+//! Guarantees: G2, G3, G9.
 
+mod copying;
+mod deleting;
 mod listing;
 mod multipart;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +20,10 @@ use contract::Body;
 use futures::TryStreamExt;
 use http::{Extensions, HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
-use policy::Action;
+use policy::{Action, Resource};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::SimpleAuth;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
@@ -28,6 +32,7 @@ use trust::{ObjectRef, clock::random_hex};
 
 use crate::chunked::{self, Trailers};
 use crate::gate::Visitor;
+use crate::grant::REGION;
 use crate::read::Conditions;
 use crate::refusal::Refusal;
 use crate::room::Shelf;
@@ -44,7 +49,16 @@ const OPERATIONS: &[&str] = &[
     "CompleteMultipartUpload",
     "AbortMultipartUpload",
     "ListParts",
+    "CopyObject",
+    "UploadPartCopy",
+    "DeleteObjects",
+    "HeadBucket",
+    "GetBucketLocation",
+    "ListObjects",
+    "ListMultipartUploads",
 ];
+/// Bodies in XML are read whole: 1,000 keys to delete, or 10,000 parts.
+const XML_BYTES_MAX: usize = 4 * 1024 * 1024;
 const METADATA_BYTES_MAX: usize = 2048;
 
 /// The operations over a shelf.
@@ -88,6 +102,9 @@ pub(crate) fn service(shelf: Arc<Shelf>) -> S3Service {
     // With an auth provider the access check runs. Nobody has this key: signatures are taken off before.
     builder.set_auth(SimpleAuth::from_single(nobody.clone(), nobody));
     builder.set_access(Check);
+    let mut config = S3Config::default();
+    config.xml_max_body_size = XML_BYTES_MAX;
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
     builder.build()
 }
 
@@ -127,6 +144,14 @@ fn unframed(headers: &mut HeaderMap, body: Body) -> Result<(Framing, Body), Refu
     let source = BodyStream::new(body).try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
     let data = chunked::decoded(Box::pin(source), framing.trailers.clone());
     Ok((framing, StreamBody::new(data.map_ok(http_body::Frame::data)).boxed_unsync()))
+}
+
+impl Door {
+    /// Whether `visitor` may look at a bucket at all; whoever may list it may.
+    async fn may_look(&self, visitor: &Visitor, bucket: &str) -> Result<(), Refusal> {
+        self.shelf.gate.bucket(bucket)?;
+        self.shelf.gate.allow(visitor, Action::BucketList, &Resource::Bucket(bucket.to_owned())).await
+    }
 }
 
 fn visitor(extensions: &Extensions) -> S3Result<Visitor> {
@@ -175,7 +200,12 @@ impl S3 for Door {
         let visitor = visitor(&req.extensions)?;
         let input = req.input;
         let at = reference(&input.bucket, &input.key)?;
-        let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match };
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
         let reading = self.shelf.open(&visitor, Action::ObjectRead, &at, input.range, &conditions).await.map_err(Refusal::into_s3)?;
         let object = reading.object.clone();
         let output = GetObjectOutput {
@@ -197,8 +227,13 @@ impl S3 for Door {
         let input = req.input;
         let at = reference(&input.bucket, &input.key)?;
         let object = self.shelf.look(&visitor, Action::ObjectRead, &at).await.map_err(Refusal::into_s3)?;
-        let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match };
-        conditions.check_read(&object.etag).map_err(Refusal::into_s3)?;
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
+        conditions.check_read(&object).map_err(Refusal::into_s3)?;
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(object.size)),
@@ -227,26 +262,53 @@ impl S3 for Door {
             content_type: media_type(input.content_type),
             metadata: metadata(input.metadata)?,
             length: Some(length),
-            conditions: Conditions { if_match: input.if_match, if_none_match: input.if_none_match },
+            conditions: Conditions { if_match: input.if_match, if_none_match: input.if_none_match, ..Conditions::default() },
             grant: None,
         };
         let object = self.shelf.put(&visitor, Action::ObjectWrite, incoming, announced, bytes).await.map_err(Refusal::into_s3)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(ETag::Strong(object.etag)), ..Default::default() }))
     }
 
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        let visitor = visitor(&req.extensions)?;
+        self.copy(&visitor, req.input, &req.headers).await.map(S3Response::new)
+    }
+
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let visitor = visitor(&req.extensions)?;
-        let at = reference(&req.input.bucket, &req.input.key)?;
-        match self.shelf.delete(&visitor, &at).await {
-            // Deleting what is not there is no error (S3 API, DeleteObject).
-            Ok(()) | Err(Refusal::NoSuchKey) => Ok(S3Response::new(DeleteObjectOutput::default())),
-            Err(refusal) => Err(refusal.into_s3()),
-        }
+        self.delete_one(&visitor, req.input).await?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let visitor = visitor(&req.extensions)?;
+        self.delete_many(&visitor, req.input).await.map(S3Response::new)
+    }
+
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.may_look(&visitor(&req.extensions)?, &req.input.bucket).await.map_err(Refusal::into_s3)?;
+        Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(REGION.to_owned()), ..Default::default() }))
+    }
+
+    async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        self.may_look(&visitor(&req.extensions)?, &req.input.bucket).await.map_err(Refusal::into_s3)?;
+        let location_constraint = Some(BucketLocationConstraint::from(REGION.to_owned()));
+        Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
+    }
+
+    async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let visitor = visitor(&req.extensions)?;
+        self.list_by_marker(&visitor, req.input).await.map(S3Response::new).map_err(Refusal::into_s3)
     }
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
         let visitor = visitor(&req.extensions)?;
         self.list(&visitor, req.input).await.map(S3Response::new).map_err(Refusal::into_s3)
+    }
+
+    async fn list_multipart_uploads(&self, req: S3Request<ListMultipartUploadsInput>) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let visitor = visitor(&req.extensions)?;
+        self.uploads(&visitor, req.input).await.map(S3Response::new).map_err(Refusal::into_s3)
     }
 
     async fn create_multipart_upload(
@@ -280,6 +342,11 @@ impl S3 for Door {
         Ok(S3Response::new(UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..Default::default() }))
     }
 
+    async fn upload_part_copy(&self, req: S3Request<UploadPartCopyInput>) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let visitor = visitor(&req.extensions)?;
+        self.copy_part(&visitor, req.input).await.map(S3Response::new)
+    }
+
     async fn complete_multipart_upload(
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
@@ -287,7 +354,7 @@ impl S3 for Door {
         let visitor = visitor(&req.extensions)?;
         let input = req.input;
         let at = reference(&input.bucket, &input.key)?;
-        let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match };
+        let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match, ..Conditions::default() };
         let parts = input.multipart_upload.and_then(|m| m.parts).unwrap_or_default();
         let object = self.shelf.complete_upload(&visitor, &at, &input.upload_id, &parts, &conditions).await.map_err(Refusal::into_s3)?;
         let (bucket, key) = (Some(object.at.bucket), Some(object.at.key));

@@ -1,6 +1,8 @@
 //! The store under the real policy of the reference manifest, in process, on real files; only `queue` is played.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod behaviours;
+mod copying;
 mod durability;
 mod events;
 mod presigned;
@@ -33,12 +35,31 @@ run = ["./filer"]
 data = "video"
 public = [{ path = "/filing", methods = ["GET"], purpose = "manage" }]
 calls = ["bucket.files:read for manage", "bucket.files:write for manage", "bucket.files:delete for manage", "bucket.files:list for manage",
-  "bucket.files:presign-get for manage"]
+  "bucket.files:presign-get for manage", "bucket.albums:read for manage", "bucket.albums:write for manage",
+  "bucket.inbox:write for manage", "bucket.inbox:read for manage", "bucket.inbox:delete for manage"]
 [bucket.files]
 data = "video"
 clean_from = ["filer"]
 max_object = "300MiB"
 types = ["video/mp4"]
+[bucket.albums]
+data = "video"
+clean_from = ["filer", "checker"]
+types = ["video/mp4"]
+[bucket.inbox]
+data = "video"
+quarantine_until = "checker"
+types = ["video/mp4"]
+[service.checker]
+owner = "web"
+run = ["./checker"]
+untrusted_input = true
+data = "video"
+consumes = "queue.inbox"
+calls = ["bucket.inbox:read", "bucket.inbox:verdict", "bucket.albums:write"]
+[queue.inbox]
+data = "video"
+purpose = "process"
 "#;
 pub(crate) const ORIGIN: &str = "https://video.example:8443";
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -47,6 +68,8 @@ static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| {
     let manifest = manifest::Manifest::parse("palisade.toml", &format!("{VIDEO}{MORE}")).unwrap_or_else(|error| panic!("{error:?}"));
     Bundle::build(&manifest, &BTreeMap::new()).unwrap()
 });
+
+static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| Arc::new(Engine::whole(&BUNDLE, 1).unwrap()));
 
 pub(crate) fn domain() -> TrustDomain {
     TrustDomain::parse("video.example").unwrap()
@@ -145,8 +168,10 @@ impl World {
             ("originals".to_owned(), bucket(32 * MIB, &["video/mp4", "video/webm"], Some("validator"), Some("uploaded"))),
             ("renditions".to_owned(), bucket(32 * MIB, &["video/mp4", "image/jpeg"], None, None)),
             ("files".to_owned(), bucket(300 * MIB, &[], None, None)),
+            ("albums".to_owned(), bucket(32 * MIB, &["video/mp4"], None, None)),
+            ("inbox".to_owned(), bucket(32 * MIB, &["video/mp4"], Some("checker"), None)),
         ]);
-        let decide = Arc::new(Engine::whole(&BUNDLE, 1).unwrap());
+        let decide = ENGINE.clone();
         let book = Arc::new(Book(Mutex::new(Ok(Arc::new(Rulebook { buckets, decide })))));
         let clock = Arc::new(HandClock(AtomicU64::new(1_800_000_000_000)));
         Self { folder: tempfile::tempdir().unwrap(), clock, book, sink: Arc::default(), queue: Arc::default() }

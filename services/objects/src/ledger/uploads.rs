@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use state::sqlx::sqlite::SqliteRow;
 use state::sqlx::{self, Row};
 use state::{WriteTxn, int, uint};
 use trust::ObjectRef;
@@ -9,6 +10,7 @@ use trust::ObjectRef;
 use super::objects::Segment;
 use super::{Ledger, damaged};
 use crate::blob::Blob;
+use crate::gate::Visitor;
 use crate::refusal::Refusal;
 
 /// An upload in parts.
@@ -30,6 +32,29 @@ pub(crate) struct Part {
     pub(crate) number: u32,
     pub(crate) at_ms: u64,
     pub(crate) blob: Blob,
+}
+
+impl Upload {
+    /// Whether this visitor began it, on this authority.
+    pub(crate) fn is_of(&self, visitor: &Visitor) -> bool {
+        self.principal == visitor.principal.to_string()
+            && self.owner.as_deref() == visitor.user()
+            && self.job.as_deref() == visitor.job().map(|job| job.id.as_str())
+    }
+}
+
+fn upload_of(row: &SqliteRow) -> Result<Upload, Refusal> {
+    let (bucket, key, metadata): (String, String, String) = (row.try_get("bucket")?, row.try_get("key")?, row.try_get("metadata")?);
+    Ok(Upload {
+        id: row.try_get("id")?,
+        at: ObjectRef::new(bucket, key).map_err(|_| damaged("key"))?,
+        principal: row.try_get("principal")?,
+        owner: row.try_get("owner")?,
+        job: row.try_get("job")?,
+        content_type: row.try_get("content_type")?,
+        metadata: serde_json::from_str(&metadata).map_err(|_| damaged("metadata"))?,
+        created_ms: uint(row.try_get("created_ms")?),
+    })
 }
 
 impl Ledger {
@@ -59,18 +84,17 @@ impl Ledger {
     /// An upload.
     pub(crate) async fn upload(&self, id: &str) -> Result<Option<Upload>, Refusal> {
         let row = sqlx::query("SELECT * FROM upload WHERE id = ?").bind(id).fetch_optional(self.store.reader()).await?;
-        let Some(row) = row else { return Ok(None) };
-        let (bucket, key, metadata): (String, String, String) = (row.try_get("bucket")?, row.try_get("key")?, row.try_get("metadata")?);
-        Ok(Some(Upload {
-            id: row.try_get("id")?,
-            at: ObjectRef::new(bucket, key).map_err(|_| damaged("key"))?,
-            principal: row.try_get("principal")?,
-            owner: row.try_get("owner")?,
-            job: row.try_get("job")?,
-            content_type: row.try_get("content_type")?,
-            metadata: serde_json::from_str(&metadata).map_err(|_| damaged("metadata"))?,
-            created_ms: uint(row.try_get("created_ms")?),
-        }))
+        row.as_ref().map(upload_of).transpose()
+    }
+
+    /// The uploads that a workload has open in a bucket, in the order of their keys.
+    pub(crate) async fn open_uploads(&self, bucket: &str, principal: &str) -> Result<Vec<Upload>, Refusal> {
+        let rows = sqlx::query("SELECT * FROM upload WHERE bucket = ? AND principal = ? ORDER BY key, id")
+            .bind(bucket)
+            .bind(principal)
+            .fetch_all(self.store.reader())
+            .await?;
+        rows.iter().map(upload_of).collect()
     }
 
     /// The parts of an upload, in order.

@@ -1,33 +1,20 @@
-//! Lists: of a bucket's objects, and of an upload's parts.
+//! Lists of a bucket's objects, by token and, as it was done before, by marker.
+//!
+//! Spec:       S3 API, ListObjectsV2 and ListObjects.
 
-use policy::{Action, Resource};
-use s3s::S3Result;
 use s3s::dto::*;
-use trust::ObjectRef;
 
-use super::{Door, length, moment, reference};
+use super::{Door, length, moment};
 use crate::gate::Visitor;
 use crate::refusal::Refusal;
-use crate::room::Shelf;
 
 const PAGE_MAX: i32 = 1000;
-
-impl Shelf {
-    /// Deletes an object that `visitor` may delete.
-    pub(crate) async fn delete(&self, visitor: &Visitor, at: &ObjectRef) -> Result<(), Refusal> {
-        let object = self.look(visitor, Action::ObjectDelete, at).await?;
-        let gone = self.ledger.remove(&object).await?;
-        self.blobs.remove(&gone).await;
-        Ok(())
-    }
-}
 
 impl Door {
     /// A page of the keys of the person's own objects; under a job, only of those that the job names or that lie in its folder.
     pub(super) async fn list(&self, visitor: &Visitor, input: ListObjectsV2Input) -> Result<ListObjectsV2Output, Refusal> {
-        self.shelf.gate.bucket(&input.bucket)?;
-        self.shelf.gate.allow(visitor, Action::BucketList, &Resource::Bucket(input.bucket.clone())).await?;
-        let page = input.max_keys.unwrap_or(PAGE_MAX).clamp(0, PAGE_MAX);
+        self.may_look(visitor, &input.bucket).await?;
+        let page = page_of(input.max_keys, 0)?;
         let wanted = usize::try_from(page).unwrap_or(0);
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|d| !d.is_empty());
@@ -79,39 +66,41 @@ impl Door {
         let next = truncated.then(|| write_token(&after));
         Ok(answer(input, page, contents, folders, next))
     }
+}
 
-    /// A page of an upload's parts.
-    pub(super) async fn parts(&self, visitor: &Visitor, input: ListPartsInput) -> S3Result<ListPartsOutput> {
-        let at = reference(&input.bucket, &input.key)?;
-        let upload = self.shelf.own_upload(visitor, &at, &input.upload_id).await.map_err(Refusal::into_s3)?;
-        self.shelf.may_write(visitor, Action::ObjectWrite, &at).await.map_err(Refusal::into_s3)?;
-        let parts = self.shelf.ledger.parts(&upload.id).await.map_err(Refusal::into_s3)?;
-        let page = input.max_parts.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
-        let marker = input.part_number_marker.unwrap_or(0);
-        let number = |part: &crate::ledger::Part| i32::try_from(part.number).unwrap_or(i32::MAX);
-        let mut left = parts.into_iter().filter(|part| number(part) > marker);
-        let shown: Vec<Part> = left
-            .by_ref()
-            .take(usize::try_from(page).unwrap_or(1))
-            .map(|part| Part {
-                part_number: Some(number(&part)),
-                size: Some(length(part.blob.size)),
-                e_tag: Some(ETag::Strong(part.blob.digest.to_hex())),
-                last_modified: moment(part.at_ms),
-                ..Default::default()
-            })
-            .collect();
-        Ok(ListPartsOutput {
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(input.upload_id),
-            max_parts: Some(page),
-            part_number_marker: Some(marker),
-            next_part_number_marker: shown.last().and_then(|part| part.part_number),
-            is_truncated: Some(left.next().is_some()),
-            parts: Some(shown),
+impl Door {
+    /// The same by marker: the last key, or common prefix, that the page before ended with.
+    pub(super) async fn list_by_marker(&self, visitor: &Visitor, input: ListObjectsInput) -> Result<ListObjectsOutput, Refusal> {
+        let asked = ListObjectsV2Input {
+            bucket: input.bucket,
+            prefix: input.prefix,
+            delimiter: input.delimiter,
+            start_after: input.marker.clone(),
+            max_keys: input.max_keys,
+            ..Default::default()
+        };
+        let found = self.list(visitor, asked).await?;
+        let next_marker = found.next_continuation_token.as_deref().map(read_token).transpose()?;
+        Ok(ListObjectsOutput {
+            name: found.name,
+            prefix: found.prefix,
+            delimiter: found.delimiter,
+            marker: Some(input.marker.unwrap_or_default()),
+            max_keys: found.max_keys,
+            is_truncated: found.is_truncated,
+            next_marker,
+            contents: found.contents,
+            common_prefixes: found.common_prefixes,
             ..Default::default()
         })
+    }
+}
+
+/// Entries of a page: as many as asked for, at most a thousand.
+pub(super) fn page_of(asked: Option<i32>, least: i32) -> Result<i32, Refusal> {
+    match asked {
+        Some(asked) if asked < 0 => Err(Refusal::Argument("a page has 0 to 1,000 entries".to_owned())),
+        asked => Ok(asked.unwrap_or(PAGE_MAX).clamp(least, PAGE_MAX)),
     }
 }
 

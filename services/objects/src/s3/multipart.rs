@@ -59,11 +59,7 @@ impl Shelf {
     /// An upload that this visitor began, on this authority. Others' do not exist.
     pub(super) async fn own_upload(&self, visitor: &Visitor, at: &ObjectRef, id: &str) -> Result<Upload, Refusal> {
         let upload = self.ledger.upload(id).await?.ok_or(Refusal::NoSuchUpload)?;
-        let own = upload.at == *at
-            && upload.principal == visitor.principal.to_string()
-            && upload.owner.as_deref() == visitor.user()
-            && upload.job.as_deref() == visitor.job().map(|job| job.id.as_str());
-        if own { Ok(upload) } else { Err(Refusal::NoSuchUpload) }
+        if upload.at == *at && upload.is_of(visitor) { Ok(upload) } else { Err(Refusal::NoSuchUpload) }
     }
 
     pub(super) async fn store_part<S>(
@@ -119,7 +115,7 @@ impl Shelf {
             before = number;
             let found = stored.iter().find(|p| p.number == number);
             let found = found.filter(|p| part.e_tag.as_ref().is_some_and(|tag| tag.value() == p.blob.digest.to_hex()));
-            let found = found.ok_or_else(|| Refusal::Invalid(format!("part {number} was not uploaded, or with other bytes")))?;
+            let found = found.ok_or_else(|| Refusal::InvalidPart(number))?;
             blobs.push(found.blob.clone());
         }
         let all_but_last = blobs.len().saturating_sub(1);

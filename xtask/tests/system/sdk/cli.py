@@ -117,7 +117,41 @@ def cp_nothing():
 
 @cases.case
 def cp_within_the_store():
-    return told("NotImplemented", "s3", "cp", f"s3://{BUCKET}/{FOLDER}/cli/api.mp4", f"{ROOT}/copy.mp4")
+    well("s3", "cp", f"s3://{BUCKET}/{FOLDER}/cli/api.mp4", f"{ROOT}/copy.mp4")
+    well("s3", "cp", large, f"{ROOT}/large.mp4")
+    # In parts.
+    well("s3", "cp", f"{ROOT}/large.mp4", f"{ROOT}/large copy.mp4")
+    well("s3", "cp", f"{ROOT}/large copy.mp4", HERE / "back")
+    return (HERE / "back").read_bytes() == large.read_bytes() and well("s3", "cp", f"{ROOT}/copy.mp4", "-") == "a small file"
+
+
+@cases.case
+def mv_within_the_store():
+    well("s3", "mv", f"{ROOT}/large copy.mp4", f"{ROOT}/moved.mp4")
+    lines = [line.split(maxsplit=3)[3] for line in well("s3", "ls", f"{ROOT}/").splitlines()]
+    return lines == ["api.mp4", "copy.mp4", "large.mp4", "moved.mp4"] or lines
+
+
+@cases.case
+def sync_within_the_store():
+    said = well("s3", "sync", f"{ROOT}/", f"s3://{BUCKET}/{FOLDER}/synced/")
+    return said.count("copy:") == 4 or said
+
+
+@cases.case
+def s3api_buckets():
+    assert "local" in well("s3api", "get-bucket-location", "--bucket", BUCKET)
+    well("s3api", "head-bucket", "--bucket", BUCKET)
+    well("s3api", "wait", "bucket-exists", "--bucket", BUCKET)
+    status, said = aws("s3api", "head-bucket", "--bucket", ORIGINALS)
+    return (status != 0 and "(403)" in said) or said
+
+
+@cases.case
+def s3api_delete_objects():
+    objects = ",".join(f"{{Key={FOLDER}/cli/{name}.mp4}}" for name in ("api", "copy", "large", "moved"))
+    said = well("s3api", "delete-objects", "--bucket", BUCKET, "--delete", f"Objects=[{objects}]")
+    return said.count('"Key"') == 4 and aws("s3", "ls", f"{ROOT}/") == (1, "")
 
 
 cases.say()

@@ -4,8 +4,9 @@ import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import {
   AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CopyObjectCommand, CreateMultipartUploadCommand, DeleteObjectCommand,
-  DeleteObjectsCommand, GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, ListPartsCommand, NoSuchKey, PutObjectCommand, S3Client,
-  UploadPartCommand, paginateListObjectsV2,
+  DeleteObjectsCommand, GetBucketLocationCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListMultipartUploadsCommand,
+  ListObjectsCommand, ListObjectsV2Command, ListPartsCommand, NoSuchKey, PutObjectCommand, S3Client, UploadPartCommand, UploadPartCopyCommand,
+  paginateListObjectsV2,
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 
@@ -134,7 +135,54 @@ await ask("head_nothing", () => s3.send(new HeadObjectCommand(key("nothing"))).t
 await ask("get_from_no_bucket", () => s3.send(new GetObjectCommand({ Bucket: "nowhere", Key: "x" })).then(() => "there"));
 await ask("put_without_flow", () => s3.send(new PutObjectCommand({ ...originals, Body: "other", ...mp4 })).then(() => "stored"));
 await ask("get_without_authority", () => new S3Client({}).send(new GetObjectCommand(originals)).then(() => "read"));
-await ask("copy_object", () => s3.send(new CopyObjectCommand({ ...key("copy.mp4"), CopySource: `renditions/${folder}/transfer.mp4` })).then(() => "copied"));
-await ask("delete_objects", () => s3.send(new DeleteObjectsCommand({ Bucket: "renditions", Delete: { Objects: [{ Key: `${folder}/transfer.mp4` }] } })).then(() => "deleted"));
+const from = (name) => ({ CopySource: `renditions/${folder}/${encodeURIComponent(name)}` });
+await ask("copy_object", async () => {
+  await s3.send(new PutObjectCommand({ ...key("described.mp4"), Body: "described", Metadata: { colour: "blue" }, ...mp4 }));
+  const { CopyObjectResult } = await s3.send(new CopyObjectCommand({ ...key("copy ü.mp4"), ...from("described.mp4") }));
+  const there = await s3.send(new HeadObjectCommand(key("copy ü.mp4")));
+  await s3.send(new CopyObjectCommand({ ...key("copy.mp4"), ...from("copy ü.mp4") }));
+  return there.ETag === CopyObjectResult.ETag && there.Metadata.colour === "blue" && (await read("copy.mp4")).toString() === "described";
+});
+await ask("copy_in_parts", async () => {
+  const { UploadId } = await s3.send(new CreateMultipartUploadCommand({ ...key("parts.mp4"), ...mp4 }));
+  const Parts = [];
+  for (const [index, range] of [`0-${5 * MIB - 1}`, `${5 * MIB}-${12 * MIB + 4}`].entries()) {
+    const part = { ...key("parts.mp4"), UploadId, PartNumber: index + 1, ...from("transfer.mp4"), CopySourceRange: `bytes=${range}` };
+    const { CopyPartResult } = await s3.send(new UploadPartCopyCommand(part));
+    Parts.push({ PartNumber: index + 1, ETag: CopyPartResult.ETag });
+  }
+  await s3.send(new CompleteMultipartUploadCommand({ ...key("parts.mp4"), UploadId, MultipartUpload: { Parts } }));
+  return (await read("parts.mp4")).equals(pattern(12 * MIB + 5, 11));
+});
+await ask("copy_nothing", () => s3.send(new CopyObjectCommand({ ...key("copy.mp4"), ...from("nothing") })).then(() => "copied"));
+await ask("copy_without_flow", () =>
+  s3.send(new CopyObjectCommand({ Bucket: "originals", Key: `${folder}/copy.mp4`, ...from("transfer.mp4") })).then(() => "copied"));
+await ask("delete_objects", async () => {
+  for (const name of ["many/1.mp4", "many/2.mp4"]) await s3.send(new PutObjectCommand({ ...key(name), Body: "x", ...mp4 }));
+  const Objects = ["many/1.mp4", "many/2.mp4", "many/never"].map((name) => ({ Key: `${folder}/${name}` }));
+  const { Deleted, Errors } = await s3.send(new DeleteObjectsCommand({ Bucket: "renditions", Delete: { Objects } }));
+  const left = await s3.send(new ListObjectsV2Command({ Bucket: "renditions", Prefix: `${folder}/many/` }));
+  return (Deleted.length === 3 && !Errors?.length && !left.Contents) || { Deleted, Errors };
+});
+await ask("delete_objects_without_flow", async () => {
+  const { Errors } = await s3.send(new DeleteObjectsCommand({ Bucket: "originals", Delete: { Objects: [{ Key: job.key }] } }));
+  return (Errors.length === 1 && Errors[0].Code === "AccessDenied" && Errors[0].Key === job.key) || Errors;
+});
+await ask("head_bucket", async () => (await s3.send(new HeadBucketCommand({ Bucket: "renditions" }))).BucketRegion === "local");
+await ask("get_bucket_location", async () =>
+  (await s3.send(new GetBucketLocationCommand({ Bucket: "renditions" }))).LocationConstraint === "local");
+await ask("list_objects", async () => {
+  const Prefix = `${folder}/list/`;
+  const first = await s3.send(new ListObjectsCommand({ Bucket: "renditions", Prefix, MaxKeys: 3 }));
+  const rest = await s3.send(new ListObjectsCommand({ Bucket: "renditions", Prefix, Marker: first.Contents.at(-1).Key }));
+  const found = [...first.Contents, ...rest.Contents].map((entry) => entry.Key.slice(Prefix.length));
+  return (first.IsTruncated && found.join() === "a.mp4,b.mp4,deep/c.mp4,e ü.mp4") || found;
+});
+await ask("list_multipart_uploads", async () => {
+  const { UploadId } = await s3.send(new CreateMultipartUploadCommand({ ...key("open.mp4"), ...mp4 }));
+  const { Uploads } = await s3.send(new ListMultipartUploadsCommand({ Bucket: "renditions", Prefix: `${folder}/open` }));
+  await s3.send(new AbortMultipartUploadCommand({ ...key("open.mp4"), UploadId }));
+  return (Uploads.length === 1 && Uploads[0].UploadId === UploadId) || Uploads;
+});
 
 console.log(JSON.stringify({ outcomes, measured }));
