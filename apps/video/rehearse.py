@@ -8,6 +8,7 @@ here there is none. Never let anyone else near it.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -23,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 CONSUMERS = {"uploaded": "validator", "validated": "transcoder", "status": "api"}
+PART_BYTES = 8 << 20
 HERE = Path(__file__).resolve().parent
 
 
@@ -100,13 +102,17 @@ class Handler(BaseHTTPRequestHandler):
         path, key = self.server.folder / url.path.lstrip("/"), url.path
         if self.command == "POST":
             wish = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if url.query == "presign-parts":
+                return self.plan(path, key, wish)
             if url.query == "verdict":
                 print("verdict", key, wish, flush=True)
                 return self.reply(204)
             headers = {"content-type": wish["content_type"]} if wish["method"] == "PUT" else {}
             grant = {"url": key, "method": wish["method"], "headers": headers, "expires_at": "2100-01-01T00:00:00Z"}
             return self.reply(200, json.dumps(grant).encode())
-        if self.command == "PUT":
+        if self.command == "PUT" and url.query:
+            self.put_part(path, key, url.query)
+        elif self.command == "PUT":
             self.put(path, key)
         elif self.command == "DELETE":
             path.unlink(missing_ok=True)
@@ -116,18 +122,42 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.get(path, key)
 
+    def plan(self, path: Path, key: str, wish: dict) -> None:
+        """What is there of an upload, and addresses for the rest: parts lie beside the object until all are there."""
+        count = -(-wish["content_length"] // PART_BYTES)
+        there = {n: part for n in range(1, count + 1) if (part := path.with_name(f"{path.name}.{n}")).is_file()}
+        stored = [{"number": n, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()} for n, part in there.items()]
+        parts = [{"number": n, "url": f"{key}?partNumber={n}&count={count}"} for n in range(1, count + 1) if n not in there]
+        self.server.types[key] = wish["content_type"]
+        answer = {"complete": path.is_file(), "part_bytes": PART_BYTES, "stored": stored, "parts": parts}
+        self.reply(200, json.dumps(answer).encode())
+
+    def put_part(self, path: Path, key: str, query: str) -> None:
+        asked = urllib.parse.parse_qs(query)
+        number, count = int(asked["partNumber"][0]), int(asked["count"][0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f"{path.name}.{number}").write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        all_parts = [path.with_name(f"{path.name}.{n}") for n in range(1, count + 1)]
+        if all(part.is_file() for part in all_parts):
+            path.write_bytes(b"".join(part.read_bytes() for part in all_parts))
+            self.created(path, key)
+        self.reply(200)
+
     def put(self, path: Path, key: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = left = int(self.headers["Content-Length"])
+        left = int(self.headers["Content-Length"])
         with path.open("wb") as file:
             while left and (piece := self.rfile.read(min(left, 1 << 20))):
                 left -= file.write(piece)
-        self.server.types[key] = media_type = self.headers["Content-Type"]
+        self.server.types[key] = self.headers["Content-Type"]
         self.reply(200)
         if key.startswith("/originals/"):
-            data = {"bucket": "originals", "key": key.removeprefix("/originals/"), "size": size, "content_type": media_type, "etag": uuid.uuid4().hex}
-            event = {"ce-specversion": "1.0", "ce-id": f"{key}:{data['etag']}", "ce-source": "/objects", "ce-type": "object.created", "content-type": "application/json", "txn-token": "rehearsal", "traceparent": f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"}
-            self.server.publish("uploaded", event, json.dumps(data).encode())
+            self.created(path, key)
+
+    def created(self, path: Path, key: str) -> None:
+        data = {"bucket": "originals", "key": key.removeprefix("/originals/"), "size": path.stat().st_size, "content_type": self.server.types[key], "etag": uuid.uuid4().hex}
+        event = {"ce-specversion": "1.0", "ce-id": f"{key}:{data['etag']}", "ce-source": "/objects", "ce-type": "object.created", "content-type": "application/json", "txn-token": "rehearsal", "traceparent": f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"}
+        self.server.publish("uploaded", event, json.dumps(data).encode())
 
     def get(self, path: Path, key: str) -> None:
         size = path.stat().st_size

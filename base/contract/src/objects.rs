@@ -1,11 +1,12 @@
-//! The contract of `objects`: the S3 API, and three things of ours beside it: presign, verdict, and redeeming a presigned URL.
+//! The contract of `objects`: the S3 API, and three things of ours beside it: presigning (whole or in
+//! parts), verdicts, and redeeming a presigned URL.
 
 use serde::{Deserialize, Serialize};
 
 use crate::route::{Route, Who};
 
-/// Every route. S3's operations share paths and are told apart by their query (`?presign`, `?verdict`, `?uploads`,
-/// `?list-type=2`, `?location`…) or a header (`x-amz-copy-source`).
+/// Every route. S3's operations share paths and are told apart by their query (`?presign`, `?presign-parts`,
+/// `?verdict`, `?uploads`, `?list-type=2`, `?location`…) or a header (`x-amz-copy-source`).
 ///
 /// Paths under `/presigned` are for the edge alone: it has found no session, and the room checks the URL's signature (SigV4) instead.
 /// There the request keeps its original path in the header `palisade-original-uri`, because that is what was signed.
@@ -60,6 +61,54 @@ pub struct Presigned {
     pub headers: std::collections::BTreeMap<String, String>,
     /// End, RFC 3339.
     pub expires_at: String,
+}
+
+/// `POST /BUCKET/KEY?presign-parts`: begins an upload in parts from a browser, or goes on with the one that is open for the same
+/// person, size and type.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresignParts {
+    /// Life of each part's URL, 1 to 3,600 seconds.
+    pub expires_s: u64,
+    /// The exact size of the whole, in bytes.
+    pub content_length: u64,
+    /// The media type of the whole.
+    pub content_type: String,
+}
+
+/// The answer to `PresignParts`. With the last part the object is there; nobody has to say so.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PresignedParts {
+    /// Whether the whole is there already.
+    pub complete: bool,
+    /// Bytes of each part but the last.
+    pub part_bytes: u64,
+    /// Parts that are there.
+    pub stored: Vec<StoredPart>,
+    /// URLs for the next parts that are not, lowest numbers first.
+    pub parts: Vec<PresignedPart>,
+    /// When what was sent is removed unless the rest has come, RFC 3339; empty when complete.
+    pub removed_at: String,
+}
+
+/// A part that is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredPart {
+    /// From 1.
+    pub number: u32,
+    /// SHA-256 of its bytes, hexadecimal: whoever goes on can tell whether it is the same file.
+    pub sha256: String,
+}
+
+/// A part that may be sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PresignedPart {
+    /// From 1.
+    pub number: u32,
+    /// Its exact size in bytes.
+    pub bytes: u64,
+    /// Absolute URL, for one PUT.
+    pub url: String,
 }
 
 /// `POST /BUCKET/KEY?verdict`.

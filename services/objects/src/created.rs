@@ -15,7 +15,7 @@ const SLEEP: Duration = Duration::from_secs(1);
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 30_000;
 /// An upload that was not completed within a day goes.
-const UPLOAD_AGE_MS_MAX: u64 = 24 * 3_600_000;
+pub(crate) const UPLOAD_AGE_MS_MAX: u64 = 24 * 3_600_000;
 /// Wakings between two tidyings.
 const TIDY_EVERY: u32 = 1_800;
 
@@ -87,7 +87,7 @@ impl Messenger {
         Ok(())
     }
 
-    async fn tidy(&self) -> Result<(), Refusal> {
+    pub(crate) async fn tidy(&self) -> Result<(), Refusal> {
         let shelf = &self.0.shelf;
         let now = shelf.clock.unix_ms();
         for upload in shelf.ledger.stale_uploads(now.saturating_sub(UPLOAD_AGE_MS_MAX)).await? {

@@ -17,7 +17,7 @@ use crate::gate::Visitor;
 use crate::ledger::Grant;
 use crate::refusal::Refusal;
 use crate::room::Shelf;
-use crate::sigv4::{Scope, Signed, encoded_path, parameters, query_text};
+use crate::sigv4::{PART, Scope, Signed, UPLOAD, encoded_path, parameters, query_text};
 
 /// Region and service in every grant's scope.
 pub(crate) const REGION: &str = "local";
@@ -75,13 +75,14 @@ impl Shelf {
             created_s,
             expires_s: created_s.saturating_add(wish.expires_s),
             used: false,
+            part: None,
         };
-        self.ledger.keep_grant(&grant).await?;
+        self.ledger.keep_grants(std::slice::from_ref(&grant)).await?;
         let presigned = self.url(&grant)?;
         Ok(body::json(StatusCode::OK, &presigned))
     }
 
-    fn url(&self, grant: &Grant) -> Result<Presigned, Refusal> {
+    pub(crate) fn url(&self, grant: &Grant) -> Result<Presigned, Refusal> {
         let host = host_of(&self.origin);
         let headers = grant.headers(host);
         let at = timestamp(grant.created_s)?;
@@ -89,6 +90,9 @@ impl Shelf {
         let scope = Scope { day, region: REGION, service: SERVICE };
         let path = format!("/{}", grant.at);
         let mut query = parameters(&grant.id, &scope, &at, grant.expires_s.saturating_sub(grant.created_s), &headers);
+        if let Some((upload, number)) = &grant.part {
+            query.extend([(UPLOAD.to_owned(), upload.clone()), (PART.to_owned(), number.to_string())]);
+        }
         let secret = grant.secret(&self.ledger)?;
         let signature =
             Signed { method: &grant.method, path: &path, query: &query, headers: &headers, at: &at }.signature(secret.expose(), &scope);

@@ -25,10 +25,11 @@ pub(crate) use objects::{Arrival, Object, Ruling, Segment};
 pub(crate) use outbox::Note;
 pub(crate) use uploads::{Part, Upload};
 
-const SCHEMA: &[Migration] = &[Migration {
-    version: 1,
-    name: "objects, uploads, grants, outbox",
-    sql: "
+const SCHEMA: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "objects, uploads, grants, outbox",
+        sql: "
 CREATE TABLE object (
     bucket TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -108,7 +109,18 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_object ON outbox (object, seq);
 ",
-}];
+    },
+    Migration {
+        version: 2,
+        name: "uploads in parts from browsers",
+        sql: "
+ALTER TABLE upload ADD COLUMN size INTEGER;
+ALTER TABLE grant_issued ADD COLUMN upload TEXT;
+ALTER TABLE grant_issued ADD COLUMN part INTEGER;
+CREATE INDEX upload_place ON upload (bucket, key);
+",
+    },
+];
 
 /// The ledger.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod created;
 mod gate;
 mod grant;
 mod ledger;
+mod parts;
 mod read;
 mod redeem;
 mod refusal;

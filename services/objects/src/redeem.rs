@@ -56,7 +56,9 @@ impl Shelf {
             }
             Err(other) => return Err(other),
         };
-        if grant.method == "PUT" {
+        if grant.part.is_some() {
+            self.redeem_part(&visitor, grant, body).await
+        } else if grant.method == "PUT" {
             self.redeem_put(&visitor, grant, body).await
         } else {
             self.redeem_get(&visitor, at, &head.headers).await
@@ -86,6 +88,7 @@ impl Shelf {
         let as_granted = grant.method == method
             && grant.at == *at
             && presented.path == format!("/{at}")
+            && presented.part == grant.part
             && presented.region == REGION
             && presented.service == SERVICE
             && presented.at == timestamp(grant.created_s)?
@@ -161,7 +164,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     all.next().is_none().then_some(value)
 }
 
-fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+pub(crate) fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }

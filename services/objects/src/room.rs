@@ -110,6 +110,7 @@ impl Objects {
         let visitor = Visitor { principal, authority: caller.authority().cloned(), trace: caller.trace };
         match (asks(&request), &at) {
             (Some("presign"), Some(at)) if route.action == "objects.post" => self.shelf.presign(&visitor, at, request).await,
+            (Some("presign-parts"), Some(at)) if route.action == "objects.post" => self.shelf.presign_parts(&visitor, at, request).await,
             (Some("verdict"), Some(at)) if route.action == "objects.post" => self.shelf.verdict(&visitor, at, request).await,
             _ => s3::call(&self.s3, visitor, request).await,
         }

@@ -1,7 +1,8 @@
 //! AWS Signature Version 4 in query parameters: making and checking presigned URLs.
 //!
 //! Spec:       AWS General Reference, "Signature Version 4"; S3 API, "Authenticating Requests: Using Query Parameters". Deviations,
-//!             all narrower: exactly the six `X-Amz-` parameters, each once; no session tokens; payload always unsigned.
+//!             all narrower: exactly the six `X-Amz-` parameters, each once, and for a part `partNumber` and `uploadId`; no session
+//!             tokens; payload always unsigned.
 //! Guarantees: G5 any change of method, path, parameter or signed header changes the signature.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,9 @@ use trust::Digest;
 
 /// The only algorithm.
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// Parameters that name a part (S3 API, UploadPart).
+pub(crate) const UPLOAD: &str = "uploadId";
+pub(crate) const PART: &str = "partNumber";
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
@@ -83,10 +87,13 @@ pub(crate) struct Presented {
     pub(crate) path: String,
     /// Decoded parameters without the signature.
     pub(crate) query: BTreeMap<String, String>,
+    /// `uploadId` and `partNumber`, both or neither.
+    pub(crate) part: Option<(String, u32)>,
 }
 
 impl Presented {
-    /// Takes a path with its query apart, as it was sent. Anything else than exactly the six parameters is nothing.
+    /// Takes a path with its query apart, as it was sent. Anything else than exactly the six parameters, or those with a part's two, is
+    /// nothing.
     pub(crate) fn parse(uri: &str) -> Option<Self> {
         let (path, query) = uri.split_once('?')?;
         let mut parameters = BTreeMap::new();
@@ -97,7 +104,13 @@ impl Presented {
             }
         }
         let signature = parameters.remove("X-Amz-Signature")?;
-        if parameters.len() != 5 || parameters.get("X-Amz-Algorithm")? != ALGORITHM {
+        let part = match (parameters.get(UPLOAD), parameters.get(PART)) {
+            (None, None) => None,
+            (Some(upload), Some(number)) => Some((upload.clone(), number.parse().ok().filter(|n: &u32| n.to_string() == *number)?)),
+            _ => return None,
+        };
+        let expected = if part.is_some() { 7 } else { 5 };
+        if parameters.len() != expected || parameters.get("X-Amz-Algorithm")? != ALGORITHM {
             return None;
         }
         let field = |name: &str| parameters.get(name).cloned();
@@ -114,7 +127,7 @@ impl Presented {
         let expires_s = field("X-Amz-Expires")?.parse().ok()?;
         let signed_headers = field("X-Amz-SignedHeaders")?.split(';').map(str::to_owned).collect();
         let path = decoded(path)?;
-        Some(Self { key_id, day, region, service, at, expires_s, signed_headers, signature, path, query: parameters })
+        Some(Self { key_id, day, region, service, at, expires_s, signed_headers, signature, path, query: parameters, part })
     }
 
     /// Whether the signature is the one under `secret` of this method and these headers.

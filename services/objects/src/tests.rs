@@ -5,6 +5,7 @@ mod behaviours;
 mod copying;
 mod durability;
 mod events;
+mod parts;
 mod presigned;
 mod quarantine;
 mod s3_api;

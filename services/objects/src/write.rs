@@ -136,6 +136,12 @@ impl Shelf {
     /// Whether `visitor` may store something of this type at `at`.
     pub(crate) async fn admit(&self, visitor: &Visitor, action: Action, at: &ObjectRef, content_type: &str) -> Result<Admitted, Refusal> {
         let admitted = self.may_write(visitor, action, at).await?;
+        Self::takes(&admitted, content_type)?;
+        Ok(admitted)
+    }
+
+    /// Whether a bucket takes something of this type where it was admitted.
+    pub(crate) fn takes(admitted: &Admitted, content_type: &str) -> Result<(), Refusal> {
         let profile = &admitted.profile;
         if !profile.types.is_empty() && !profile.types.iter().any(|t| t == content_type) {
             return Err(Refusal::Invalid(format!("this bucket takes {} only", profile.types.join(", "))));
@@ -144,7 +150,7 @@ impl Shelf {
             // A verdict speaks of the bytes that were looked at: under its name no others appear.
             return Err(Refusal::Conflict("objects of this bucket are written once; delete it first".to_owned()));
         }
-        Ok(admitted)
+        Ok(())
     }
 
     /// Stores an object.

@@ -130,6 +130,33 @@ fn a_person_enrols_signs_in_uploads_plays_and_looks_at_the_trace() {
     browser.until("document.querySelectorAll('#grid .card[data-state=ready] img:not([hidden])').length === 3", READY).unwrap();
     screenshot(&browser, "list.png");
 
+    // An upload that a reload interrupts: the same file chosen again, it goes on where it was, in the same card.
+    let long = scratch.0.join("A long walk.mp4");
+    crate::resumed::padded(&others[0], &long, 40 << 20);
+    let state = |name: &str| format!("document.querySelector('#grid .card[data-state={name}]')");
+    browser.slow_network(8_000_000).unwrap();
+    choose(&browser, &long);
+    browser.until(&format!("{}?.querySelector('progress').value > 60", state("uploading")), Duration::from_secs(60)).unwrap();
+    let cut = browser.script(&format!("return {}.dataset.video", state("uploading"))).unwrap();
+    browser.go(&running.address).unwrap();
+    browser.until(&format!("{}?.dataset.video === '{}'", state("awaiting_upload"), cut.as_str().unwrap()), SOON).unwrap();
+    screenshot(&browser, "unfinished.png");
+    browser.script(RECORDER).unwrap();
+    browser.slow_network(8_000_000).unwrap();
+    choose(&browser, &long);
+    browser.until("window.seen.some((s) => s[1] === 'uploading' && s[2] > 20)", SOON).unwrap();
+    screenshot(&browser, "resumed.png");
+    let seen = browser.script("return window.seen.filter((s) => s[1] === 'uploading')").unwrap();
+    println!("resumed: {seen}");
+    assert!(seen.as_array().unwrap().iter().all(|s| s[0] == cut), "another card: {seen}");
+    let shown: Vec<f64> = seen.as_array().unwrap().iter().filter_map(|s| s[2].as_f64()).filter(|value| *value > 0.0).collect();
+    assert!(shown[0] > 30.0 && shown.is_sorted(), "it began anew: {shown:?}");
+    browser.fast_network().unwrap();
+    browser
+        .until(&format!("document.querySelector('#grid .card[data-video=\"{}\"]').dataset.state === 'ready'", cut.as_str().unwrap()), READY)
+        .unwrap();
+    browser.complaints().unwrap();
+
     // Play.
     browser.click(&browser.find(&format!("#grid .card[data-video='{id}'] .still"), SOON).unwrap()).unwrap();
     browser.script("document.querySelector('#video').muted = true").unwrap();

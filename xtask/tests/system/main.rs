@@ -13,6 +13,7 @@ mod journey;
 mod killed;
 mod lifecycle;
 mod refused;
+mod resumed;
 mod sdk;
 mod talk;
 mod tampered;

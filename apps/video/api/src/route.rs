@@ -77,6 +77,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/api/videos", post(announce).get(list))
         .route("/api/videos/{id}", get(see).delete(delete))
+        .route("/api/videos/{id}/upload", post(resume))
         .route("/api/videos/{id}/watch", get(watch))
         .route("/events", post(status::events))
         .with_state(api)
@@ -127,6 +128,17 @@ async fn announce(Shared(api): Shared<Arc<Api>>, headers: HeaderMap, body: Bytes
         "url": grant.url, "method": grant.method, "headers": grant.headers, "expires_at": grant.expires_at,
     });
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "upload": upload }))))
+}
+
+/// `POST /api/videos/{id}/upload`: what the store has of a video, and grants for the parts that it has not.
+async fn resume(Shared(api): Shared<Arc<Api>>, Path(id): Path<String>, headers: HeaderMap) -> Result<Json<Value>, Refusal> {
+    let (context, owner) = person(&headers)?;
+    let video = owned(&api, &owner, &id).await?;
+    if video.state != State::AwaitingUpload {
+        return Ok(Json(json!({ "complete": true, "stored": [], "parts": [] })));
+    }
+    let granted = (video.size, video.media_type.as_str());
+    Ok(Json(api.store.presign_parts(&context, (ORIGINALS, &original(video.id)), granted, GRANT_S).await?))
 }
 
 /// The query of a list.

@@ -3,15 +3,15 @@ const $ = (id) => document.getElementById(id);
 const TYPES = { mp4: "video/mp4", m4v: "video/mp4", webm: "video/webm" };
 const IN_FLIGHT = new Set(["uploaded", "validated", "transcoding"]);
 const LABELS = {
-  awaiting_upload: "Not uploaded", uploading: "Uploading", uploaded: "Checking", validated: "In line", transcoding: "Transcoding",
+  awaiting_upload: "Unfinished", uploading: "Uploading", uploaded: "Checking", validated: "In line", transcoding: "Transcoding",
   ready: "Ready", rejected: "Refused", failed: "Failed",
 };
 const HINTS = {
   rejected: "Nothing of it was decoded.",
   failed: "Try another export of this video.",
-  awaiting_upload: "The upload did not finish. Delete this one and drop the file again.",
+  awaiting_upload: "The upload did not finish. Choose the same file again to go on where it stopped; what was sent is kept for a day.",
 };
-const BROWSERS_OWN = new Set(["content-length", "host", "origin"]);
+const PARTS_AT_ONCE = 2, TRIES = 10, PAUSE_MS = 500, PAUSE_MS_MAX = 20000, STALL_MS = 30000;
 const FAST_MS = 1000, SLOW_MS = 10000, GRANT_MS = 10 * 60 * 1000, AT_ONCE = 2, SETTLE_MS = 60 * 1000;
 
 const state = { videos: new Map(), cards: new Map(), uploads: new Map(), grants: new Map(), sent: new Map(), next: null, timer: 0, playing: null };
@@ -91,11 +91,12 @@ function card(id) {
   const find = (selector) => root.querySelector(selector);
   const parts = {
     root, still: find(".still"), image: find("img"), ring: find(".ring"), length: find(".length"), name: find("h3"), chip: find(".chip"),
-    progress: find("progress"), why: find(".why"), facts: find(".facts"), cancel: find(".cancel"), trace: find(".trace"), remove: find(".remove"),
+    progress: find("progress"), why: find(".why"), facts: find(".facts"), cancel: find(".cancel"), resume: find(".resume"), trace: find(".trace"), remove: find(".remove"),
   };
   parts.still.addEventListener("click", () => play(id));
   parts.remove.addEventListener("click", () => remove(id));
-  parts.cancel.addEventListener("click", () => state.uploads.get(id)?.request.abort());
+  parts.cancel.addEventListener("click", () => state.uploads.get(id)?.stop.abort());
+  parts.resume.addEventListener("click", () => $("file").click());
   state.cards.set(id, parts);
   return parts;
 }
@@ -127,10 +128,11 @@ function draw(video) {
   it.why.hidden = !why;
   it.why.textContent = why;
   const best = [...video.renditions].sort((a, b) => b.height - a.height)[0]?.name;
-  it.facts.textContent = upload
+  it.facts.textContent = upload?.waiting ? `${Math.floor(done)}% sent · waiting for the connection` : upload
     ? `${size(upload.sent)} of ${size(video.size)}${upload.rate ? ` · ${size(upload.rate)}/s` : ""}`
     : [best || size(video.size), when(video.created_at)].join(" · ");
   it.cancel.hidden = !upload;
+  it.resume.hidden = shown !== "awaiting_upload";
   it.remove.hidden = Boolean(upload) || busy;
   it.trace.hidden = Boolean(upload);
   it.trace.href = `/console/traces?video=${encodeURIComponent(video.id)}`;
@@ -239,51 +241,134 @@ function begin() {
 
 async function upload(file) {
   const type = file.type || TYPES[file.name.split(".").pop().toLowerCase()] || "application/octet-stream";
-  const made = await send("POST", "/api/videos", { name: file.name, size: file.size, type }).catch((problem) => {
-    problem.message = `${file.name}: ${problem.message}`;
-    throw problem;
-  });
-  const request = new XMLHttpRequest();
-  const going = { request, percent: 0, sent: 0, rate: 0, begun: performance.now() };
-  state.uploads.set(made.id, going);
-  state.videos.set(made.id, {
-    id: made.id, name: file.name, size: file.size, state: "awaiting_upload", progress: 0, reason: null,
-    created_at: new Date().toISOString(), duration_s: null, renditions: [], poster: null,
-  });
+  const id = await unfinished(file, type) || await announce(file, type);
+  const going = { stop: new AbortController(), percent: 0, sent: 0, rate: 0, waiting: false };
+  state.uploads.set(id, going);
   drawAll();
   try {
-    await put(request, made.upload, file, (sent) => {
-      Object.assign(going, { sent, percent: (sent / file.size) * 100, rate: sent / Math.max(0.2, (performance.now() - going.begun) / 1000) });
-      draw(state.videos.get(made.id));
-    });
-    state.sent.set(made.id, Date.now() + SETTLE_MS);
-    settle(state.videos.get(made.id));
+    await transfer(id, file, going);
+    state.sent.set(id, Date.now() + SETTLE_MS);
+    settle(state.videos.get(id));
   } catch (problem) {
-    send("DELETE", `/api/videos/${made.id}`).catch(() => {});
-    state.videos.delete(made.id);
-    if (problem) throw new Problem(`${file.name}: ${problem.message}`, problem.hint);
+    if (!going.stop.signal.aborted) throw new Problem(`${file.name}: ${problem.message}`, problem.hint);
+    state.videos.delete(id);
+    send("DELETE", `/api/videos/${id}`).catch(() => {});
   } finally {
-    state.uploads.delete(made.id);
+    state.uploads.delete(id);
     drawAll();
     poll();
   }
 }
 
-/** Sends the bytes; XMLHttpRequest, since fetch tells nothing about an upload's progress. */
-function put(request, grant, file, progress) {
-  return new Promise((resolve, reject) => {
-    request.upload.onprogress = (event) => progress(event.loaded);
-    request.onload = () => {
-      if (request.status >= 200 && request.status < 300) return resolve();
-      return reject(new Problem(`the upload was refused (${request.status}).`, "The permission to upload may have run out; try again."));
-    };
-    request.onerror = () => reject(new Problem("the connection broke during the upload.", "Check your connection and drop the file again."));
-    request.onabort = () => reject(null);
-    request.open(grant.method, grant.url);
-    for (const [name, value] of Object.entries(grant.headers)) {
-      if (!BROWSERS_OWN.has(name.toLowerCase())) request.setRequestHeader(name, value);
+async function announce(file, type) {
+  const made = await send("POST", "/api/videos", { name: file.name, size: file.size, type }).catch((problem) => {
+    problem.message = `${file.name}: ${problem.message}`;
+    throw problem;
+  });
+  state.videos.set(made.id, {
+    id: made.id, name: file.name, size: file.size, type, state: "awaiting_upload", progress: 0, reason: null,
+    created_at: new Date().toISOString(), duration_s: null, renditions: [], poster: null,
+  });
+  return made.id;
+}
+
+/** What the store has of a video, and addresses for the next parts that it has not. */
+const plan = (id) => send("POST", `/api/videos/${id}/upload`);
+
+const slice = (file, part_bytes, number) => file.slice((number - 1) * part_bytes, number * part_bytes);
+
+/** A video whose upload stopped and of which every part that the store has is a part of this file. */
+async function unfinished(file, type) {
+  const alike = (video) => video.state === "awaiting_upload" && video.name === file.name && video.size === file.size
+    && video.type === type && !state.uploads.has(video.id);
+  for (const video of [...state.videos.values()].filter(alike)) {
+    const there = await plan(video.id).catch(() => null);
+    if (there && !there.complete && await same(file, there)) return video.id;
+  }
+  return null;
+}
+
+async function same(file, { stored, part_bytes }) {
+  for (const { number, sha256 } of stored) {
+    const digest = await crypto.subtle.digest("SHA-256", await slice(file, part_bytes, number).arrayBuffer());
+    if ([...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) return false;
+  }
+  return true;
+}
+
+/** Sends what the store has not, and goes on after an interruption with what is then missing, until all is there. */
+async function transfer(id, file, going) {
+  let failures = 0, had = -1;
+  const show = (more) => { Object.assign(going, more); draw(state.videos.get(id)); };
+  for (;;) {
+    try {
+      const next = await plan(id);
+      if (next.complete) return;
+      if (next.stored.length > had) failures = 0;
+      had = next.stored.length;
+      show({ waiting: false });
+      await parts(next, file, going, show);
+    } catch (problem) {
+      if (going.stop.signal.aborted) throw problem;
+      failures += 1;
+      if (failures > TRIES) throw new Problem(problem.message, "Choose the same file again to go on where it stopped.");
+      show({ waiting: true, rate: 0 });
+      await pause(Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** failures) * (0.5 + Math.random() / 2), going.stop.signal);
     }
-    request.send(file);
+  }
+}
+
+/** Waits, but not longer than until the browser is online again. */
+function pause(ms, stop) {
+  return new Promise((resolve, reject) => {
+    const done = () => { clearTimeout(timer); removeEventListener("online", done); resolve(); };
+    const timer = setTimeout(done, ms);
+    addEventListener("online", done);
+    stop.addEventListener("abort", () => { done(); reject(new Problem("the upload was cancelled.")); }, { once: true });
+  });
+}
+
+/** Sends the parts of a plan, several at a time; the first that fails ends it once the others under way have ended. */
+async function parts(next, file, going, show) {
+  const before = next.stored.reduce((sum, { number }) => sum + slice(file, next.part_bytes, number).size, 0);
+  const begun = performance.now(), sent = new Map(), line = [...next.parts];
+  const progress = (number, bytes) => {
+    sent.set(number, bytes);
+    const now = [...sent.values()].reduce((sum, bytes) => sum + bytes, 0);
+    const seconds = Math.max(0.2, (performance.now() - begun) / 1000);
+    show({ sent: before + now, percent: ((before + now) / file.size) * 100, rate: now / seconds });
+  };
+  progress(0, 0);
+  let failed = null;
+  const work = async () => {
+    for (let part; !failed && (part = line.shift());) {
+      await put(part, slice(file, next.part_bytes, part.number), going.stop.signal, (bytes) => progress(part.number, bytes)).catch((problem) => {
+        progress(part.number, 0);
+        failed ||= problem;
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: PARTS_AT_ONCE }, work));
+  if (failed) throw failed;
+}
+
+/** Sends one part; XMLHttpRequest, since fetch tells nothing about an upload's progress. */
+function put({ url }, bytes, stop, progress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    const broke = () => reject(new Problem("the connection broke during the upload.", "Check your connection."));
+    const stalled = () => { broke(); request.abort(); };
+    let timer = setTimeout(stalled, STALL_MS);
+    request.upload.onprogress = (event) => { clearTimeout(timer); timer = setTimeout(stalled, STALL_MS); progress(event.loaded); };
+    request.onload = () => {
+      if (request.status >= 200 && request.status < 300) { progress(bytes.size); return resolve(); }
+      return reject(new Problem(`the upload was refused (${request.status}).`, "Try again."));
+    };
+    request.onerror = request.onabort = broke;
+    request.onloadend = () => clearTimeout(timer);
+    stop.addEventListener("abort", () => request.abort(), { once: true });
+    request.open("PUT", url);
+    request.send(bytes);
   });
 }
 

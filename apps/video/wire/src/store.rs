@@ -105,6 +105,25 @@ impl Store {
         serde_json::from_slice(answer.body()).map_err(|error| Fault::Garbled { peer, problem: error.to_string() })
     }
 
+    /// Asks for grants to send an object of this size and media type in parts, and for what is there of it. The answer is for whoever
+    /// sends: which parts there are, and an address for each of the next ones.
+    ///
+    /// # Errors
+    /// [`Fault`] when the store cannot be reached, refuses, or answers something else than JSON.
+    pub async fn presign_parts(
+        &self,
+        context: &Context,
+        (bucket, key): (&str, &str),
+        (content_length, content_type): (u64, &str),
+        expires_s: u32,
+    ) -> Result<serde_json::Value, Fault> {
+        let wish = json!({ "expires_s": expires_s, "content_length": content_length, "content_type": content_type });
+        let url = format!("{}?presign-parts", self.url(bucket, key));
+        let peer = peer_of(&url);
+        let answer = self.client.fetch(context, Call::new(Method::POST, url).json(&wish), ANSWER_BYTES_MAX).await?;
+        serde_json::from_slice(answer.body()).map_err(|error| Fault::Garbled { peer, problem: error.to_string() })
+    }
+
     /// Records what the check of an object found: `Ok` with its true media type, or `Err` with the reason.
     ///
     /// # Errors

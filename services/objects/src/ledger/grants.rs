@@ -1,8 +1,8 @@
 //! Grants' rows: what a presigned URL stands for.
 
 use state::sqlx::{self, Row};
-use state::{int, uint};
-use trust::{Authority, ObjectRef, Secret, SpiffeId, TraceContext};
+use state::{WriteTxn, int, uint};
+use trust::{Authority, DenyReason, ObjectRef, Secret, SpiffeId, TraceContext};
 
 use super::{Ledger, damaged};
 use crate::refusal::Refusal;
@@ -21,6 +21,8 @@ pub(crate) struct Grant {
     pub(crate) created_s: u64,
     pub(crate) expires_s: u64,
     pub(crate) used: bool,
+    /// Upload and number of the one part that it is for.
+    pub(crate) part: Option<(String, u32)>,
 }
 
 impl Grant {
@@ -29,6 +31,7 @@ impl Grant {
         let authority = serde_json::to_string(&self.authority).map_err(|_| damaged("authority"))?;
         let length = self.content_length.map(|n| n.to_string()).unwrap_or_default();
         let (principal, trace) = (self.principal.to_string(), self.trace.to_string());
+        let part = self.part.as_ref().map(|(upload, number)| format!("{number} of {upload}")).unwrap_or_default();
         Ok(ledger.sealer.secret(
             "grant",
             &[
@@ -43,35 +46,46 @@ impl Grant {
                 trace.as_bytes(),
                 &self.created_s.to_be_bytes(),
                 &self.expires_s.to_be_bytes(),
+                part.as_bytes(),
             ],
         ))
     }
 }
 
 impl Ledger {
-    /// Keeps a grant.
-    pub(crate) async fn keep_grant(&self, grant: &Grant) -> Result<(), Refusal> {
-        let authority = grant.authority.as_ref().map(serde_json::to_string).transpose().map_err(|_| damaged("authority"))?;
+    /// Keeps grants: all, or none.
+    pub(crate) async fn keep_grants(&self, grants: &[Grant]) -> Result<(), Refusal> {
         let mut txn = self.store.write().await?;
-        sqlx::query(
-            "INSERT INTO grant_issued (id, method, bucket, key, content_length, content_type, principal, authority, trace, created_s, expires_s)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&grant.id)
-        .bind(&grant.method)
-        .bind(&grant.at.bucket)
-        .bind(&grant.at.key)
-        .bind(grant.content_length.map(int))
-        .bind(&grant.content_type)
-        .bind(grant.principal.to_string())
-        .bind(authority)
-        .bind(grant.trace.to_string())
-        .bind(int(grant.created_s))
-        .bind(int(grant.expires_s))
-        .execute(&mut *txn)
-        .await?;
+        for grant in grants {
+            let authority = grant.authority.as_ref().map(serde_json::to_string).transpose().map_err(|_| damaged("authority"))?;
+            sqlx::query(
+                "INSERT INTO grant_issued (id, method, bucket, key, content_length, content_type, principal, authority, trace, created_s, expires_s, upload, part)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&grant.id)
+            .bind(&grant.method)
+            .bind(&grant.at.bucket)
+            .bind(&grant.at.key)
+            .bind(grant.content_length.map(int))
+            .bind(&grant.content_type)
+            .bind(grant.principal.to_string())
+            .bind(authority)
+            .bind(grant.trace.to_string())
+            .bind(int(grant.created_s))
+            .bind(int(grant.expires_s))
+            .bind(grant.part.as_ref().map(|(upload, _)| upload))
+            .bind(grant.part.as_ref().map(|(_, number)| *number))
+            .execute(&mut *txn)
+            .await?;
+        }
         txn.commit().await?;
         Ok(())
+    }
+
+    /// Uses a grant up. `GrantInvalid` when it was used before.
+    pub(super) async fn use_grant(txn: &mut WriteTxn, id: &str, now_ms: u64) -> Result<(), Refusal> {
+        let used = sqlx::query("UPDATE grant_issued SET used_ms = ? WHERE id = ? AND used_ms IS NULL").bind(int(now_ms)).bind(id);
+        if used.execute(&mut **txn).await?.rows_affected() == 1 { Ok(()) } else { Err(Refusal::Denied(DenyReason::GrantInvalid)) }
     }
 
     /// A grant, or nothing; also nothing when its row cannot be read.
@@ -93,6 +107,7 @@ impl Ledger {
             created_s: uint(row.try_get("created_s")?),
             expires_s: uint(row.try_get("expires_s")?),
             used: row.try_get::<Option<i64>, _>("used_ms")?.is_some(),
+            part: row.try_get::<Option<String>, _>("upload")?.zip(row.try_get("part")?),
         }))
     }
 

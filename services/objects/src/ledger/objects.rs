@@ -156,34 +156,36 @@ impl Ledger {
     ///
     /// `Conflict` when another version is there by now, or the upload is gone; `Precondition` when the grant was used.
     pub(crate) async fn arrive(&self, arrival: &Arrival, now_ms: u64) -> Result<Vec<String>, Refusal> {
-        let object = &arrival.object;
         let mut txn = self.store.write().await?;
-        let there = self.load(&mut txn, &object.at).await?;
+        let gone = self.arrive_in(&mut txn, arrival, now_ms).await?;
+        txn.commit().await?;
+        Ok(gone)
+    }
+
+    pub(super) async fn arrive_in(&self, txn: &mut WriteTxn, arrival: &Arrival, now_ms: u64) -> Result<Vec<String>, Refusal> {
+        let object = &arrival.object;
+        let there = self.load(txn, &object.at).await?;
         if there.as_ref().map(|o| &o.version) != arrival.replaces.as_ref() {
             return Err(Refusal::Conflict("the object was changed meanwhile".to_owned()));
         }
         if let Some(grant) = &arrival.grant {
-            let used = sqlx::query("UPDATE grant_issued SET used_ms = ? WHERE id = ? AND used_ms IS NULL").bind(int(now_ms)).bind(grant);
-            if used.execute(&mut *txn).await?.rows_affected() != 1 {
-                return Err(Refusal::Denied(trust::DenyReason::GrantInvalid));
-            }
+            Self::use_grant(txn, grant, now_ms).await?;
         }
         let mut gone = match there {
-            Some(old) => Self::delete_rows(&mut txn, &old).await?,
+            Some(old) => Self::delete_rows(txn, &old).await?,
             None => Vec::new(),
         };
         if let Some(upload) = &arrival.upload {
-            gone.extend(Self::close_upload(&mut txn, upload, &object.segments).await?);
+            gone.extend(Self::close_upload(txn, upload, &object.segments).await?);
         } else {
             for segment in &object.segments {
-                segment.blob.insert(&mut txn).await?;
+                segment.blob.insert(txn).await?;
             }
         }
-        self.insert_object(&mut txn, object).await?;
+        self.insert_object(txn, object).await?;
         if let Some(note) = &arrival.note {
-            note.insert(&mut txn, &self.sealer, now_ms).await?;
+            note.insert(txn, &self.sealer, now_ms).await?;
         }
-        txn.commit().await?;
         Ok(gone)
     }
 

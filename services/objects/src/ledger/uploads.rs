@@ -7,7 +7,7 @@ use state::sqlx::{self, Row};
 use state::{WriteTxn, int, uint};
 use trust::ObjectRef;
 
-use super::objects::Segment;
+use super::objects::{Arrival, Segment};
 use super::{Ledger, damaged};
 use crate::blob::Blob;
 use crate::gate::Visitor;
@@ -24,6 +24,8 @@ pub(crate) struct Upload {
     pub(crate) content_type: String,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) created_ms: u64,
+    /// Of one that a browser fills by granted parts: the size of the whole.
+    pub(crate) size: Option<u64>,
 }
 
 /// A part of one.
@@ -54,18 +56,21 @@ fn upload_of(row: &SqliteRow) -> Result<Upload, Refusal> {
         content_type: row.try_get("content_type")?,
         metadata: serde_json::from_str(&metadata).map_err(|_| damaged("metadata"))?,
         created_ms: uint(row.try_get("created_ms")?),
+        size: row.try_get::<Option<i64>, _>("size")?.map(uint),
     })
 }
 
 impl Ledger {
-    /// Opens an upload, unless its principal has `open_max` open already.
+    /// Opens an upload, unless its principal has `open_max` open already for the same person.
     pub(crate) async fn open_upload(&self, upload: &Upload, open_max: i64) -> Result<(), Refusal> {
         let mut txn = self.store.write().await?;
-        let row = sqlx::query("SELECT count(*) FROM upload WHERE principal = ?").bind(&upload.principal).fetch_one(&mut *txn).await?;
+        let count =
+            sqlx::query("SELECT count(*) FROM upload WHERE principal = ? AND owner IS ?").bind(&upload.principal).bind(&upload.owner);
+        let row = count.fetch_one(&mut *txn).await?;
         if row.try_get::<i64, _>(0)? >= open_max {
             return Err(Refusal::Denied(trust::DenyReason::RateExceeded));
         }
-        sqlx::query("INSERT INTO upload (id, bucket, key, principal, owner, job, content_type, metadata, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO upload (id, bucket, key, principal, owner, job, content_type, metadata, created_ms, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(&upload.id)
             .bind(&upload.at.bucket)
             .bind(&upload.at.key)
@@ -75,6 +80,7 @@ impl Ledger {
             .bind(&upload.content_type)
             .bind(serde_json::to_string(&upload.metadata).map_err(|_| damaged("metadata"))?)
             .bind(int(upload.created_ms))
+            .bind(upload.size.map(int))
             .execute(&mut *txn)
             .await?;
         txn.commit().await?;
@@ -99,11 +105,16 @@ impl Ledger {
 
     /// The parts of an upload, in order.
     pub(crate) async fn parts(&self, upload: &str) -> Result<Vec<Part>, Refusal> {
+        let mut connection = self.store.reader().acquire().await?;
+        Self::parts_of(&mut connection, upload).await
+    }
+
+    async fn parts_of(connection: &mut sqlx::SqliteConnection, upload: &str) -> Result<Vec<Part>, Refusal> {
         let rows = sqlx::query(
             "SELECT p.number, p.at_ms, b.id, b.size, b.digest, b.chunks FROM part p JOIN blob b ON b.id = p.blob WHERE p.upload = ? ORDER BY p.number",
         )
         .bind(upload)
-        .fetch_all(self.store.reader())
+        .fetch_all(connection)
         .await?;
         rows.iter()
             .map(|row| Ok(Part { number: row.try_get("number")?, at_ms: uint(row.try_get("at_ms")?), blob: Blob::load(row)? }))
@@ -114,26 +125,53 @@ impl Ledger {
     /// nothing names any more.
     pub(crate) async fn put_part(&self, upload: &str, part: &Part, limit: u64) -> Result<Vec<String>, Refusal> {
         let mut txn = self.store.write().await?;
-        let there = sqlx::query("SELECT 1 FROM upload WHERE id = ?").bind(upload).fetch_optional(&mut *txn).await?;
+        let gone = Self::place_part(&mut txn, upload, part, limit).await?;
+        txn.commit().await?;
+        Ok(gone)
+    }
+
+    /// Puts a granted part in and uses its grant up; when no part of `count` is missing any more, the object that `whole` makes of them
+    /// arrives in the same breath. Gives the blobs that nothing names any more, and whether it arrived.
+    pub(crate) async fn put_granted_part(
+        &self,
+        (upload, size, count): (&str, u64, usize),
+        part: &Part,
+        grant: &str,
+        whole: impl FnOnce(Vec<Blob>) -> Result<Arrival, Refusal>,
+    ) -> Result<(Vec<String>, bool), Refusal> {
+        let mut txn = self.store.write().await?;
+        Self::use_grant(&mut txn, grant, part.at_ms).await?;
+        let mut gone = Self::place_part(&mut txn, upload, part, size).await?;
+        let stored = Self::parts_of(&mut txn, upload).await?;
+        let complete = stored.len() == count;
+        if complete {
+            let arrival = whole(stored.into_iter().map(|part| part.blob).collect())?;
+            gone.extend(self.arrive_in(&mut txn, &arrival, part.at_ms).await?);
+        }
+        txn.commit().await?;
+        Ok((gone, complete))
+    }
+
+    async fn place_part(txn: &mut WriteTxn, upload: &str, part: &Part, limit: u64) -> Result<Vec<String>, Refusal> {
+        let there = sqlx::query("SELECT 1 FROM upload WHERE id = ?").bind(upload).fetch_optional(&mut **txn).await?;
         there.ok_or(Refusal::NoSuchUpload)?;
         let gone = sqlx::query("DELETE FROM part WHERE upload = ? AND number = ? RETURNING blob").bind(upload).bind(part.number);
-        let gone = gone.fetch_optional(&mut *txn).await?.map(|row| row.try_get(0)).transpose()?;
+        let gone = gone.fetch_optional(&mut **txn).await?.map(|row| row.try_get(0)).transpose()?;
         let gone: Vec<String> = gone.into_iter().collect();
-        Self::forget_blobs(&mut txn, &gone).await?;
+        Self::forget_blobs(txn, &gone).await?;
         let sum = sqlx::query("SELECT coalesce(sum(b.size), 0) FROM part p JOIN blob b ON b.id = p.blob WHERE p.upload = ?").bind(upload);
-        let sum = uint(sum.fetch_one(&mut *txn).await?.try_get(0)?);
+        let sum = uint(sum.fetch_one(&mut **txn).await?.try_get(0)?);
         if sum.saturating_add(part.blob.size) > limit {
             return Err(Refusal::TooLarge);
         }
-        part.blob.insert(&mut txn).await?;
+        part.blob.insert(txn).await?;
         sqlx::query("INSERT INTO part (upload, number, blob, at_ms) VALUES (?, ?, ?, ?)")
             .bind(upload)
             .bind(part.number)
             .bind(&part.blob.id)
             .bind(int(part.at_ms))
-            .execute(&mut *txn)
+            .execute(&mut **txn)
             .await?;
-        txn.commit().await?;
         Ok(gone)
     }
 

@@ -39,13 +39,13 @@ impl Shelf {
     /// Deletes an object that `visitor` may delete; what is not there is deleted, whatever was expected of it.
     pub(crate) async fn delete(&self, visitor: &Visitor, at: &ObjectRef, expected: &Expected) -> Result<(), Refusal> {
         let object = match self.look(visitor, Action::ObjectDelete, at).await {
-            Err(Refusal::NoSuchKey) => return Ok(()),
+            Err(Refusal::NoSuchKey) => return self.forget_parts(visitor, at).await,
             other => other?,
         };
         expected.check(&object)?;
         let gone = self.ledger.remove(&object).await?;
         self.blobs.remove(&gone).await;
-        Ok(())
+        self.forget_parts(visitor, at).await
     }
 }
 

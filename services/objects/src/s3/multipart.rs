@@ -22,7 +22,7 @@ use crate::write::{Announced, composite};
 /// The smallest part that is not the last (S3 API, "Amazon S3 multipart upload limits"), in bytes.
 const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
 const PART_NUMBER_MAX: u32 = 10_000;
-/// Uploads that one workload may have open.
+/// Uploads that one workload may have open for one person.
 const OPEN_MAX: i64 = 100;
 
 /// A part to store.
@@ -51,6 +51,7 @@ impl Shelf {
             content_type,
             metadata,
             created_ms: self.clock.unix_ms(),
+            size: None,
         };
         self.ledger.open_upload(&upload, OPEN_MAX).await?;
         Ok(upload)
@@ -59,7 +60,8 @@ impl Shelf {
     /// An upload that this visitor began, on this authority. Others' do not exist.
     pub(super) async fn own_upload(&self, visitor: &Visitor, at: &ObjectRef, id: &str) -> Result<Upload, Refusal> {
         let upload = self.ledger.upload(id).await?.ok_or(Refusal::NoSuchUpload)?;
-        if upload.at == *at && upload.is_of(visitor) { Ok(upload) } else { Err(Refusal::NoSuchUpload) }
+        // What browsers fill part by part is not for services to fill.
+        if upload.at == *at && upload.is_of(visitor) && upload.size.is_none() { Ok(upload) } else { Err(Refusal::NoSuchUpload) }
     }
 
     pub(super) async fn store_part<S>(

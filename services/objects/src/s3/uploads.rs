@@ -27,7 +27,7 @@ impl Door {
             let place = (&upload.at.key, &upload.id);
             // With a key marker alone, all of that key come before it (S3 API, ListMultipartUploads).
             let after = if marker.1.is_empty() { *place.0 > marker.0 } else { place > (&marker.0, &marker.1) };
-            upload.is_of(visitor) && upload.at.key.starts_with(&prefix) && after
+            upload.is_of(visitor) && upload.size.is_none() && upload.at.key.starts_with(&prefix) && after
         });
         let truncated = open.len() > usize::try_from(page).unwrap_or(0);
         open.truncate(usize::try_from(page).unwrap_or(0));

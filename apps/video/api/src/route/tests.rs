@@ -23,6 +23,10 @@ async fn answer(Shared(it): Shared<Neighbour>, method: Method, uri: Uri) -> Resp
             Json(json!({ "url": format!("https://host{path}?sig"), "method": "PUT", "headers": { "content-type": "video/mp4" } }))
                 .into_response()
         }
+        (Method::POST, Some("presign-parts")) => Json(
+            json!({ "complete": false, "part_bytes": 8, "stored": [], "parts": [{ "number": 1, "bytes": 7, "url": "https://host/x" }] }),
+        )
+        .into_response(),
         _ => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -98,6 +102,23 @@ async fn an_announced_video_gets_a_grant_of_its_own_size_and_is_listed() {
     assert_eq!((&video["id"], &video["name"], &video["state"]), (&json!(id), &json!("film.mp4"), &json!("awaiting_upload")));
     assert!(video.get("owner").is_none() && list["next_before"].is_null());
     assert!(OffsetDateTime::parse(video["created_at"].as_str().unwrap(), &Rfc3339).is_ok());
+}
+
+// N2, N3
+#[tokio::test]
+async fn an_upload_goes_on_for_its_own_person_and_until_it_is_there() {
+    let scene = scene().await;
+    let id = scene.add("ada").await;
+    let path = format!("/api/videos/{id}/upload");
+    let (status, plan) = scene.ask("POST", &path, "ada").await;
+    assert_eq!((status, &plan["parts"][0]["number"], &plan["complete"]), (StatusCode::OK, &json!(1), &json!(false)));
+    assert_eq!(scene.ask("POST", &path, "eve").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(scene.ask("POST", "/api/videos/none/upload", "ada").await.0, StatusCode::NOT_FOUND);
+    let asked = |scene: &Scene| scene.neighbour.0.lock().unwrap().iter().filter(|line| line.contains("presign-parts")).count();
+    assert_eq!(asked(&scene), 1, "nothing was asked for another person");
+    scene.event(Some("ada"), ("e1", "video.uploaded"), json!({ "video_id": id })).await;
+    assert_eq!(scene.ask("POST", &path, "ada").await.1["complete"], true);
+    assert_eq!(asked(&scene), 1);
 }
 
 #[tokio::test]
