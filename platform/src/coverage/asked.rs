@@ -162,6 +162,8 @@ impl House {
             "objects.bucket.head" => asked(filer, "HEAD", &route.path.replace("{bucket}", "files"), &head, ""),
             "objects.delete.many" => {
                 let body = format!("<Delete><Object><Key>{key}</Key></Object></Delete>");
+                let length = body.len().to_string();
+                let head = [head[0], ("content-length", length.as_str())];
                 asked(filer, "POST", &format!("{}?delete", route.path.replace("{bucket}", "files")), &head, &body)
             }
             "objects.read" => asked(filer, "GET", &path, &head, ""),

