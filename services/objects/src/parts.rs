@@ -5,7 +5,7 @@
 //! the same object, hears which parts are there and gets URLs for those that are not. With the last part the object is there, in one
 //! transaction: there is no call to complete it that could be lost, made early, or made by somebody else.
 //!
-//! Spec:       S3 API, UploadPart by presigned URL (`partNumber`, `uploadId`). Decision: docs/adr/0007.
+//! Spec:       S3 API, UploadPart by presigned URL (`partNumber`, `uploadId`). Decision: docs/adr/0008.
 //! Guarantees: G3, G5 and G6 for parts, G8 (each URL works once), G11; N2.
 
 use std::collections::BTreeMap;
