@@ -237,6 +237,8 @@ pub struct QueueProfile {
     pub purpose: String,
     /// Messages kept at most; more are refused.
     pub depth_max: u64,
+    /// Queue whose consumer hears of each dead letter.
+    pub dead_letters_to: Option<String>,
 }
 
 /// A new manifest.

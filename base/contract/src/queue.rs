@@ -86,6 +86,22 @@ pub struct LeaseState {
     pub folder: String,
 }
 
+/// Type of the event that tells of a dead letter; its source is `/queues/QUEUE`, its subject the message's own.
+pub const DEAD_LETTER: &str = "queue.dead_letter";
+
+/// Data of that event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettered {
+    /// The queue that it died in.
+    pub queue: String,
+    /// `ce-type` of what died.
+    pub kind: String,
+    /// `ce-id` of what died.
+    pub id: String,
+    /// Why, for operators.
+    pub reason: String,
+}
+
 /// One queue's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {

@@ -158,6 +158,7 @@ impl Check<'_, '_, '_> {
 
     fn queues(&mut self, purposes: &BTreeSet<String>) -> BTreeMap<String, Queue> {
         let mut queues = BTreeMap::new();
+        let names: Vec<_> = self.written.queue.keys().map(String::as_str).collect();
         for (name, w) in &self.written.queue {
             self.class(&["queue", name, "data"], &w.data);
             self.purpose(&["queue", name, "purpose"], &w.purpose, purposes);
@@ -165,9 +166,21 @@ impl Check<'_, '_, '_> {
             if first > max {
                 self.document.problem(&["queue", name, "backoff"], "'first' is longer than 'max'", None);
             }
+            let at = ["queue", name, "dead_letters_to"];
+            let told = w.dead_letters_to.as_deref().and_then(|text| self.reference(&at, "queue", text, &names));
+            if let Some(other) = told.and_then(|to| self.written.queue.get(to)) {
+                // Who hears of a dead letter gets its subject and authority; whose own dead letters went on would never end.
+                if other.dead_letters_to.is_some() {
+                    self.document.problem(&at, "that queue hands its own dead letters on; name one that does not", None);
+                }
+                if other.data != w.data {
+                    self.document.problem(&at, format!("that queue has data of class '{}', this one of '{}'", other.data, w.data), None);
+                }
+            }
             queues.insert(
                 name.clone(),
                 Queue {
+                    dead_letters_to: told.map(str::to_owned),
                     data: w.data.clone(),
                     purpose: w.purpose.clone(),
                     lease_ms: w.lease.map_or(0, |d| d.0),

@@ -208,6 +208,8 @@ pub struct Queue {
     pub backoff: Backoff,
     /// Messages that wait at most.
     pub depth_max: u32,
+    /// Queue whose consumer hears of each dead letter.
+    pub dead_letters_to: Option<String>,
     /// Dead letters are kept, ms.
     pub keep_dead_ms: u64,
 }

@@ -51,6 +51,7 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
         (swap("consumes = \"queue.validated\"", "consumes = \"queue.validate\""), "queue.validate\"", "no queue", "'validated'"),
         (swap("quarantine_until = \"validator\"", "quarantine_until = \"validater\""), "validater", "no service", "'validator'"),
         (swap("created = \"queue.uploaded\"", "created = \"queue.upload\""), "queue.upload\"", "no queue", "'uploaded'"),
+        (swap("dead_letters_to = \"queue.status\"", "dead_letters_to = \"queue.statsu\""), "queue.statsu", "no queue 'statsu'", "'status'"),
         (swap("presign-put for upload", "presign-put for uplaod"), "uplaod", "no purpose 'uplaod'", "'upload'"),
         (swap("presign-put for upload", "presign-put"), "presign-put\"", "say for which purpose", "manage"),
         (swap("\"POST\"], purpose", "\"PSOT\"], purpose"), "PSOT", "unknown method", "'POST'"),

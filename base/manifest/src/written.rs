@@ -277,6 +277,8 @@ pub(crate) struct Queue {
     /// Messages that wait at most, more are refused; default 10000.
     #[schemars(range(min = 1, max = 10000000))]
     pub(crate) depth: Option<u32>,
+    /// Queue whose consumer hears of each dead letter, as `queue.NAME`: a queue of the same class of data.
+    pub(crate) dead_letters_to: Option<String>,
     /// Dead letters are kept this long; default "14d".
     pub(crate) keep_dead: Option<Lasting>,
 }

@@ -200,6 +200,7 @@ pub(crate) fn queues(manifest: &Manifest) -> BTreeMap<String, QueueProfile> {
                 backoff_ms_max: queue.backoff.max_ms,
                 purpose: queue.purpose.clone(),
                 depth_max: u64::from(queue.depth_max),
+                dead_letters_to: queue.dead_letters_to.clone(),
             },
         );
     }

@@ -6,6 +6,7 @@
 //! Guarantees: H1, H4, H6, G10.
 //! Not here:   who may (`room`), when to deliver (`dispatch`).
 
+mod dead;
 mod lease;
 mod message;
 mod publish;

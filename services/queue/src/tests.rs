@@ -102,6 +102,7 @@ pub(crate) fn profile(consumer: &str) -> QueueProfile {
         backoff_ms_max: 0,
         purpose: "process".into(),
         depth_max: 100,
+        dead_letters_to: None,
     }
 }
 

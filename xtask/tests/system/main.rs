@@ -9,6 +9,7 @@ mod boundary;
 mod browser;
 mod contained;
 mod figures;
+mod given_up;
 mod journey;
 mod killed;
 mod lifecycle;

@@ -34,9 +34,9 @@ use crate::{
 /// The service's name in logs.
 pub(crate) const NAME: &str = "video-api";
 /// The bucket of originals.
-const ORIGINALS: &str = "originals";
+pub(crate) const ORIGINALS: &str = "originals";
 /// The bucket of renditions.
-const RENDITIONS: &str = "renditions";
+pub(crate) const RENDITIONS: &str = "renditions";
 /// How long a grant lives, in seconds.
 const GRANT_S: u32 = 900;
 /// The longest page of a list.
@@ -215,7 +215,7 @@ async fn delete_objects(store: &Store, context: &Context, video: &Video) -> Resu
 }
 
 /// The key of a video's original.
-fn original(id: Uuid) -> String {
+pub(crate) fn original(id: Uuid) -> String {
     format!("{id}/original")
 }
 

@@ -8,7 +8,7 @@ const LABELS = {
 };
 const HINTS = {
   rejected: "Nothing of it was decoded.",
-  failed: "Try another export of this video.",
+  failed: "Delete it and upload it again, or try another export.",
   awaiting_upload: "The upload did not finish. Choose the same file again to go on where it stopped; what was sent is kept for a day.",
 };
 const PARTS_AT_ONCE = 2, TRIES = 10, PAUSE_MS = 500, PAUSE_MS_MAX = 20000, STALL_MS = 30000;
@@ -133,7 +133,7 @@ function draw(video) {
     : [best || size(video.size), when(video.created_at)].join(" · ");
   it.cancel.hidden = !upload;
   it.resume.hidden = shown !== "awaiting_upload";
-  it.remove.hidden = Boolean(upload) || busy;
+  it.remove.hidden = Boolean(upload);
   it.trace.hidden = Boolean(upload);
   it.trace.href = `/console/traces?video=${encodeURIComponent(video.id)}`;
   if (shown === "ready" && video.poster && !it.image.src) poster(video.id, it.image);

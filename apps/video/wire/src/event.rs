@@ -36,6 +36,8 @@ pub struct Delivery {
     pub id: String,
     /// `ce-type`.
     pub kind: String,
+    /// `ce-subject`: the object that the work is about.
+    pub subject: Option<String>,
     /// `Palisade-Queue`: the queue that it came from.
     pub queue: Option<String>,
     data: Value,
@@ -67,6 +69,7 @@ impl Delivery {
             context: Context::from_headers(headers),
             id: attribute("ce-id")?,
             kind: attribute("ce-type")?,
+            subject: text(headers, "ce-subject"),
             queue: text(headers, "palisade-queue"),
             data: serde_json::from_slice(body).map_err(|error| Outcome::Never(format!("the event's data is no JSON: {error}")))?,
         })

@@ -12,6 +12,7 @@ use state::{StateError, WriteTxn, int, uint};
 use trust::{Authority, ObjectRef, SpiffeId, clock::random_hex};
 
 use super::Log;
+use super::dead::bury;
 use super::message::{Delivery, Message};
 use crate::backoff;
 
@@ -251,7 +252,7 @@ impl Log {
                 return Ok(Settled::Acked);
             }
             Ending::Dead(reason) => {
-                bury(txn, held.seq, &reason, now).await?;
+                self.bury(txn, held.seq, profile, &reason, now).await?;
                 return Ok(Settled::Dead { job: held.job, reason });
             }
             Ending::Nack(reason) => (held.attempts, held.unreached, reason),
@@ -259,7 +260,7 @@ impl Log {
         };
         if attempts >= profile.attempts_max || unreached >= profile.attempts_max.saturating_mul(UNREACHED_FACTOR) {
             let reason = format!("{attempts} deliveries failed, {unreached} did not reach the consumer; the last one: {reason}");
-            bury(txn, held.seq, &reason, now).await?;
+            self.bury(txn, held.seq, profile, &reason, now).await?;
             return Ok(Settled::Dead { job: held.job, reason });
         }
         let pause = backoff::pause_ms(profile, attempts.saturating_add(unreached), &*self.entropy);
@@ -296,14 +297,4 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.log.under_way().remove(&self.lease);
     }
-}
-
-async fn bury(txn: &mut WriteTxn, seq: i64, reason: &str, now: u64) -> Result<(), StateError> {
-    sqlx::query("UPDATE message SET state = 'dead', lease = NULL, reason = ?, ended_ms = ? WHERE seq = ?")
-        .bind(reason.to_owned())
-        .bind(int(now))
-        .bind(seq)
-        .execute(&mut **txn)
-        .await?;
-    Ok(())
 }

@@ -2,12 +2,12 @@
 
 use contract::queue::Event;
 use state::sqlx::{self, Row};
-use state::{StateError, int, uint};
+use state::{StateError, WriteTxn, int, uint};
 use trust::{Authority, Digest, SpiffeId, TraceContext, clock::random_hex};
 
 use super::Log;
 use super::message::Raw;
-use crate::binding::fingerprint;
+use crate::binding::{Binder, fingerprint};
 
 /// A message to put in, already allowed.
 #[derive(Debug)]
@@ -66,27 +66,7 @@ impl Log {
         let job = random_hex(&*self.entropy, 16);
         let authority = new.authority.map(serde_json::to_string).transpose().map_err(|error| sqlx::Error::Encode(error.into()))?;
         let raw = Raw { queue: new.queue.to_owned(), publisher, event: new.event, digest, authority, trace: Some(new.trace.to_string()) };
-        sqlx::query(
-            "INSERT INTO message (job, queue, publisher, source, event_id, kind, subject, content_type, data, digest, authority, trace, binding,
-                published_ms, state, due_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",
-        )
-        .bind(&job)
-        .bind(&raw.queue)
-        .bind(&raw.publisher)
-        .bind(&raw.event.source)
-        .bind(&raw.event.id)
-        .bind(&raw.event.kind)
-        .bind(&raw.event.subject)
-        .bind(&raw.event.content_type)
-        .bind(&raw.event.data)
-        .bind(&raw.digest)
-        .bind(&raw.authority)
-        .bind(&raw.trace)
-        .bind(raw.bind(&self.binder, &job))
-        .bind(now)
-        .bind(now)
-        .execute(&mut *txn)
-        .await?;
+        raw.insert(&mut txn, &self.binder, &job, now).await?;
         sqlx::query("INSERT INTO seen (queue, publisher, source, event_id, fingerprint, job, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(&raw.queue)
             .bind(&raw.publisher)
@@ -99,5 +79,33 @@ impl Log {
             .await?;
         txn.commit().await?;
         Ok(Stored::New(job))
+    }
+}
+
+impl Raw {
+    /// Puts it in, to be delivered at once.
+    pub(super) async fn insert(&self, txn: &mut WriteTxn, binder: &Binder, job: &str, now: i64) -> Result<(), StateError> {
+        sqlx::query(
+            "INSERT INTO message (job, queue, publisher, source, event_id, kind, subject, content_type, data, digest, authority, trace, binding,
+                published_ms, state, due_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",
+        )
+        .bind(job)
+        .bind(&self.queue)
+        .bind(&self.publisher)
+        .bind(&self.event.source)
+        .bind(&self.event.id)
+        .bind(&self.event.kind)
+        .bind(&self.event.subject)
+        .bind(&self.event.content_type)
+        .bind(&self.event.data)
+        .bind(&self.digest)
+        .bind(&self.authority)
+        .bind(&self.trace)
+        .bind(self.bind(binder, job))
+        .bind(now)
+        .bind(now)
+        .execute(&mut **txn)
+        .await?;
+        Ok(())
     }
 }

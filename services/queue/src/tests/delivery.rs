@@ -53,6 +53,40 @@ async fn a_push_carries_a_token_for_this_job_alone_and_an_answer_ends_it() {
     assert_eq!(stats(&queue, "uploaded").await.waiting, 0);
 }
 
+// H1, H4, H5: where the manifest says so, a dead letter is told, with its subject and authority, narrowed to whoever hears of it.
+#[tokio::test]
+async fn a_dead_letter_is_told_to_whom_the_manifest_says() {
+    let world = World::new();
+    {
+        let mut held = world.book.0.lock().unwrap();
+        let mut rules = crate::Rulebook::clone(held.as_ref().unwrap());
+        rules.queues.get_mut("uploaded").unwrap().dead_letters_to = Some("status".into());
+        *held = Ok(Arc::new(rules));
+    }
+    let queue = world.open().await;
+    let (mut arrivals, _run) = dispatch(&queue);
+    for (id, statuses) in [("hopeless", vec![422]), ("poison", vec![500, 500, 500])] {
+        uploaded(&queue, id, Some("originals/v1/original")).await;
+        for status in statuses {
+            let (leased, _, answer) = next(&mut arrivals).await;
+            assert_eq!(leased.event.id, id);
+            answer.send(Ok(status)).unwrap();
+        }
+        let (told, _, answer) = next(&mut arrivals).await;
+        assert_eq!((told.event.kind.as_str(), told.event.subject.as_deref()), ("queue.dead_letter", Some("originals/v1/original")));
+        assert_eq!((told.event.source.as_str(), &told.publisher), ("/queues/uploaded", &role("queue")));
+        let data: contract::queue::DeadLettered = serde_json::from_slice(&told.event.data).unwrap();
+        assert_eq!((data.queue.as_str(), data.kind.as_str(), data.id.as_str()), ("uploaded", "object.created", id));
+        assert!(!data.reason.is_empty());
+        let said = world.verifier().verify(told.token.as_ref().unwrap(), &*world.clock).unwrap();
+        let job = said.job.unwrap();
+        assert_eq!((said.user.as_str(), job.consumer.as_str(), job.queue.as_str()), ("ada", "api", "status"));
+        assert_eq!(job.inputs, vec!["originals/v1/original".parse().unwrap()]);
+        answer.send(Ok(204)).unwrap();
+    }
+    nothing_more(&mut arrivals).await;
+}
+
 // H1: statuses decide; 400 and 422 are dead letters with the reason; others are tried again up to attempts_max.
 #[tokio::test]
 async fn answers_decide_what_becomes_of_a_message() {

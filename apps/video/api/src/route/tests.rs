@@ -73,8 +73,15 @@ impl Scene {
         body["id"].as_str().unwrap().to_owned()
     }
 
-    async fn event(&self, user: Option<&str>, (id, kind): (&str, &str), data: Value) -> StatusCode {
+    /// An event of the work on the video that it speaks of.
+    async fn event(&self, user: Option<&str>, event: (&str, &str), data: Value) -> StatusCode {
+        let subject = format!("originals/{}/original", data["video_id"].as_str().unwrap_or("none"));
+        self.event_of(user, event, &subject, data).await
+    }
+
+    async fn event_of(&self, user: Option<&str>, (id, kind): (&str, &str), subject: &str, data: Value) -> StatusCode {
         let mut request = Request::post("/events").header("ce-specversion", "1.0").header("ce-id", id).header("ce-type", kind);
+        request = request.header("ce-subject", subject);
         if let Some(user) = user {
             request = request.header("palisade-user", user);
         }
@@ -172,6 +179,62 @@ async fn an_event_of_another_persons_work_changes_nothing() {
     assert_eq!(scene.ask("GET", &format!("/api/videos/{id}"), "ada").await.1["state"], "awaiting_upload");
     assert_eq!(scene.event(None, ("e1", "video.failed"), data).await, StatusCode::NO_CONTENT);
     assert_eq!(scene.ask("GET", &format!("/api/videos/{id}"), "ada").await.1["state"], "failed");
+}
+
+// N3, H4: who holds the job of one video tells nothing about another of the same person.
+#[tokio::test]
+async fn an_event_of_the_work_on_another_video_changes_nothing() {
+    let scene = scene().await;
+    let (own, other) = (scene.add("ada").await, scene.add("ada").await);
+    let failed = json!({ "video_id": other, "reason": "no" });
+    for subject in [
+        format!("originals/{own}/original"),
+        format!("renditions/{other}/original"),
+        format!("originals/{other}/else"),
+        format!("originals/{other}"),
+        String::from("x"),
+    ] {
+        let status = scene.event_of(Some("ada"), ("e1", "video.failed"), &subject, failed.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{subject}");
+    }
+    assert_eq!(scene.ask("GET", &format!("/api/videos/{other}"), "ada").await.1["state"], "awaiting_upload");
+    assert_eq!(scene.event(Some("ada"), ("e1", "video.failed"), failed).await, StatusCode::NO_CONTENT);
+    assert_eq!(scene.ask("GET", &format!("/api/videos/{other}"), "ada").await.1["state"], "failed");
+}
+
+// H1: what the queue gives up does not stay "transcoding" for ever; what is ready stays ready.
+#[tokio::test]
+async fn a_dead_letter_makes_a_video_failed_with_a_reason() {
+    let scene = scene().await;
+    let (stuck, ready) = (scene.add("ada").await, scene.add("ada").await);
+    scene.event(Some("ada"), ("e1", "video.progress"), json!({ "video_id": stuck, "percent": 5 })).await;
+    scene.ready("ada", &ready).await;
+    let told = json!({ "queue": "validated", "kind": "video.validated", "id": "x", "reason": "3 deliveries failed" });
+    for (event, id) in [("d1", &stuck), ("d2", &ready)] {
+        let subject = format!("originals/{id}/original");
+        assert_eq!(scene.event_of(Some("ada"), (event, "queue.dead_letter"), &subject, told.clone()).await, StatusCode::NO_CONTENT);
+    }
+    let (_, video) = scene.ask("GET", &format!("/api/videos/{stuck}"), "ada").await;
+    assert_eq!(video["state"], "failed");
+    assert!(video["reason"].as_str().unwrap().contains("given up"), "{video}");
+    assert_eq!(scene.ask("GET", &format!("/api/videos/{ready}"), "ada").await.1["state"], "ready");
+}
+
+// What is still being made while its video is deleted is deleted when it is done, and nothing of another video.
+#[tokio::test]
+async fn a_deleted_video_leaves_no_renditions_behind() {
+    let scene = scene().await;
+    let id = scene.add("ada").await;
+    scene.event(Some("ada"), ("e1", "video.progress"), json!({ "video_id": id, "percent": 5 })).await;
+    assert_eq!(scene.ask("DELETE", &format!("/api/videos/{id}"), "ada").await.0, StatusCode::NO_CONTENT);
+    scene.neighbour.0.lock().unwrap().clear();
+    let made = |key: String| json!({ "name": "180p", "key": key, "width": 320, "height": 180, "duration_s": 1.0, "bytes": 5 });
+    let renditions = [made(format!("{id}/180p.mp4")), made(String::from("elsewhere/180p.mp4"))];
+    let data = json!({ "video_id": id, "renditions": renditions, "poster": format!("{id}/poster.jpg"), "duration_s": 1.0 });
+    assert_eq!(scene.event(Some("ada"), ("e2", "video.ready"), data).await, StatusCode::NO_CONTENT);
+    let deleted = scene.neighbour.0.lock().unwrap().clone();
+    let expected = ["180p.mp4", "360p.mp4", "720p.mp4", "poster.jpg"].map(|name| format!("DELETE /renditions/{id}/{name}"));
+    assert_eq!(deleted, expected);
 }
 
 // H1
