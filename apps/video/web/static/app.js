@@ -134,7 +134,7 @@ function draw(video) {
   it.cancel.hidden = !upload;
   it.resume.hidden = shown !== "awaiting_upload";
   it.remove.hidden = Boolean(upload);
-  it.trace.hidden = Boolean(upload);
+  it.trace.hidden = Boolean(upload) || shown === "awaiting_upload";
   it.trace.href = `/console/traces?video=${encodeURIComponent(video.id)}`;
   if (shown === "ready" && video.poster && !it.image.src) poster(video.id, it.image);
   return it.root;
