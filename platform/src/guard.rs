@@ -4,13 +4,15 @@
 //! guard dies, so does the service.
 
 mod host;
+mod job;
 mod lines;
+mod profile;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy::mesh::{Connector, Guard};
+use proxy::mesh::{Connector, Guard, Job};
 use sandbox::{Level, SandboxError};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,10 @@ use host::{Host, ServeOutbound};
 pub struct Settings {
     /// The service's own folder, if its manifest gives it one.
     pub state_dir: PathBuf,
+    /// User and group of the service when root runs Palisade.
+    pub run_as_id: u32,
+    /// Which replica of its service this is, from 0.
+    pub replica: u32,
 }
 
 /// Runs the guard of a service.
@@ -33,20 +39,19 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
     let joined = process.join().await?;
     let loaded = process.first_view(&joined.view).await?;
-    let profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
+    let mut profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
+    // `replicas_min` of all replicas run all the time; the others wait for work.
+    profile.replicas_min = u32::from(settings.replica < profile.replicas_min);
     let required = if profile.isolation == "confined" { Level::Confined } else { Level::Full };
     let here = sandbox::probe();
     if here.level.is_none_or(|level| level < required) {
         return Err(StartError::refused(format_args!("this host cannot give the isolation that the manifest requires\n{here}")));
     }
-    let always = profile.replicas_min > 0;
     let link = Arc::new(Link::default());
     let guard = Guard::new(joined.view.clone(), process.recorder.clone(), process.clock.clone(), link.clone());
-    let host = Host::new(profile, settings.state_dir, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
+    let host = Host::new(profile, settings, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
     link.set(&host);
-    if always {
-        host.running().await.map_err(refusal)?;
-    }
+    host.prepare().await.map_err(refusal)?;
     let busy = guard.clone();
     let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, process.stop.clone()));
     let listener = process.listeners().tcp("mesh")?;
@@ -95,13 +100,19 @@ impl Link {
         // It is tied once, in `run`.
         let _tied = self.0.set(Arc::downgrade(host));
     }
+
+    fn host(&self) -> std::io::Result<Arc<Host>> {
+        self.0.get().and_then(std::sync::Weak::upgrade).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
 }
 
 #[async_trait]
 impl Connector for Link {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
-        let host = self.0.get().and_then(std::sync::Weak::upgrade);
-        let host = host.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected))?;
-        host.connect().await.map_err(std::io::Error::other)
+        self.host()?.connect().await.map_err(std::io::Error::other)
+    }
+
+    async fn fresh(&self) -> std::io::Result<Box<dyn Job>> {
+        Ok(Box::new(self.host()?.fresh().await.map_err(std::io::Error::other)?))
     }
 }

@@ -11,6 +11,7 @@ mod roles;
 pub mod spool;
 mod supervisor;
 mod system;
+mod users;
 
 use std::process::ExitCode;
 

@@ -94,13 +94,18 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts all members, each stage when the one before is ready.
+    /// Starts all members, which run this very binary with the digest `binary`, each stage when the one before is ready.
     ///
     /// # Errors
-    /// When Palisade's own binary cannot be read or the folder for logs cannot be made.
-    pub fn start(members: Vec<Member>, log_dir: PathBuf, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> std::io::Result<Self> {
+    /// When the folder for logs cannot be made.
+    pub fn start(
+        members: Vec<Member>,
+        binary: Digest,
+        log_dir: PathBuf,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&log_dir)?;
-        let binary = Digest::of_reader(std::fs::File::open("/proc/self/exe")?)?;
         let standings: Standings = members.iter().map(|m| (m.name.clone(), Standing::default())).collect();
         let shared = Arc::new(Shared {
             standings: watch::Sender::new(standings),

@@ -17,6 +17,7 @@ use crate::boot::Boot;
 use crate::folder;
 use crate::roles;
 use crate::supervisor::{BootTemplate, Member};
+use crate::users;
 
 /// Why a system cannot be started; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -214,11 +215,12 @@ pub fn build(
         .into_iter()
         .map(|role| Ok((role, builder.mesh_listener(&manifest.trust_domain.role(role))?)))
         .collect::<Result<_, SystemError>>()?;
-    let guards: Vec<(String, OwnedFd)> = manifest
-        .services
-        .keys()
-        .map(|name| Ok((name.clone(), builder.mesh_listener(&manifest.trust_domain.service(name))?)))
-        .collect::<Result<_, SystemError>>()?;
+    let mut guards: Vec<(String, u32, OwnedFd)> = Vec::new();
+    for (name, service) in &manifest.services {
+        for replica in 0..service.replicas.max {
+            guards.push((name.clone(), replica, builder.mesh_listener(&manifest.trust_domain.service(name))?));
+        }
+    }
 
     builder.identity(&manifest.edge.hosts)?;
     for (role, listener) in mesh {
@@ -241,8 +243,12 @@ pub fn build(
         let stage = if matches!(role, "control" | "evidence") { 1 } else { 2 };
         builder.role(role, stage, listeners, settings)?;
     }
-    for (service, listener) in guards {
-        builder.guard(&service, listener)?;
+    let users =
+        users::of_services(manifest.services.keys().map(String::as_str)).map_err(io("cannot find users for", Path::new("services")))?;
+    for (service, replica, listener) in guards {
+        // Each of them has one; without one nothing would start.
+        let run_as_id = users.get(&service).copied().unwrap_or_default();
+        builder.guard(&service, replica, listener, run_as_id)?;
     }
     let edge = roles::edge::Settings {
         hosts: manifest.edge.hosts.iter().cloned().collect(),
@@ -260,7 +266,7 @@ struct Builder<'a> {
     lock: &'a Lock,
     layout: &'a Layout,
     entropy: &'a dyn Entropy,
-    addresses: BTreeMap<SpiffeId, String>,
+    addresses: BTreeMap<SpiffeId, Vec<String>>,
     members: Vec<Member>,
 }
 
@@ -269,7 +275,7 @@ impl Builder<'_> {
         let failed = "cannot listen on loopback for";
         let listener = proxy::listen::loopback().map_err(io(failed, Path::new(&id.to_string())))?;
         let address = listener.local_addr().map_err(io(failed, Path::new(&id.to_string())))?;
-        self.addresses.insert(id.clone(), address.to_string());
+        self.addresses.entry(id.clone()).or_default().push(address.to_string());
         Ok(listener.into())
     }
 
@@ -286,6 +292,7 @@ impl Builder<'_> {
             lock: self.lock.to_toml(),
             folder: self.applied.search.folder.clone(),
             bin: self.applied.search.bin.clone(),
+            palisade: self.lock.palisade,
             addresses: self.addresses.clone(),
         };
         serde_json::to_value(settings).map_err(|e| SystemError::Io { what: "cannot describe", path: "control".into(), source: e.into() })
@@ -300,15 +307,18 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn guard(&mut self, service: &str, listener: OwnedFd) -> Result<(), SystemError> {
+    /// A guard for one replica of a service: the same name, a process, a key and a listener of its own.
+    fn guard(&mut self, service: &str, replica: u32, listener: OwnedFd, run_as_id: u32) -> Result<(), SystemError> {
         let id = self.applied.manifest.trust_domain.service(service);
-        let name = format!("guard-{service}");
+        // No service's name has a dot in it.
+        let name = if replica == 0 { format!("guard-{service}") } else { format!("guard-{service}.{}", replica.saturating_add(1)) };
         let artefacts = self.applied.artefacts(self.lock, service);
         let paths = artefacts.iter().map(|a| a.path.clone()).collect();
         let state_dir = self.layout.data(&format!("service-{service}"));
         // Its owner is the service's user once it has run; the folder above is ours.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(io("cannot make the folder", &state_dir))?;
-        let settings = serde_json::json!(crate::guard::Settings { state_dir });
+        users::take_over(&state_dir, run_as_id).map_err(io("cannot give to its service", &state_dir))?;
+        let settings = serde_json::json!(crate::guard::Settings { state_dir, run_as_id, replica });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
         let listeners = vec![("mesh".to_owned(), listener)];
@@ -326,7 +336,7 @@ impl Builder<'_> {
     ) -> Result<Boot, SystemError> {
         folder::private(&dir)?;
         let early = ["control", "evidence"].map(|role| self.applied.manifest.trust_domain.role(role));
-        let addresses = early.into_iter().filter_map(|id| Some((id.clone(), self.addresses.get(&id)?.clone()))).collect();
+        let addresses = early.into_iter().filter_map(|id| Some((id.clone(), self.addresses.get(&id)?.first()?.clone()))).collect();
         Ok(Boot {
             spiffe_id,
             trust_domain: self.applied.manifest.trust_domain.clone(),

@@ -58,8 +58,8 @@ pub struct View {
     pub revoked: Vec<Revocation>,
     /// Workloads that may open a connection to this one.
     pub callers: BTreeSet<SpiffeId>,
-    /// Workloads that this one may call, with their addresses (`127.0.0.1:PORT`).
-    pub peers: BTreeMap<SpiffeId, String>,
+    /// Workloads that this one may call, with the address of each of their replicas (`127.0.0.1:PORT`).
+    pub peers: BTreeMap<SpiffeId, Vec<String>>,
     /// For a guard: its service. Absent for a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceProfile>,
@@ -101,6 +101,8 @@ pub struct ServiceProfile {
     pub outbound: Vec<Outbound>,
     /// Sandbox level that must be reached: `full` or `confined`.
     pub isolation: String,
+    /// Whether each delivery gets a sandbox of its own, which ends with it.
+    pub fresh_per_job: bool,
     /// Limits.
     pub limits: ServiceLimits,
     /// Zero: started by the first request, stopped when idle.

@@ -85,6 +85,8 @@ pub struct Service {
     pub state: bool,
     /// Sandbox that must apply.
     pub isolation: Isolation,
+    /// When it gets a new sandbox.
+    pub fresh: Fresh,
     /// Class of what its routes carry; there if it has routes.
     pub data: Option<String>,
     /// Routes, sorted by path and method.
@@ -130,6 +132,16 @@ pub enum Isolation {
     Full,
     /// Namespaces may be missing (where the kernel forbids them to unprivileged users); Landlock, seccomp and limits must apply.
     Confined,
+}
+
+/// When a service gets a new sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fresh {
+    /// For each delivery; it ends with that.
+    Job,
+    /// When it is started.
+    Start,
 }
 
 /// Limits of a service.

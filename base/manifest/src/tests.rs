@@ -24,7 +24,11 @@ fn the_reference_manifest_is_valid_and_at_most_120_lines() {
     assert!(video.is_presignable("originals") && video.is_presignable("renditions"));
     let transcoder = &video.services["transcoder"];
     assert_eq!((transcoder.limits.memory_bytes, transcoder.limits.cpu_milli, transcoder.replicas.min), (2 << 30, 2000, 0));
+    let three = Manifest::parse("x", &VIDEO.replace("min = 0, max = 1", "min = 1, max = 3")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((three.services["transcoder"].replicas.min, three.services["transcoder"].replicas.max), (1, 3));
     assert_eq!(transcoder.isolation, Isolation::Full);
+    assert_eq!((transcoder.fresh, video.services["validator"].fresh), (Fresh::Job, Fresh::Job), "strangers' bytes, from a queue");
+    assert_eq!((video.services["api"].fresh, video.services["web"].fresh), (Fresh::Start, Fresh::Start));
     let process = std::collections::BTreeSet::from(["process".to_owned()]);
     assert!(transcoder.flows.contains(&Flow::Bucket { bucket: "originals".into(), operation: BucketOperation::Read, purposes: process }));
 }
@@ -81,10 +85,24 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
             "not for a person",
             "",
         ),
+        (swap("untrusted_input = true\n", "untrusted_input = true\nfresh = \"jobs\"\n"), "\"jobs\"", "unknown value 'jobs'", "'job'"),
+        (
+            swap("untrusted_input = true\n", "untrusted_input = true\nstate = true\n"),
+            "validator]",
+            "its folder outlives jobs",
+            "fresh = \"start\"",
+        ),
+        (swap("state = true", "state = true\nfresh = \"job\""), "\"job\"", "served by a process that outlives jobs", "of its own"),
+        (swap("owner = \"web\"", "owner = \"web\"\nfresh = \"job\""), "\"job\"", "it consumes no queue", ""),
         (swap("owner = \"media\"", "owner = \"me\u{30000}dia\""), "\"me", "U+30000", ""),
         (swap("owner = \"media\"", "owner = \"me\u{202e}dia\""), "\"me", "U+202E", ""),
         (swap("min = 0, max = 1", "min = 3, max = 1"), "{ min = 3", "larger than 'max'", ""),
-        (swap("min = 0, max = 1", "min = 0, max = 2"), "{ min = 0", "one process runs each service", ""),
+        (
+            swap("state = true", "replicas = { max = 2 }\nstate = true"),
+            "{ max = 2",
+            "a service with a folder of its own has one replica",
+            "in a bucket",
+        ),
         (
             swap("consumes = \"queue.validated\"", "consumes = [\"queue.validated\", \"queue.uploaded\"]"),
             "",
@@ -106,6 +124,14 @@ fn every_mistake_is_named_with_its_place_and_a_suggestion() {
             assert!(shown.contains(&format!("palisade.toml:{}:{}", hit.line, hit.column)));
         }
     }
+}
+
+// I8: what the default does not allow is allowed when it is said.
+#[test]
+fn one_process_takes_all_jobs_only_when_the_manifest_says_so() {
+    let text = VIDEO.replacen("untrusted_input = true\n", "untrusted_input = true\nstate = true\nfresh = \"start\"\n", 1);
+    let video = Manifest::parse("x", &text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(video.services["validator"].fresh, Fresh::Start);
 }
 
 // M2

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::Isolation;
+use crate::model::{Fresh, Isolation};
 use crate::quantity::{Bytes, Lasting};
 
 /// A system: its services, data and flows.
@@ -118,6 +118,9 @@ pub(crate) struct Service {
     /// Sandbox that must really apply, else it is not started; default "full".
     #[serde(default)]
     pub(crate) isolation: Isolation,
+    /// When it gets a new sandbox: "job" for each delivery, so that no job finds anything of another; or "start", when it is started.
+    /// Default "job" for a service with untrusted input that consumes a queue, else "start". With "job" it has no routes and no state.
+    pub(crate) fresh: Option<Fresh>,
     /// Class of the data that its routes carry; needed if it has routes.
     pub(crate) data: Option<String>,
     /// Routes that signed-in people reach through the edge.
@@ -219,10 +222,11 @@ pub(crate) struct Limits {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Replicas {
-    /// At least; default 1. Zero starts one when a message waits.
+    /// At least: so many run all the time; default 1. Zero starts one when a message waits.
     #[schemars(range(min = 0, max = 64))]
     pub(crate) min: Option<u32>,
-    /// At most; default the larger of 1 and min.
+    /// At most: each has a guard of its own; those above min are started by work. Default the larger of 1 and min. A service with
+    /// state has one.
     #[schemars(range(min = 1, max = 64))]
     pub(crate) max: Option<u32>,
     /// One above min stops after this long without work; default "1m".

@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proxy::bundle::PeerSvid;
-use proxy::mesh::{Connector, Guard};
+use proxy::mesh::{Connector, Guard, Job};
 use proxy::passage::Passage;
 use tokio::net::{TcpListener, TcpStream};
 use trust::Fault;
@@ -24,6 +24,11 @@ pub struct Beside(pub u16);
 impl Connector for Beside {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
         TcpStream::connect(("127.0.0.1", self.0)).await?.into_std()
+    }
+
+    async fn fresh(&self) -> std::io::Result<Box<dyn Job>> {
+        // The app consumes no queue, so there are no jobs.
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 }
 

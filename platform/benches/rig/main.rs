@@ -214,7 +214,7 @@ async fn guard_out(told: &Told) {
         &["GET /begin"],
         vec![Outbound { port: 9001, env: "APP_URL".into(), peer: domain.service("app"), routes }],
     ));
-    view.peers = BTreeMap::from([(domain.service("app"), format!("127.0.0.1:{}", told.port("peer")))]);
+    view.peers = BTreeMap::from([(domain.service("app"), vec![format!("127.0.0.1:{}", told.port("peer"))])]);
     let views = world.holder(&identity, &recorder, &view);
     let guard = Guard::new(views, recorder, SystemClock::shared(), Arc::new(app::Beside(app::holding(told.folder("world").join("token")))));
     let (listener, stop) = (listen(told.port("listen")), CancellationToken::new());

@@ -42,7 +42,7 @@ impl Up {
         let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), &SystemEntropy)?;
         crate::process::log_to_stderr();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
-        runtime.block_on(serve(system, applied.manifest.name.clone(), layout, format))
+        runtime.block_on(serve(system, lock.palisade, applied.manifest.name.clone(), layout, format))
     }
 }
 
@@ -55,13 +55,13 @@ fn hold(layout: &Layout) -> Result<std::fs::File, Failure> {
     Ok(file)
 }
 
-async fn serve(system: system::System, name: String, layout: Layout, format: Format) -> Result<ExitCode, Failure> {
+async fn serve(system: system::System, binary: trust::Digest, name: String, layout: Layout, format: Format) -> Result<ExitCode, Failure> {
     let origin = system.origin.clone();
     // Listen for the end before anything is started: a Ctrl-C in between must not leave processes behind.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let supervisor =
-        Supervisor::start(system.members, layout.logs(), SystemClock::shared(), SystemEntropy::shared()).map_err(Failure::failed)?;
+    let supervisor = Supervisor::start(system.members, binary, layout.logs(), SystemClock::shared(), SystemEntropy::shared())
+        .map_err(Failure::failed)?;
     let mut standings = supervisor.standings();
     let settled = tokio::select! {
         settled = tokio::time::timeout(READY_MAX, standings.wait_for(|all| all.values().all(|s| s.ready) || all.values().any(|s| s.refused.is_some()))) => {

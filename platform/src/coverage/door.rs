@@ -13,7 +13,7 @@ use contract::{Body, Room, Route, Transport};
 use http::{Request, Response};
 use proxy::bundle::PeerSvid;
 use proxy::enforce::{Enforcement, Proof};
-use proxy::mesh::{Connector, Guard};
+use proxy::mesh::{Connector, Guard, Job};
 use proxy::svid::WorkloadIdentity;
 use trust::{Clock, DenyReason, Fault};
 
@@ -118,6 +118,17 @@ impl Connector for Counting {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
         std::net::TcpStream::connect(self.0)
     }
+    async fn fresh(&self) -> std::io::Result<Box<dyn Job>> {
+        Ok(Box::new(Self(self.0)))
+    }
+}
+
+#[async_trait]
+impl Job for Counting {
+    async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
+        std::net::TcpStream::connect(self.0)
+    }
+    async fn end(self: Box<Self>) {}
 }
 
 pub fn counting(reached: Arc<AtomicUsize>) -> Arc<Counting> {

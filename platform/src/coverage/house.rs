@@ -144,7 +144,7 @@ impl House {
         let search = Search { folder: at("app"), bin: None };
         let apply = applied(&at("app"), &search);
         let ids = identities.values().map(|one| one.id().clone()).chain([domain.service("gone")]);
-        let addresses = ids.map(|id| (id, "127.0.0.1:9".to_owned())).collect();
+        let addresses = ids.map(|id| (id, vec!["127.0.0.1:9".to_owned()])).collect();
         let config = ControlConfig {
             folder: at("epochs"),
             sealer: sealer("control"),

@@ -1,55 +1,55 @@
 //! The service of a guard: its sandbox, started when needed, started again when it dies, stopped when idle.
 //!
 //! Each start is a fresh sandbox (I8). A service with `replicas_min = 0` is started by the first connection to it and stopped after a
-//! while without requests (N11).
+//! while without requests (N11). A service whose jobs each get a sandbox of their own is started for each (`job`).
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::control::{Outbound, ServiceProfile};
-use sandbox::{Artefact, Flow, Launcher, Level, Limits, Profile, Running, SandboxError};
+use sandbox::{Launcher, Running, SandboxError};
 use telemetry::Recorder;
 use telemetry::event::{ActDone, TamperingFound};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use trust::{Clock, Fault};
 
+use super::Settings;
+use super::job::Jobs;
 use super::lines::Pace;
+use super::profile;
 
-/// Where every service listens, inside its own network namespace.
-const SERVICE_PORT: u16 = 8080;
-/// How long an inbound connection waits for a service that is starting, in milliseconds.
-const START_PATIENCE_MS: u64 = 20_000;
 /// How long a service may take to end when asked.
-const END_GRACE: Duration = Duration::from_secs(5);
-/// User and group of services when Palisade itself is run by root (`nobody`).
-const RUN_AS_ID: u32 = 65_534;
+pub(super) const END_GRACE: Duration = Duration::from_secs(5);
 /// First pause before a service that died is started again; doubled up to the longest.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause before a restart.
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+pub(super) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Serves the listeners of one sandbox until it is cancelled.
 pub type ServeOutbound = Box<dyn Fn(Vec<(Outbound, TcpListener)>, CancellationToken) + Send + Sync>;
 
 /// A guard's service.
 pub struct Host {
-    profile: ServiceProfile,
-    state_dir: PathBuf,
+    pub(super) profile: ServiceProfile,
+    settings: Settings,
     serve_outbound: ServeOutbound,
     recorder: Recorder,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// For all its sandboxes together, so that short jobs cannot talk more than a long one.
+    pace: Arc<std::sync::Mutex<Pace>>,
     started: Mutex<Option<Started>>,
+    pub(super) jobs: Jobs,
     /// Milliseconds on the monotonic clock of the last connection.
     last_used_ms: AtomicU64,
 }
 
-struct Started {
-    running: Arc<Running>,
+/// A sandbox with the listeners of its flows served. When it is dropped, everything in it is killed.
+pub(super) struct Started {
+    pub(super) running: Arc<Running>,
     outbound: CancellationToken,
 }
 
@@ -64,12 +64,35 @@ impl Host {
     #[must_use]
     pub fn new(
         profile: ServiceProfile,
-        state_dir: PathBuf,
+        settings: Settings,
         serve_outbound: ServeOutbound,
         recorder: Recorder,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self { profile, state_dir, serve_outbound, recorder, clock, started: Mutex::new(None), last_used_ms: AtomicU64::new(0) })
+        let pace = Arc::new(std::sync::Mutex::new(Pace::new(clock.monotonic())));
+        Arc::new(Self {
+            profile,
+            settings,
+            serve_outbound,
+            recorder,
+            clock,
+            pace,
+            started: Mutex::new(None),
+            jobs: Jobs::default(),
+            last_used_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Starts what runs before there is work: the service, or the spare sandbox for the next job.
+    ///
+    /// # Errors
+    /// Those of the sandbox: nothing runs then.
+    pub async fn prepare(&self) -> Result<(), SandboxError> {
+        match (self.profile.replicas_min, self.profile.fresh_per_job) {
+            (0, _) => Ok(()),
+            (_, true) => self.spare().await.map(drop),
+            (_, false) => self.running().await.map(drop),
+        }
     }
 
     /// A connection to the service, which is started if it does not run.
@@ -106,8 +129,8 @@ impl Host {
         Ok(running)
     }
 
-    async fn start(&self) -> Result<Started, SandboxError> {
-        let profile = self.sandbox_profile();
+    pub(super) async fn start(&self) -> Result<Started, SandboxError> {
+        let profile = profile::of(&self.profile, &self.settings);
         let spawned = tokio::task::spawn_blocking(move || Launcher::this_binary().spawn(profile));
         let spawned = spawned.await.map_err(|error| SandboxError::Init(std::io::Error::other(error)))?;
         let mut running = match spawned {
@@ -122,11 +145,12 @@ impl Host {
             }
         };
         if let Some(mut lines) = running.take_lines() {
-            let clock = self.clock.clone();
+            let (clock, pace) = (self.clock.clone(), self.pace.clone());
             tokio::spawn(async move {
-                let mut pace = Pace::new(clock.monotonic());
                 while let Some(line) = lines.recv().await {
-                    if let Some(lost) = pace.keep(&line.text, line.lost, clock.monotonic()) {
+                    let now = clock.monotonic();
+                    let kept = pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).keep(&line.text, line.lost, now);
+                    if let Some(lost) = kept {
                         tracing::info!(service_line = line.text, lost);
                     }
                 }
@@ -148,11 +172,14 @@ impl Host {
 
     /// Keeps it as its profile says until `stop`: always running, or stopped when `busy` says that nothing is under way for a while.
     pub async fn look_after(self: Arc<Self>, busy: impl Fn() -> bool + Send, stop: CancellationToken) {
-        if self.profile.replicas_min == 0 {
-            self.stop_when_idle(busy, &stop).await;
-        } else {
-            self.keep_running(&stop).await;
+        match (self.profile.fresh_per_job, self.profile.replicas_min) {
+            // Started for a job and ended with it, there is nothing to keep or to stop.
+            (true, 0) => stop.cancelled().await,
+            (true, _) => self.keep_spare(&stop).await,
+            (false, 0) => self.stop_when_idle(busy, &stop).await,
+            (false, _) => self.keep_running(&stop).await,
         }
+        self.end_jobs().await;
         if let Some(started) = self.started.lock().await.take() {
             started.running.terminate(END_GRACE).await;
         }
@@ -204,73 +231,6 @@ impl Host {
                 started.running.terminate(END_GRACE).await;
             }
         }
-    }
-
-    fn sandbox_profile(&self) -> Profile {
-        let service = &self.profile;
-        let artefact = |path: &str| {
-            let digest = service.artefacts.iter().find(|a| a.path == path).map(|a| a.digest.to_hex());
-            // Without a digest nothing matches, and nothing starts.
-            Artefact { path: PathBuf::from(path), sha256: digest.unwrap_or_default() }
-        };
-        let program = service.run.first().map(String::as_str).unwrap_or_default();
-        let tools: Vec<Artefact> = service.tools.iter().map(|path| artefact(path)).collect();
-        let is_executed = |path: &String| path == program || service.tools.contains(path);
-        let scripts = service.artefacts.iter().filter(|a| !is_executed(&a.path)).map(|a| artefact(&a.path)).collect();
-        let mut read = Profile::system_read();
-        read.extend(service.read.iter().map(PathBuf::from));
-        let limits = &service.limits;
-        let some = |n: u64| if n == 0 { u64::MAX } else { n };
-        Profile {
-            name: service.name.clone(),
-            required_level: if service.isolation == "confined" { Level::Confined } else { Level::Full },
-            program: artefact(program),
-            arguments: service.run.iter().skip(1).cloned().collect(),
-            environment: self.environment(),
-            port: Some(SERVICE_PORT),
-            flows: service.outbound.iter().map(|o| Flow { name: o.env.clone(), port: o.port }).collect(),
-            tools,
-            scripts,
-            read,
-            state: service.state.then(|| self.state_dir.clone()),
-            work_dir: None,
-            limits: Limits {
-                memory_bytes: some(limits.memory_bytes),
-                processes: some(limits.pids),
-                open_files: some(limits.files),
-                file_bytes: some(limits.file_bytes),
-                cpu_seconds: None,
-                cpu_cores: (limits.cpu > 0.0).then_some(limits.cpu),
-                wall_ms: None,
-                tmp_bytes: some(limits.tmp_bytes),
-            },
-            run_as_id: RUN_AS_ID,
-            start_patience_ms: START_PATIENCE_MS,
-            dangerous_simulate: sandbox::Simulate::default(),
-        }
-    }
-
-    /// What the service finds in its environment: where its neighbours are, all on loopback, and nothing secret (F8).
-    fn environment(&self) -> BTreeMap<String, String> {
-        let fixed = [
-            ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
-            ("HOME", "/tmp".to_owned()),
-            ("TMPDIR", "/tmp".to_owned()),
-            ("LANG", "C.UTF-8".to_owned()),
-            ("PORT", SERVICE_PORT.to_string()),
-            // The guard signs for the service: any S3 client is content with these.
-            ("AWS_ACCESS_KEY_ID", "palisade".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "palisade".to_owned()),
-            ("AWS_REGION", "local".to_owned()),
-        ];
-        let mut environment: BTreeMap<String, String> = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        if self.profile.state {
-            environment.insert("STATE_DIR".to_owned(), self.state_dir.display().to_string());
-        }
-        for outbound in &self.profile.outbound {
-            environment.insert(outbound.env.clone(), format!("http://127.0.0.1:{}", outbound.port));
-        }
-        environment
     }
 }
 

@@ -14,7 +14,7 @@ use proxy::client::IdentityTransport;
 use proxy::enforce::Views;
 use proxy::svid::WorkloadIdentity;
 use serde::{Deserialize, Serialize};
-use trust::{KeySealer, SpiffeId, limits};
+use trust::{Digest, KeySealer, SpiffeId, limits};
 
 use super::{Serving, revocation, serve};
 use crate::process::{Process, StartError};
@@ -33,8 +33,10 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Where its programs are besides.
     pub bin: Option<PathBuf>,
+    /// The digest of Palisade's own binary, which is what this process was attested by.
+    pub palisade: Digest,
     /// Where every workload listens.
-    pub addresses: BTreeMap<SpiffeId, String>,
+    pub addresses: BTreeMap<SpiffeId, Vec<String>>,
 }
 
 /// Runs it.
@@ -51,7 +53,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         folder: process.boot.dir.join("epochs"),
         sealer: KeySealer::new("control", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?,
         search: Search { folder: settings.folder, bin: settings.bin },
-        palisade: crate::system::own_digest().map_err(StartError::failed_by)?,
+        palisade: settings.palisade,
         addresses: settings.addresses,
         age_s_max: limits::VIEW_AGE_S_MAX,
         start: Apply { manifest: settings.manifest, policies: settings.policies, lock: settings.lock },

@@ -34,6 +34,18 @@ pub enum ApplyRefused {
     /// A service of the manifest has no listener in this run.
     #[error("the service {0} is new; services come and go with `palisade up`, not with `palisade apply`")]
     ServiceNew(String),
+    /// A service has another number of replicas in this run.
+    #[error(
+        "the service {service} runs with {running} replicas; their number changes with `palisade up`, not with `palisade apply` (wanted: {wanted})"
+    )]
+    Replicas {
+        /// Which.
+        service: String,
+        /// Guards that this run has.
+        running: usize,
+        /// `replicas.max` of the new manifest.
+        wanted: u32,
+    },
     /// Policies do not build.
     #[error(transparent)]
     Policies(#[from] BundleError),
@@ -65,7 +77,7 @@ pub(crate) struct InForce {
 pub(crate) struct Ground {
     pub(crate) search: Search,
     pub(crate) palisade: Digest,
-    pub(crate) addresses: BTreeMap<SpiffeId, String>,
+    pub(crate) addresses: BTreeMap<SpiffeId, Vec<String>>,
     /// The trust domain of this run, once there is one.
     pub(crate) trust_domain: Option<TrustDomain>,
 }
@@ -99,8 +111,12 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files) -> Result<Arc<I
         return Err(ApplyRefused::Tampered(differences));
     }
     for service in manifest.services.keys() {
-        if !ground.addresses.contains_key(&manifest.trust_domain.service(service)) {
+        let Some(replicas) = ground.addresses.get(&manifest.trust_domain.service(service)) else {
             return Err(ApplyRefused::ServiceNew(service.clone()));
+        };
+        let wanted = manifest.services.get(service).map_or(1, |s| s.replicas.max);
+        if u32::try_from(replicas.len()).ok() != Some(wanted) {
+            return Err(ApplyRefused::Replicas { service: service.clone(), running: replicas.len(), wanted });
         }
     }
     let bundle = Bundle::build(&manifest, &apply.policies)?;

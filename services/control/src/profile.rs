@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
 use contract::identity::Artefact;
-use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
+use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
 
 /// Palisade's own processes.
@@ -98,6 +98,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
             Isolation::Full => "full".to_owned(),
             Isolation::Confined => "confined".to_owned(),
         },
+        fresh_per_job: service.fresh == Fresh::Job,
         limits: ServiceLimits {
             memory_bytes: service.limits.memory_bytes,
             cpu: f64::from(service.limits.cpu_milli) / 1000.0,
@@ -186,8 +187,8 @@ pub(crate) fn queues(manifest: &Manifest) -> BTreeMap<String, QueueProfile> {
     let mut queues = BTreeMap::new();
     for (name, queue) in &manifest.queues {
         let consumer = manifest.consumer(name);
-        // A guard runs one replica of its service: more than that takes at once would only be refused and come again.
-        let at_once = consumer.and_then(|c| manifest.services.get(c)).map_or(1, |s| s.limits.concurrency);
+        // More than all replicas take at once would only be refused and come again.
+        let at_once = consumer.and_then(|c| manifest.services.get(c)).map_or(1, |s| s.limits.concurrency.saturating_mul(s.replicas.max));
         queues.insert(
             name.clone(),
             QueueProfile {

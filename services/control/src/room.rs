@@ -54,7 +54,7 @@ pub struct ControlConfig {
     /// Digest of the Palisade binary.
     pub palisade: Digest,
     /// Addresses of every workload of this run.
-    pub addresses: BTreeMap<SpiffeId, String>,
+    pub addresses: BTreeMap<SpiffeId, Vec<String>>,
     /// Maximum age of a view, seconds.
     pub age_s_max: u64,
     /// The manifest that the system was started with.

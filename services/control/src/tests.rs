@@ -161,10 +161,10 @@ impl House {
     fn try_open(&self, start: Apply, age_s_max: u64) -> Result<Control, ControlError> {
         let mut addresses = BTreeMap::new();
         for (port, name) in (4000..).zip(["web", "api", "validator", "transcoder"]) {
-            addresses.insert(service(name), format!("127.0.0.1:{port}"));
+            addresses.insert(service(name), vec![format!("127.0.0.1:{port}")]);
         }
         for (port, name) in (5000..).zip(["control", "identity", "login", "objects", "queue", "evidence"]) {
-            addresses.insert(role(name), format!("127.0.0.1:{port}"));
+            addresses.insert(role(name), vec![format!("127.0.0.1:{port}")]);
         }
         let config = ControlConfig {
             folder: self.data(),

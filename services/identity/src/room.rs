@@ -34,6 +34,7 @@ struct Parts {
     tokens: Mutex<Tokens>,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
+    programs: attest::Programs,
 }
 
 /// What a route comes to when it is not what was asked for.
@@ -70,7 +71,7 @@ impl Identity {
     /// The room over an authority.
     #[must_use]
     pub fn new(ca: Arc<Ca>, recorder: Recorder, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Parts { ca, tokens: Mutex::default(), recorder, clock }))
+        Self(Arc::new(Parts { ca, tokens: Mutex::default(), recorder, clock, programs: attest::Programs::default() }))
     }
 }
 
@@ -130,7 +131,7 @@ impl Parts {
         if peer.uid != registered.uid {
             return Err(Outcome::Denied(DenyReason::AttestationFailed, "uid"));
         }
-        let program = attest::program_of(peer).map_err(|error| {
+        let program = self.programs.of(peer, self.clock.unix_ms()).map_err(|error| {
             self.note("identity.join", &error);
             Outcome::Denied(DenyReason::AttestationFailed, "program unknown")
         })?;

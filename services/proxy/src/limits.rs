@@ -54,6 +54,24 @@ pub const SERVICE_REQUESTS_MAX: usize = 256;
 pub const STREAMS_MAX: u32 = 64;
 /// HTTP/2: a client opens another connection to a peer when the present ones carry this many streams.
 pub const STREAMS_BUSY: usize = 48;
+/// Requests of one process under way to one replica of a peer; one more fails at once. As many as its connections carry together.
+pub const REQUESTS_PER_REPLICA_MAX: usize = CONNECTIONS_PER_PEER_MAX * STREAMS_MAX as usize;
+/// A connection to one of several replicas must be made within this, else the next one is tried; nothing was sent.
+pub const REPLICA_CONNECT_MS: u64 = 1_000;
+/// A replica that failed is left out for this long, doubled each time.
+pub const REPLICA_OUT_MS: u64 = 500;
+/// And at most for this long.
+pub const REPLICA_OUT_MS_MAX: u64 = 30_000;
+/// Answers 502 to 504 in a row after which a replica is left out.
+pub const REPLICA_BAD_ANSWERS_MAX: u32 = 5;
+/// Retries to one peer, in percent of the requests to it.
+pub const RETRIES_PERCENT: u64 = 20;
+/// Retries to one peer that are always allowed, a second.
+pub const RETRIES_A_SECOND: u64 = 3;
+/// Of these, as many are saved up while there is nothing to do.
+pub const RETRIES_IDLE_MAX: u64 = 30;
+/// Retries saved up in all.
+pub const RETRIES_MAX: u64 = 100;
 /// HTTP/2: connections from one process to one peer.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 16;
 /// HTTP/2: bytes of one stream under way.

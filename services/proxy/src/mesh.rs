@@ -9,6 +9,7 @@
 
 mod flight;
 mod inbound;
+mod job;
 mod outbound;
 mod service;
 
@@ -32,6 +33,7 @@ use crate::svid::WorkloadIdentity;
 use crate::view::ViewHolder;
 
 use flight::{Flight, Places};
+pub use job::Job;
 pub use service::Connector;
 use service::Service;
 

@@ -235,6 +235,8 @@ fn a_service_that_was_taken_over_has_one_job_and_nothing_else() {
         &scratch,
         &[
             ("run = [\"./video-transcoder\"]", &with_files),
+            // One process takes all jobs: it can try the token of a job that is over, and remembers whose the job before was.
+            ("consumes = \"queue.validated\"", "consumes = \"queue.validated\"\nfresh = \"start\""),
             ("run = [\"/usr/bin/python3\", \"web/server.py\"]", run),
             ("files = [\"web/server.py\", \"web/static\"]", "files = [\"attacker\"]"),
         ],

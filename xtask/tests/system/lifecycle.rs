@@ -39,6 +39,7 @@ fn a_service_never_runs_without_its_guard() {
     let family = parents();
     let ancestors: Vec<u32> = std::iter::successors(Some(service), |pid| family.get(pid).copied()).collect();
     assert!(ancestors.contains(&guard), "the api is not its guard's descendant");
+    assert_services_are_apart_by_user(&stage);
     let others: Vec<u32> = ["guard web", "edge", "objects", "queue"].iter().filter_map(|name| pid_of(&stage, name)).collect();
     xtask::tree::run(std::process::Command::new("kill").args(["-KILL", &guard.to_string()])).unwrap();
     wait_until("the service is gone with its guard", Duration::from_secs(5), || {
@@ -50,17 +51,40 @@ fn a_service_never_runs_without_its_guard() {
     assert_eq!(others, now, "other processes were started anew");
 }
 
+/// I1: where root runs the system, each service is a user of its own, and none is root's; else all are ours.
+fn assert_services_are_apart_by_user(stage: &Stage) {
+    let user_of = |name: &str| {
+        let all = processes::tree(stage.running.pid()).unwrap();
+        let pid = all.iter().find(|process| process.name.ends_with(name)).unwrap_or_else(|| panic!("{name} does not run: {all:?}")).pid;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    let users: Vec<u32> = ["video-api", "video-validator", "server.py"].into_iter().map(user_of).collect();
+    let supervisor = user_of("supervisor");
+    println!("users: {users:?}");
+    if supervisor == 0 {
+        assert!(
+            users.iter().all(|user| *user >= 61_184) && users[0] != users[1] && users[1] != users[2] && users[0] != users[2],
+            "{users:?}"
+        );
+    } else {
+        assert!(users.iter().all(|user| *user == supervisor), "{users:?}");
+    }
+}
+
 // N11: nothing of the transcoder runs before the first job, nor some time after the last one.
 #[test]
 fn the_transcoder_scales_from_zero_and_back() {
     let stage = Stage::set();
     let runs = |name: &str| pid_of(&stage, name).is_some();
     assert!(!runs("video-transcoder"), "it runs before there is work");
-    let uploaded = stage.ada.upload(&stage.video(2), "video/mp4").unwrap();
-    stage.ada.wait_for(&uploaded.id, &["ready"], READY).unwrap();
+    let uploaded = stage.ada.upload(&stage.video(10), "video/mp4").unwrap();
+    stage.ada.wait_for(&uploaded.id, &["transcoding"], READY).unwrap();
     assert!(runs("video-transcoder"));
+    stage.ada.wait_for(&uploaded.id, &["ready"], READY).unwrap();
     let guard = pid_of(&stage, "guard transcoder").unwrap();
-    wait_until("the transcoder is stopped when idle", Duration::from_secs(90), || !runs("video-transcoder"));
+    wait_until("the transcoder ends with its job (I8)", Duration::from_secs(20), || !runs("video-transcoder"));
     let idle = processes::tree(stage.running.pid()).unwrap().into_iter().find(|p| p.pid == guard).unwrap();
     println!("an idle transcoder costs its guard's {} KiB (PSS)", idle.pss_bytes / 1024);
     // And again from zero.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, LIST_MAX};
 use crate::flow::{BucketOperation, Flow, FlowText, SecretOperation, take_apart};
-use crate::model::{Limits, Queue, Replicas, Route, Service};
+use crate::model::{Fresh, Limits, Queue, Replicas, Route, Service};
 use crate::problem::suggestion;
 use crate::written;
 
@@ -53,6 +53,7 @@ impl Check<'_, '_, '_> {
             }
         }
         let replicas = self.replicas(name, w, !routes.is_empty());
+        let fresh = self.fresh(name, w, !routes.is_empty());
         if w.calls.len() > LIST_MAX {
             let [a, b, c] = at("calls");
             self.document.problem(&[&a, &b, &c], format!("more than {LIST_MAX} of them"), None);
@@ -65,6 +66,7 @@ impl Check<'_, '_, '_> {
             untrusted_input: w.untrusted_input,
             state: w.state,
             isolation: w.isolation,
+            fresh,
             data: w.data.clone(),
             routes,
             consumes,
@@ -104,9 +106,11 @@ impl Check<'_, '_, '_> {
     fn replicas(&mut self, name: &str, w: &written::Service, has_routes: bool) -> Replicas {
         let min = w.replicas.min.unwrap_or(1);
         let max = w.replicas.max.unwrap_or(min.max(1));
-        if max > 1 {
-            let message = "one process runs each service today; write max = 1, and give it more work at once with limits.concurrency";
-            self.document.problem(&["service", name, "replicas"], message, None);
+        if max > 1 && w.state {
+            let message = "a service with a folder of its own has one replica: two would write to the same files";
+            let help =
+                "write max = 1 and give it more work at once with limits.concurrency, or keep its data in a bucket or a service of its own";
+            self.document.problem(&["service", name, "replicas"], message, Some(help.to_owned()));
         }
         if min > max {
             self.document.problem(&["service", name, "replicas"], "'min' is larger than 'max'", None);
@@ -116,6 +120,29 @@ impl Check<'_, '_, '_> {
             self.document.problem(&["service", name, "replicas"], message, None);
         }
         Replicas { min, max, idle_ms: w.replicas.idle.map_or(60_000, |d| d.0) }
+    }
+
+    /// I8: what comes of a stranger's bytes in one job is gone with the job, unless the manifest says that it need not be.
+    fn fresh(&mut self, name: &str, w: &written::Service, has_routes: bool) -> Fresh {
+        let consumes = !w.consumes.as_slice().is_empty();
+        let fresh = w.fresh.unwrap_or(if w.untrusted_input && consumes { Fresh::Job } else { Fresh::Start });
+        if fresh == Fresh::Start {
+            return fresh;
+        }
+        let against = if !consumes {
+            "it consumes no queue, so there are no jobs"
+        } else if has_routes {
+            "its routes are served by a process that outlives jobs"
+        } else if w.state {
+            "its folder outlives jobs"
+        } else {
+            return fresh;
+        };
+        let key: &[&str] = if w.fresh.is_some() { &["service", name, "fresh"] } else { &["service", name] };
+        let help = "put that into a service of its own, or write fresh = \"start\" to let one process take all jobs, one after the other";
+        let message = format!("each of its jobs gets a sandbox of its own (fresh = \"job\"), but {against}");
+        self.document.problem(key, message, Some(help.to_owned()));
+        fresh
     }
 
     fn routes(&mut self, name: &str, key: &str, list: &[written::Route], purposes: &BTreeSet<String>) -> Vec<Route> {

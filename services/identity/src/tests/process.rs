@@ -12,7 +12,11 @@ use contract::LocalPeer;
 use nix::sys::socket::{getsockopt, sockopt};
 use trust::Digest;
 
-use crate::attest::{AttestError, program_if, program_of};
+use crate::attest::{AttestError, Programs, program_if};
+
+fn program_of(peer: &LocalPeer) -> Result<Digest, AttestError> {
+    Programs::default().of(peer, 0)
+}
 
 const SOCKET: &str = "IDENTITY_TEST_SOCKET";
 
@@ -88,7 +92,7 @@ fn process_that_ends_while_it_is_looked_at_is_refused() {
     for (name, with_handle) in [("a", true), ("b", false)] {
         let mut joining = Joining::start(folder.path(), name, b"");
         let peer = if with_handle { joining.peer.clone() } else { joining.without_handle() };
-        let outcome = program_if(&peer, || joining.end());
+        let outcome = program_if(&peer, || joining.end(), Digest::of_reader);
         assert!(matches!(outcome, Err(AttestError::Gone(pid)) if pid == peer.pid), "{with_handle}: {outcome:?}");
         assert!(matches!(program_of(&peer), Err(AttestError::Gone(_))), "and it stays so");
     }

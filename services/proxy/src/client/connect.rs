@@ -31,6 +31,12 @@ pub enum CallFailed {
     /// The connection ended before an answer.
     #[error("the connection ended before an answer")]
     Broken(#[source] hyper::Error),
+    /// The answer began and did not end, or is larger than an answer may be.
+    #[error("the answer did not come whole")]
+    Unfinished(#[source] Fault),
+    /// Too many requests to this peer are under way already.
+    #[error("{0} requests to this peer are under way, no more are let through")]
+    Full(usize),
     /// No answer within the time.
     #[error("no answer within {0} ms")]
     Late(u64),
@@ -54,9 +60,10 @@ pub fn fault_of(failed: CallFailed) -> Fault {
             fault.retry = trust::Retry::Fresh;
             fault
         }
+        CallFailed::Full(_) => Fault::unavailable("too many requests to a peer are under way").because(failed),
         CallFailed::WrongPeer(_) | CallFailed::Refused | CallFailed::Undeclared => Fault::refused(failed.to_string()).because(failed),
         CallFailed::Late(_) => Fault::timed_out("a peer took too long").because(failed),
-        CallFailed::Tls(_) => Fault::internal(failed),
+        CallFailed::Tls(_) | CallFailed::Unfinished(_) => Fault::internal(failed),
         CallFailed::Request(_) => Fault::bad_request("not a request").because(failed),
     }
 }
@@ -65,17 +72,21 @@ pub fn fault_of(failed: CallFailed) -> Fault {
 pub(super) async fn tcp(address: SocketAddr) -> Result<TcpStream, CallFailed> {
     let mut pauses = limits::CONNECT_RETRY_PAUSES_MS.iter();
     loop {
-        let error = match within(limits::CONNECT_MS, TcpStream::connect(address)).await {
-            Ok(stream) => {
-                // Without it small requests are slower, nothing else.
-                let _nodelay = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => error,
+        let failed = match tcp_once(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(failed) => failed,
         };
-        let Some(pause) = pauses.next() else { return Err(CallFailed::Unreachable(error)) };
+        let Some(pause) = pauses.next() else { return Err(failed) };
         tokio::time::sleep(Duration::from_millis(*pause)).await;
     }
+}
+
+/// The same, tried once.
+pub(super) async fn tcp_once(address: SocketAddr) -> Result<TcpStream, CallFailed> {
+    let stream = within(limits::CONNECT_MS, TcpStream::connect(address)).await.map_err(CallFailed::Unreachable)?;
+    // Without it small requests are slower, nothing else.
+    let _nodelay = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// A UNIX connection.

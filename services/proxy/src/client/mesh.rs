@@ -12,11 +12,13 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, header};
 use http_body::Body as _;
 use rustls::pki_types::UnixTime;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use trust::{Fault, SpiffeId};
 
+use super::balance::{Among, Balance, Endpoint};
 use super::connect::{self, CallFailed};
-use super::streams::{self, Place, Shared, Streams};
+use super::streams::{self, Place, Shared};
 use crate::bundle::Usage;
 use crate::passage::{Passage, Progress};
 use crate::svid::WorkloadIdentity;
@@ -26,7 +28,7 @@ use crate::{headers, limits, tls};
 /// Where a peer is.
 #[derive(Debug, Clone)]
 pub enum Address {
-    /// Where the view says at the moment of the call. Without a fresh view, or when it names no such peer, the call is refused.
+    /// Where the view says at the moment of the call, one address for each replica. Without a fresh view, or when it names no such peer, the call is refused.
     Viewed(Arc<ViewHolder>),
     /// There: only for `control`, `identity` and `evidence`, which views come from or which must be reached without one.
     Fixed(SocketAddr),
@@ -48,7 +50,7 @@ pub struct MeshTransport {
     address: Address,
     patience: Patience,
     config: Arc<rustls::ClientConfig>,
-    streams: Streams,
+    balance: Balance,
 }
 
 impl MeshTransport {
@@ -58,7 +60,8 @@ impl MeshTransport {
     /// `Internal` when TLS cannot be configured, which is a defect of the build.
     pub fn new(identity: &Arc<WorkloadIdentity>, peer: SpiffeId, address: Address, patience: Patience) -> Result<Arc<Self>, Fault> {
         let config = tls::client(Some(identity), identity.bundle(), &peer, &[tls::H2]).map_err(Fault::internal)?;
-        Ok(Arc::new(Self { identity: Arc::clone(identity), peer, address, patience, config, streams: Streams::default() }))
+        let balance = Balance::new(limits::REQUESTS_PER_REPLICA_MAX);
+        Ok(Arc::new(Self { identity: Arc::clone(identity), peer, address, patience, config, balance }))
     }
 
     /// The peer.
@@ -67,40 +70,48 @@ impl MeshTransport {
         &self.peer
     }
 
-    fn address(&self) -> Result<SocketAddr, CallFailed> {
+    /// The peer's replicas.
+    fn replicas(&self) -> Result<Arc<[Arc<Endpoint>]>, CallFailed> {
         match &self.address {
-            Address::Fixed(address) => Ok(*address),
+            Address::Fixed(address) => Ok(self.balance.at(&[address.to_string()])),
             Address::Viewed(holder) => {
                 let loaded = holder.fresh().map_err(|_| CallFailed::Undeclared)?;
-                loaded.view.peers.get(&self.peer).and_then(|text| text.parse().ok()).ok_or(CallFailed::Undeclared)
+                Ok(self.balance.at(loaded.view.peers.get(&self.peer).ok_or(CallFailed::Undeclared)?))
             }
         }
     }
 
-    async fn connection(&self, address: SocketAddr) -> Result<(Shared, Place), CallFailed> {
-        let made_for = (address, self.identity.generation());
+    /// A connection to this replica; made with little patience when there are `others`.
+    async fn connection(&self, endpoint: &Endpoint, others: bool) -> Result<(Shared, Place), CallFailed> {
+        let made_for = (endpoint.address, self.identity.generation());
         let good = |shared: &Shared| self.identity.bundle().still_good(&shared.peer).is_ok();
-        if let Some(found) = self.streams.free(made_for, good) {
+        if let Some(found) = endpoint.streams.free(made_for, good) {
             return Ok(found);
         }
         let asked = Instant::now();
-        let mut failed_at = self.streams.making.lock().await;
-        if let Some(found) = self.streams.free(made_for, good) {
+        let mut failed_at = endpoint.streams.making.lock().await;
+        if let Some(found) = endpoint.streams.free(made_for, good) {
             return Ok(found);
         }
         if failed_at.is_some_and(|failed_at| failed_at > asked) {
             // Somebody tried while we waited: their failure is ours, or a queue of callers would each wait for its own.
             return Err(CallFailed::Unreachable(io::Error::from(io::ErrorKind::NotConnected)));
         }
-        let made = self.connect(made_for).await;
+        let made = if others {
+            let quickly = Duration::from_millis(limits::REPLICA_CONNECT_MS);
+            let made = tokio::time::timeout(quickly, async { self.begin(connect::tcp_once(made_for.0).await?, made_for).await }).await;
+            made.unwrap_or_else(|late| Err(CallFailed::Unreachable(io::Error::new(io::ErrorKind::TimedOut, late))))
+        } else {
+            async { self.begin(connect::tcp(made_for.0).await?, made_for).await }.await
+        };
         *failed_at = made.is_err().then(Instant::now);
         let shared = made?;
-        self.streams.add(&shared);
+        endpoint.streams.add(&shared);
         Ok(shared.enter())
     }
 
-    async fn connect(&self, made_for: (SocketAddr, u64)) -> Result<Shared, CallFailed> {
-        let stream = connect::tls(connect::tcp(made_for.0).await?, Arc::clone(&self.config)).await?;
+    async fn begin(&self, stream: TcpStream, made_for: (SocketAddr, u64)) -> Result<Shared, CallFailed> {
+        let stream = connect::tls(stream, Arc::clone(&self.config)).await?;
         let malformed = CallFailed::WrongPeer(trust::DenyReason::SvidMalformed);
         let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(malformed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
@@ -110,7 +121,8 @@ impl MeshTransport {
     }
 
     /// Sends a request; the answer's body streams. A GET or HEAD without a body whose connection broke before an answer is asked once
-    /// more (RFC 9110, section 9.2.2); anything else only when nothing of it was written.
+    /// more, of another replica if there is one, as long as the budget lasts (RFC 9110, section 9.2.2); anything else only when nothing
+    /// of it was written.
     ///
     /// # Errors
     /// See `CallFailed`.
@@ -119,21 +131,39 @@ impl MeshTransport {
         let safe = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
         let (parts, sent) = request.into_parts();
         let again = safe.then(|| parts.clone());
-        match (self.call_once(Request::from_parts(parts, sent)).await, again) {
-            (Err(CallFailed::Broken(_)), Some(parts)) => self.call_once(Request::from_parts(parts, body::empty())).await,
+        let mut tried = Vec::new();
+        self.balance.asked();
+        match (self.call_once(Request::from_parts(parts, sent), &mut tried).await, again) {
+            (Err(CallFailed::Broken(_)), Some(parts)) if self.balance.may_retry() => {
+                self.call_once(Request::from_parts(parts, body::empty()), &mut tried).await
+            }
             (answered, _) => answered,
         }
     }
 
-    async fn call_once(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
-        let address = self.address()?;
+    /// One request to one replica; while nothing of it was written, the next one is tried when one cannot be reached.
+    async fn call_once(&self, request: Request<Body>, tried: &mut Vec<SocketAddr>) -> Result<Response<Body>, CallFailed> {
+        let replicas = self.replicas()?;
+        let among = if self.patience == Patience::Delivery { Among::First } else { Among::InTurn };
         let progress = Progress::default();
         let mut request = request.map(|body| Passage::new(body).counted(&progress).into_body());
         let mut fresh = false;
         loop {
-            let (mut shared, place) = self.connection(address).await?;
+            let (load, others) = self.balance.choose(&replicas, tried, among, Instant::now())?;
+            let endpoint = Arc::clone(load.endpoint());
+            let (mut shared, place) = match self.connection(&endpoint, others).await {
+                Ok(found) => found,
+                Err(failed) => {
+                    endpoint.failed(Instant::now());
+                    tried.push(endpoint.address);
+                    if others && matches!(failed, CallFailed::Unreachable(_)) {
+                        continue;
+                    }
+                    return Err(failed);
+                }
+            };
             if let Err(error) = shared.sender.ready().await {
-                self.streams.forget(&shared);
+                endpoint.streams.forget(&shared);
                 if fresh {
                     return Err(streams::broken(error));
                 }
@@ -141,15 +171,22 @@ impl MeshTransport {
                 continue;
             }
             match wait(shared.sender.try_send_request(request), &progress, self.patience).await? {
-                Ok(response) => return Ok(response.map(|body| Passage::new(body).at_end(move |_| drop(place)).into_body())),
+                Ok(response) => {
+                    endpoint.answered(response.status(), Instant::now());
+                    return Ok(response.map(|body| Passage::new(body).at_end(move |_| drop((place, load))).into_body()));
+                }
                 Err(mut error) => {
-                    self.streams.forget(&shared);
+                    endpoint.streams.forget(&shared);
                     match error.take_message() {
                         Some(unsent) if !fresh => {
                             request = unsent;
                             fresh = true;
                         }
-                        _ => return Err(streams::broken(error.into_error())),
+                        _ => {
+                            endpoint.failed(Instant::now());
+                            tried.push(endpoint.address);
+                            return Err(streams::broken(error.into_error()));
+                        }
                     }
                 }
             }

@@ -50,6 +50,7 @@ struct Verified {
 struct Admitted {
     verified: Verified,
     wall_s: u64,
+    fresh_per_job: bool,
     place: Place,
 }
 
@@ -86,7 +87,7 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
         return Err(decision);
     }
     account.decide(decision).map_err(Decision::deny)?;
-    Ok(Admitted { verified, wall_s: service.limits.wall_s, place })
+    Ok(Admitted { verified, wall_s: service.limits.wall_s, fresh_per_job: service.fresh_per_job, place })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
@@ -193,7 +194,11 @@ async fn forward(
     }
     let whole = longest(admitted);
     let deadline = Instant::now() + whole;
-    let response = tokio::time::timeout_at(deadline, guard.service.send(request)).await;
+    let sent = async {
+        // Whatever such a service is handed is a job (the manifest gives it no routes).
+        if admitted.fresh_per_job { guard.service.send_alone(request).await } else { guard.service.send(request).await }
+    };
+    let response = tokio::time::timeout_at(deadline, sent).await;
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(txn_token::HEADER);

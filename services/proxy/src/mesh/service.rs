@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::job::{self, Job};
 use crate::client::{CallFailed, streams::broken};
 use crate::limits;
 use crate::passage::{Ended, Passage};
@@ -23,9 +24,37 @@ pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// When the service could not be started or does not listen in time.
     async fn connect(&self) -> std::io::Result<std::net::TcpStream>;
+
+    /// A sandbox of the service that was never used, for one job.
+    ///
+    /// # Errors
+    /// When the service could not be started.
+    async fn fresh(&self) -> std::io::Result<Box<dyn Job>>;
 }
 
 type Sender = http1::SendRequest<Body>;
+
+/// A connection that the assembly made, for this runtime.
+pub(super) fn adopt(stream: std::net::TcpStream) -> Result<TcpStream, CallFailed> {
+    stream.set_nonblocking(true).map_err(CallFailed::Unreachable)?;
+    let stream = TcpStream::from_std(stream).map_err(CallFailed::Unreachable)?;
+    // Without it small requests are slower, nothing else.
+    let _nodelay = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Speaks HTTP/1.1 on a connection into the sandbox.
+pub(super) async fn begin(stream: TcpStream) -> Result<Sender, CallFailed> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(trust::limits::HEADERS_MAX)
+        .max_buf_size(limits::HTTP1_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // Ends when the service closes it, or when the sender is dropped.
+    tokio::spawn(connection);
+    Ok(sender)
+}
 
 /// Connections to the service.
 pub(super) struct Service {
@@ -54,16 +83,13 @@ impl Service {
         Ok(self.keep_after(sender, response))
     }
 
+    /// Sends a request to a sandbox of its own, which has ended when the answer is given (I8).
+    pub(super) async fn send_alone(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+        job::send(&*self.connector, request).await
+    }
+
     async fn connect(&self) -> Result<Sender, CallFailed> {
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(trust::limits::HEADERS_MAX)
-            .max_buf_size(limits::HTTP1_BUFFER_BYTES)
-            .handshake(TokioIo::new(self.stream().await?))
-            .await
-            .map_err(broken)?;
-        // Ends when the service closes it, or when the sender is dropped.
-        tokio::spawn(connection);
-        Ok(sender)
+        begin(self.stream().await?).await
     }
 
     /// A connection for one request that changes the protocol.
@@ -80,12 +106,7 @@ impl Service {
 
     /// A connection into the sandbox.
     pub(super) async fn stream(&self) -> Result<TcpStream, CallFailed> {
-        let stream = self.connector.connect().await.map_err(CallFailed::Unreachable)?;
-        stream.set_nonblocking(true).map_err(CallFailed::Unreachable)?;
-        let stream = TcpStream::from_std(stream).map_err(CallFailed::Unreachable)?;
-        // Without it small requests are slower, nothing else.
-        let _nodelay = stream.set_nodelay(true);
-        Ok(stream)
+        adopt(self.connector.connect().await.map_err(CallFailed::Unreachable)?)
     }
 
     fn take_idle(&self) -> Option<Sender> {

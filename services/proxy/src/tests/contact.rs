@@ -109,6 +109,9 @@ impl crate::mesh::Connector for To {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
         tokio::net::TcpStream::connect(self.0).await?.into_std()
     }
+    async fn fresh(&self) -> std::io::Result<Box<dyn crate::mesh::Job>> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
 }
 
 // C1: exactly one URI name, and it is a SPIFFE ID.

@@ -233,7 +233,7 @@ impl World {
         let routes = vec!["GET /things/{id}".to_owned(), "POST /things/{*rest}".to_owned()];
         let outbound = vec![Outbound { port: 9001, env: "BACK_URL".into(), peer: self.service("back"), routes }];
         view.service = Some(profile("front", &["GET /relay/{*rest}", "POST /relay/{*rest}"], &[], outbound));
-        view.peers = [(self.service("back"), address.to_string())].into();
+        view.peers = [(self.service("back"), vec![address.to_string()])].into();
         view
     }
 
@@ -258,7 +258,11 @@ impl World {
 
     /// A guard that decides by `holder` before the program that listens at `service`; where it listens.
     pub fn guard_before(&self, holder: &Arc<ViewHolder>, service: SocketAddr) -> (Arc<Guard>, SocketAddr) {
-        let connector = Arc::new(Loopback(service));
+        self.guard_through(holder, Arc::new(Loopback(service)))
+    }
+
+    /// A guard that decides by `holder` with that way to its service; where it listens.
+    pub fn guard_through(&self, holder: &Arc<ViewHolder>, connector: Arc<dyn Connector>) -> (Arc<Guard>, SocketAddr) {
         let guard = Guard::new(Arc::clone(holder), self.recorder.clone(), self.clock.clone(), connector);
         let listener = crate::listen::loopback().unwrap();
         let address = listener.local_addr().unwrap();
@@ -338,6 +342,7 @@ fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outboun
         consumes: texts(consumes),
         outbound,
         isolation: "full".into(),
+        fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 0 },
         replicas_min: 1,
         replicas_max: 1,
@@ -353,6 +358,9 @@ struct Loopback(SocketAddr);
 impl Connector for Loopback {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
         tokio::net::TcpStream::connect(self.0).await?.into_std()
+    }
+    async fn fresh(&self) -> std::io::Result<Box<dyn crate::mesh::Job>> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -155,3 +155,28 @@ fn ordinary_programs_work_and_the_start_is_quick() {
     println!("start of /usr/bin/true until its exec: median {:?}, worst {:?}", times[5], times[9]);
     assert!(times[5] < Duration::from_secs(1));
 }
+
+// I8: what the end of a job means: asked, killed after the grace, and gone with all that it started when that returns.
+#[test]
+fn a_service_that_ignores_its_end_is_gone_with_all_it_started_once_the_grace_is_over() {
+    let ground = Ground::new();
+    let count = |who: &str| ground.state().join(who);
+    let mut profile = ground.profile(&[]);
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    let code = format!(
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwho = {:?} if os.fork() else {:?}\nos.setsid() if who.endswith('child') else None\n\
+         for i in range(3000):\n open(who, 'w').write(str(i))\n time.sleep(0.01)",
+        count("parent"),
+        count("child"),
+    );
+    profile.arguments = vec!["-c".to_owned(), code];
+    let running = spawn(profile).unwrap();
+    assert!(await_counting(&count("parent"), true) && await_counting(&count("child"), true));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let exit = runtime.block_on(running.terminate(Duration::from_millis(300)));
+    assert_eq!(exit.cause, ExitCause::Killed, "{exit:?}");
+    let read = || [std::fs::read_to_string(count("parent")).unwrap(), std::fs::read_to_string(count("child")).unwrap()];
+    let at_the_end = read();
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(read(), at_the_end);
+}
