@@ -112,6 +112,9 @@ pub struct ServiceProfile {
     /// Those of them that take WebSockets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub websockets: Vec<String>,
+    /// What it speaks on its port.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Queues delivered to it.
     pub consumes: Vec<String>,
     /// Listeners inside its sandbox.
@@ -128,6 +131,30 @@ pub struct ServiceProfile {
     pub replicas_max: u32,
     /// Seconds without a request after which a service with `replicas_min = 0` is stopped.
     pub idle_stop_s: u64,
+}
+
+/// What a service speaks on its port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// HTTP/2 by prior knowledge, as gRPC servers do.
+    Grpc,
+    /// A protocol of its own over TCP: raw flows, and no requests.
+    Tcp,
+}
+
+/// Stands for the one route of a service of raw flows.
+pub const TCP_ROUTE: &str = "TCP /";
+
+impl Outbound {
+    /// Whether what is written to this listener goes to the peer as it is.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.routes.iter().any(|route| route == TCP_ROUTE)
+    }
 }
 
 /// A local listener that stands for one peer.

@@ -91,6 +91,9 @@ pub struct Service {
     pub data: Option<String>,
     /// Routes, sorted by path and method.
     pub routes: Vec<Route>,
+    /// What it speaks on its port.
+    #[serde(skip_serializing_if = "Protocol::is_http")]
+    pub protocol: Protocol,
     /// Queues that it consumes.
     pub consumes: BTreeSet<String>,
     /// Flows out of it.
@@ -121,6 +124,27 @@ pub struct Route {
     /// Whether it takes WebSockets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub websocket: bool,
+}
+
+/// What a service speaks on its port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// gRPC, or anything else over HTTP/2 by prior knowledge. A method is a route, POST /package.Service/Method.
+    Grpc,
+    /// A protocol of its own over TCP. It has no routes; who may open a flow to it says "service.NAME:tcp".
+    Tcp,
+}
+
+impl Protocol {
+    /// Manifests that do not say so have the digest that they always had.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
 }
 
 /// How strict a sandbox must be.
@@ -304,6 +328,29 @@ impl Manifest {
 }
 
 impl Route {
+    /// What stands for the raw flows of a service that takes them.
+    pub(crate) const TCP: &'static str = "TCP";
+
+    /// The one route of a service of raw flows: nobody's authority comes with one, so there is no purpose.
+    pub(crate) fn tcp() -> Self {
+        Self {
+            path: "/".to_owned(),
+            method: Self::TCP.to_owned(),
+            purpose: String::new(),
+            scope: None,
+            public: false,
+            page: false,
+            body_bytes_max: 0,
+            websocket: false,
+        }
+    }
+
+    /// Whether it stands for raw flows.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.method == Self::TCP
+    }
+
     /// Its id within the system: `api:GET /api/videos`.
     #[must_use]
     pub fn id(&self, service: &str) -> String {
@@ -325,7 +372,7 @@ impl Bucket {
 impl Service {
     /// Purposes for which it can be working at all: its routes' and its queues'.
     pub(crate) fn purposes<'a>(&'a self, queues: &'a BTreeMap<String, Queue>) -> BTreeSet<&'a str> {
-        let routes = self.routes.iter().map(|r| r.purpose.as_str());
+        let routes = self.routes.iter().filter(|r| !r.is_tcp()).map(|r| r.purpose.as_str());
         routes.chain(self.consumes.iter().filter_map(|q| queues.get(q)).map(|q| q.purpose.as_str())).collect()
     }
 }

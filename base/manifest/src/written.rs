@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{Fresh, Isolation};
+use crate::model::{Fresh, Isolation, Protocol};
 use crate::quantity::{Bytes, Lasting};
 
 /// A system: its services, data and flows.
@@ -121,6 +121,9 @@ pub(crate) struct Service {
     /// When it gets a new sandbox: "job" for each delivery, so that no job finds anything of another; or "start", when it is started.
     /// Default "job" for a service with untrusted input that consumes a queue, else "start". With "job" it has no routes and no state.
     pub(crate) fresh: Option<Fresh>,
+    /// What it speaks on its port; default "http". With "grpc" it gets HTTP/2 by prior knowledge.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
     /// Class of the data that its routes carry; needed if it has routes.
     pub(crate) data: Option<String>,
     /// Routes that signed-in people reach through the edge.
@@ -132,7 +135,7 @@ pub(crate) struct Service {
     /// Queues whose messages are delivered to it: "queue.NAME" or a list.
     #[serde(default)]
     pub(crate) consumes: OneOrMany,
-    /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path;
+    /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path, or service.NAME:tcp where it takes raw flows;
     /// bucket.NAME:read, write, delete, list, share, verdict, presign-get or presign-put; queue.NAME:publish; secret.NAME:read or
     /// sign; host.NAME:connect. Without "for" the service's one purpose is meant.
     #[serde(default)]

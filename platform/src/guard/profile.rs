@@ -79,7 +79,8 @@ fn environment(service: &ServiceProfile, state_dir: &Path) -> BTreeMap<String, S
         environment.insert("STATE_DIR".to_owned(), state_dir.display().to_string());
     }
     for outbound in &service.outbound {
-        environment.insert(outbound.env.clone(), format!("http://127.0.0.1:{}", outbound.port));
+        let scheme = if outbound.is_tcp() { "tcp" } else { "http" };
+        environment.insert(outbound.env.clone(), format!("{scheme}://127.0.0.1:{}", outbound.port));
     }
     environment
 }

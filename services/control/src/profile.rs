@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
@@ -109,6 +109,11 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         state: service.state,
         routes: service.routes.iter().map(|r| format!("{} {}", r.method, r.path)).collect(),
         websockets: service.routes.iter().filter(|r| r.websocket).map(|r| format!("{} {}", r.method, r.path)).collect(),
+        protocol: match service.protocol {
+            manifest::Protocol::Http => Protocol::Http,
+            manifest::Protocol::Grpc => Protocol::Grpc,
+            manifest::Protocol::Tcp => Protocol::Tcp,
+        },
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, name, service),
         isolation: match service.isolation {

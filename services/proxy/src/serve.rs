@@ -9,6 +9,8 @@ pub(crate) mod accepting;
 pub(crate) mod afterwards;
 pub mod connection;
 pub(crate) mod half_open;
+mod flood;
+pub(crate) mod flows;
 pub(crate) mod screen;
 mod stall;
 

@@ -14,6 +14,7 @@ use http_body::Body as _;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 use trust::{Fault, SpiffeId};
 
 use super::balance::{Among, Balance, Endpoint};
@@ -191,6 +192,19 @@ impl MeshTransport {
                 }
             }
         }
+    }
+
+    /// A connection of its own for a raw flow; nothing else goes over it.
+    ///
+    /// # Errors
+    /// See `CallFailed`.
+    pub async fn raw(&self) -> Result<TlsStream<TcpStream>, CallFailed> {
+        let config = tls::client(Some(&self.identity), self.identity.bundle(), &self.peer, &[tls::TCP]).map_err(CallFailed::Tls)?;
+        let stream = connect::tls(connect::tcp(self.address()?).await?, config).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(tls::TCP) {
+            return Ok(stream);
+        }
+        Err(CallFailed::Unreachable(io::Error::other("the peer takes no raw flows")))
     }
 
     /// The peer's name stands in `:authority`, unless the caller says otherwise in `Host` (the edge passes the browser's on).

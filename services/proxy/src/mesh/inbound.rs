@@ -5,15 +5,16 @@
 //! Guarantees: A5 identity headers are ours alone; A6 unlisted routes never reach the service; D4; D6 workload, person and purpose
 //!             together; D7 no transaction token, no entry; E17 no fresh view, no entry; H5 a delivery is for the job's consumer alone.
 
+pub(super) mod flow;
 mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::control::ServiceProfile;
+use contract::control::{Protocol, ServiceProfile};
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 use trust::{Decision, DenyReason, TraceContext};
 
@@ -23,15 +24,16 @@ use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
-use crate::passage::Passage;
+use crate::passage::{Idle, Passage};
 use crate::view::{Loaded, Matched, Question, Token};
-use crate::{canonical, headers, limits, websocket};
+use crate::{canonical, events, grpc, headers, limits, websocket};
 
 /// This enforcement point's name.
 pub(super) const POINT: &str = "guard";
 const DELIVERY_PATH: &str = "/events";
 
 /// What the caller wants of the service.
+#[derive(Clone)]
 enum Work {
     /// One of its routes, `METHOD /path/{template}`.
     Call(String),
@@ -40,6 +42,7 @@ enum Work {
 }
 
 /// A request whose token is genuine.
+#[derive(Clone)]
 struct Verified {
     work: Work,
     known: Arc<Token>,
@@ -51,11 +54,18 @@ struct Admitted {
     verified: Verified,
     wall_s: u64,
     fresh_per_job: bool,
+    protocol: Protocol,
     place: Place,
 }
 
 /// Serves one request from a verified workload.
 pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
+    let is_grpc = grpc::is_grpc(request.headers());
+    let answer = answered(guard, peer, request).await;
+    if is_grpc { grpc::answer(answer) } else { answer }
+}
+
+async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
     let parent = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", parent);
     account.principal(peer.id.to_string());
@@ -71,7 +81,11 @@ pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Bo
     }
     let known = &admitted.verified.known;
     let ticket = guard.flight.deliver(known.digest, &known.authority, account.trace());
-    let answer = forward(&guard, &admitted, account.trace(), request).await;
+    let mut answer = forward(&guard, &admitted, account.trace(), request).await;
+    if answer.as_ref().is_ok_and(|answer| events::is_event_stream(answer.headers())) {
+        let withdrawn = socket::withdrawn(guard, peer, admitted.verified.clone());
+        answer = answer.map(|answer| answer.map(|body| events::until(body, withdrawn)));
+    }
     record(account, answer, (admitted.place, ticket))
 }
 
@@ -87,12 +101,17 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
         return Err(decision);
     }
     account.decide(decision).map_err(Decision::deny)?;
-    Ok(Admitted { verified, wall_s: service.limits.wall_s, fresh_per_job: service.fresh_per_job, place })
+    let (wall_s, fresh_per_job, protocol) = (service.limits.wall_s, service.fresh_per_job, service.protocol);
+    Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
 fn accept(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
     guard.identity.bundle().still_good(peer)?;
+    declared_caller(guard, peer)
+}
+
+fn declared_caller(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
     let loaded = guard.views.fresh()?;
     if loaded.view.callers.contains(&peer.id) { Ok(loaded) } else { Err(DenyReason::PeerUndeclared) }
 }
@@ -108,6 +127,9 @@ fn verify(
 ) -> Result<Verified, DenyReason> {
     let path = canonical::request(request.method(), request.uri(), request.version(), request.headers())
         .map_err(|_| DenyReason::RequestAmbiguous)?;
+    if service.protocol == Protocol::Tcp {
+        return Err(DenyReason::RouteUnknown);
+    }
     let work = if peer.id.as_role() == Some("queue") { delivery(service, path, request)? } else { call(loaded, path, request)? };
     let resource = format!("{}:{} {path}", service.name, request.method());
     match &work {
@@ -185,24 +207,34 @@ async fn forward(
 ) -> Result<Response<Body>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
-    *request.version_mut() = Version::HTTP_11;
     headers::strip_hop_by_hop(request.headers_mut());
     headers::strip_identity(request.headers_mut());
     introduce(request.headers_mut(), &admitted.verified, trace);
     if let (Work::Delivery(_), Some(attempt)) = (&admitted.verified.work, attempt) {
         request.headers_mut().insert(ATTEMPT_HEADER, attempt);
     }
-    let whole = longest(admitted);
+    let is_grpc = grpc::is_grpc(request.headers());
+    if is_grpc && let Some(idle) = request.extensions().get::<Idle>() {
+        idle.extend(limits::STREAM_IDLE_MS);
+    }
+    let patience = grpc::timeout(request.headers()).filter(|_| is_grpc);
+    let whole = patience.map_or(longest(admitted), |patience| patience.min(longest(admitted)));
     let deadline = Instant::now() + whole;
     let sent = async {
         // Whatever such a service is handed is a job (the manifest gives it no routes).
-        if admitted.fresh_per_job { guard.service.send_alone(request).await } else { guard.service.send(request).await }
+        if admitted.fresh_per_job { guard.service.send_alone(request).await } else { guard.service.send(request, admitted.protocol).await }
     };
     let response = tokio::time::timeout_at(deadline, sent).await;
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(txn_token::HEADER);
-    Ok(response.map(|body| Passage::new(body).by(deadline, whole).into_body()))
+    if events::is_event_stream(response.headers()) {
+        return Ok(response);
+    }
+    Ok(response.map(|body| {
+        let body = Passage::new(body).by(deadline, whole).into_body();
+        if is_grpc { grpc::ends_with_deadline(body) } else { body }
+    }))
 }
 
 /// Tells the service who asks, and gives it the token to pass along.
