@@ -133,8 +133,12 @@ deny_reasons! {
     RateExceeded = "rate_exceeded", 429;
     /// Too many requests at the same time.
     ConcurrencyExceeded = "concurrency_exceeded", 503;
+    /// More is under way than can be served in time, so what nobody signed in for is not begun.
+    Overloaded = "overloaded", 503;
     /// The body is larger than allowed.
     BodyTooLarge = "body_too_large", 413;
+    /// The body comes more slowly than anybody sends who means to.
+    BodyTooSlow = "body_too_slow", 408;
     /// A part of the system that must agree could not be asked.
     DependencyDown = "dependency_down", 503;
     /// A join token that was never issued, was used, or is for another name.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile};
 use contract::identity::Artefact;
 use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
@@ -155,6 +155,9 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
                 page: route.page,
                 body_bytes_max: route.body_bytes_max,
                 websocket: route.websocket,
+                rate: route.rate.map(|r| RouteRate { requests: r.requests, period_ms: r.period_ms, burst: r.burst }),
+                concurrency_max: route.concurrency,
+                cors: route.cors.clone(),
             });
         }
     }
