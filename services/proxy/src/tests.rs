@@ -4,6 +4,8 @@
 mod collecting;
 mod contact;
 mod entering;
+mod forged;
+pub(crate) mod forgery;
 mod guarding;
 mod joining;
 mod leaving;

@@ -158,7 +158,19 @@ impl Check<'_, '_, '_> {
                 let (purpose, scope, public) = (w.purpose.clone(), w.scope.clone(), key == "public");
                 let (rate, concurrency) = (w.limit.map(|r| r.0), w.concurrency);
                 let cors = w.cors.iter().map(|origin| origin.0.clone()).collect();
-                routes.push(Route { path, method, purpose, scope, public, page: w.page, body_bytes_max, websocket: w.websocket, rate, concurrency, cors });
+                routes.push(Route {
+                    path,
+                    method,
+                    purpose,
+                    scope,
+                    public,
+                    page: w.page,
+                    body_bytes_max,
+                    websocket: w.websocket,
+                    rate,
+                    concurrency,
+                    cors,
+                });
             }
         }
         routes
