@@ -188,10 +188,10 @@ fn bad_tokens(house: &House, point: &Point, route: &Route) -> Vec<(&'static str,
     let mut cases = vec![
         ("authority that ended", mint(&minter, 0), DenyReason::TokenExpired),
         ("authority for another domain", mint(&foreign, 300), DenyReason::AudienceMismatch),
-        ("authority by an unknown key", mint(&unknown, 300), DenyReason::TokenInvalid),
-        ("authority in another's name", mint(&lying, 300), DenyReason::TokenInvalid),
+        ("authority by an unknown key", mint(&unknown, 300), DenyReason::TokenKeyUnknown),
+        ("authority in another's name", mint(&lying, 300), DenyReason::IssuerMismatch),
         ("authority that was changed", resigned(&good), DenyReason::TokenInvalid),
-        ("authority that is no token", "x".to_owned(), DenyReason::TokenInvalid),
+        ("authority that is no token", "x".to_owned(), DenyReason::TokenMalformed),
     ];
     if !has_view(point.name) {
         // Where there is no view no authority can be verified, and none is needed.

@@ -243,6 +243,27 @@ pub struct PublicRoute {
     /// It takes WebSockets.
     #[serde(default)]
     pub websocket: bool,
+    /// How often one person may ask for it; absent: as often as for anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RouteRate>,
+    /// Requests of everybody at the same time; absent: as many as the edge takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_max: Option<u32>,
+    /// Origins whose pages may read its answers, as browsers write them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cors: BTreeSet<String>,
+}
+
+/// So many requests in a period over time, and so many at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRate {
+    /// Requests in a period.
+    pub requests: u32,
+    /// The period, in milliseconds.
+    pub period_ms: u64,
+    /// Requests at once.
+    pub burst: u32,
 }
 
 /// What `objects` needs to know of a bucket.

@@ -79,8 +79,9 @@ pub struct Person {
     pub enrolled: bool,
 }
 
-/// Claims of an access token (RFC 9068, section 2.2).
+/// Claims of an access token (RFC 9068, section 2.2). These and no others: a claim that nobody here reads could be one that limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AccessClaims {
     /// Issuer.
     pub iss: String,

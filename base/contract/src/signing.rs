@@ -7,10 +7,11 @@ use std::fmt;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trust::{Digest, SpiffeId};
+use trust::{DenyReason, Digest, SpiffeId};
 
 /// Why a signed statement was not accepted, or could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +19,38 @@ pub enum SigningError {
     /// Not a P-256 private key in PKCS #8.
     #[error("the private key is not P-256 in PKCS #8")]
     Key,
-    /// Signature, algorithm, `typ` or form is wrong.
-    #[error("signature, algorithm, type or form is wrong")]
+    /// The signature is not that of the key.
+    #[error("the signature is not that of the key")]
     Invalid,
+    /// Not three parts of base64url in the one spelling that bytes have, or not the JSON that it should be.
+    #[error("not a compact JWS, or its parts are not what they should be")]
+    Malformed,
+    /// Another `typ`.
+    #[error("a statement of another type")]
+    Type,
+    /// Another `alg`.
+    #[error("another algorithm than ES256")]
+    Algorithm,
+    /// A header field that could change how it is verified.
+    #[error("a header field that is not admitted")]
+    Header,
     /// The claims could not be written.
     #[error("the claims could not be written")]
     Claims,
+}
+
+impl SigningError {
+    /// Why a token with this defect is refused.
+    #[must_use]
+    pub fn reason(&self) -> DenyReason {
+        match self {
+            Self::Key | Self::Claims | Self::Invalid => DenyReason::TokenInvalid,
+            Self::Malformed => DenyReason::TokenMalformed,
+            Self::Type => DenyReason::TokenTypeMismatch,
+            Self::Algorithm => DenyReason::TokenAlgorithmRefused,
+            Self::Header => DenyReason::TokenHeaderRefused,
+        }
+    }
 }
 
 /// A P-256 key that signs, and the name that verifiers know it by.
@@ -122,32 +149,53 @@ pub struct AuthorityKey {
     pub not_after_s: u64,
 }
 
-/// The `kid` and `x5c` (DER, leaf first) of a compact JWS whose header has this `typ`, ES256 and no `crit`. Nothing is verified yet.
+/// A JOSE header of ours: these fields, each once.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    #[serde(rename = "alg")]
+    _alg: String,
+    #[serde(rename = "typ")]
+    _typ: String,
+    kid: Option<String>,
+    x5c: Option<Vec<String>>,
+}
+
+/// The `kid` and `x5c` (DER, leaf first) of a compact JWS whose header has this `typ`, ES256 and nothing else. Nothing is verified yet.
 ///
 /// # Errors
-/// `Invalid` when the header is anything else.
+/// `Malformed` when it is no compact JWS, or one of its parts has another spelling than the one that its bytes have (RFC 7515,
+/// section 2; RFC 4648, sections 3.2 and 3.5); `Header`, `Algorithm`, `Type` for what the header says.
 pub fn header_of(jws: &str, typ: &str) -> Result<(Option<String>, Vec<Vec<u8>>), SigningError> {
-    let raw = jws.split('.').next().and_then(|part| B64.decode(part).ok()).ok_or(SigningError::Invalid)?;
-    let header: serde_json::Value = serde_json::from_slice(&raw).map_err(|_| SigningError::Invalid)?;
-    let fields = header.as_object().ok_or(SigningError::Invalid)?;
-    let known = fields.keys().all(|name| matches!(name.as_str(), "alg" | "typ" | "kid" | "x5c"));
-    let exact = fields.get("typ").and_then(|v| v.as_str()) == Some(typ) && fields.get("alg").and_then(|v| v.as_str()) == Some("ES256");
-    if !known || !exact {
-        return Err(SigningError::Invalid);
+    let mut parts = jws.split('.');
+    let (Some(head), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(SigningError::Malformed);
+    };
+    // This engine takes neither padding nor white space nor bits that nothing stands for.
+    let plain = |part: &str| B64.decode(part).map_err(|_| SigningError::Malformed);
+    let (raw, _claims, _signature) = (plain(head)?, plain(claims)?, plain(signature)?);
+    let header: serde_json::Value = serde_json::from_slice(&raw).map_err(|_| SigningError::Malformed)?;
+    let fields = header.as_object().ok_or(SigningError::Malformed)?;
+    if !fields.keys().all(|name| matches!(name.as_str(), "alg" | "typ" | "kid" | "x5c")) {
+        return Err(SigningError::Header);
     }
-    let kid = fields.get("kid").and_then(|v| v.as_str()).map(str::to_owned);
-    let chain = fields.get("x5c").and_then(|v| v.as_array()).map_or(&[][..], Vec::as_slice);
-    let x5c = chain
-        .iter()
-        .map(|v| v.as_str().and_then(|s| base64::engine::general_purpose::STANDARD.decode(s).ok()).ok_or(SigningError::Invalid))
-        .collect::<Result<_, _>>()?;
-    Ok((kid, x5c))
+    if fields.get("alg").and_then(|v| v.as_str()) != Some("ES256") {
+        return Err(SigningError::Algorithm);
+    }
+    if fields.get("typ").and_then(|v| v.as_str()) != Some(typ) {
+        return Err(SigningError::Type);
+    }
+    // Unlike the map above this refuses a field that is there twice.
+    let head: Head = serde_json::from_slice(&raw).map_err(|_| SigningError::Malformed)?;
+    let der = |text: &String| base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| SigningError::Malformed);
+    let x5c = head.x5c.unwrap_or_default().iter().map(der).collect::<Result<_, _>>()?;
+    Ok((head.kid, x5c))
 }
 
 /// Verifies a compact JWS with `key` and gives its claims. Times are the caller's business.
 ///
 /// # Errors
-/// `Invalid` when signature, algorithm, `typ` or form is wrong.
+/// As `header_of`; `Invalid` when the signature is wrong, `Malformed` when the claims are not those of `C`.
 pub fn verify<C: DeserializeOwned + Clone>(jws: &str, typ: &str, key: &DecodingKey) -> Result<C, SigningError> {
     header_of(jws, typ)?;
     let mut validation = Validation::new(Algorithm::ES256);
@@ -155,5 +203,8 @@ pub fn verify<C: DeserializeOwned + Clone>(jws: &str, typ: &str, key: &DecodingK
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode::<C>(jws, key, &validation).map(|data| data.claims).map_err(|_| SigningError::Invalid)
+    jsonwebtoken::decode::<C>(jws, key, &validation).map(|data| data.claims).map_err(|error| match error.kind() {
+        ErrorKind::Json(_) | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => SigningError::Malformed,
+        _ => SigningError::Invalid,
+    })
 }

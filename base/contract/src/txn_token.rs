@@ -101,7 +101,8 @@ impl Verifier {
     /// What `token` says, if it is genuine, for this trust domain, and alive.
     ///
     /// # Errors
-    /// `TokenInvalid`, `TokenExpired` or `AudienceMismatch`.
+    /// `TokenMalformed`, `TokenTypeMismatch`, `TokenAlgorithmRefused`, `TokenHeaderRefused`, `TokenKeyUnknown`, `TokenInvalid`,
+    /// `AudienceMismatch`, `IssuerMismatch`, `TokenExpired` or `TokenNotYetValid`.
     pub fn verify(&self, token: &str, clock: &dyn Clock) -> Result<Authority, DenyReason> {
         let verified = self.genuine(token)?;
         verified.alive(clock)?;
@@ -111,20 +112,29 @@ impl Verifier {
     /// What `token` says, if it is genuine and for this trust domain. Whether it is alive, `Verified::alive` says.
     ///
     /// # Errors
-    /// `TokenInvalid` or `AudienceMismatch`.
+    /// As `verify`, but for the times.
     pub fn genuine(&self, token: &str) -> Result<Verified, DenyReason> {
         if token.len() > BYTES_MAX {
-            return Err(DenyReason::TokenInvalid);
+            return Err(DenyReason::TokenMalformed);
         }
-        let (kid, _) = signing::header_of(token, TYP).map_err(|_| DenyReason::TokenInvalid)?;
-        let (key, decoding) = kid.as_ref().and_then(|kid| self.keys.get(kid)).ok_or(DenyReason::TokenInvalid)?;
-        let claims: Claims = signing::verify(token, TYP, decoding).map_err(|_| DenyReason::TokenInvalid)?;
+        let (kid, chain) = signing::header_of(token, TYP).map_err(|error| error.reason())?;
+        if !chain.is_empty() {
+            return Err(DenyReason::TokenHeaderRefused);
+        }
+        let (key, decoding) = kid.as_ref().and_then(|kid| self.keys.get(kid)).ok_or(DenyReason::TokenKeyUnknown)?;
+        let claims: Claims = signing::verify(token, TYP, decoding).map_err(|error| error.reason())?;
         if claims.aud != self.trust_domain {
             return Err(DenyReason::AudienceMismatch);
         }
         // Only `queue` narrows to a job, and it never mints without one: a stolen queue key is no key to people's sessions.
         let minted_by_queue = key.owner.as_role() == Some("queue");
-        if claims.iss != key.owner || claims.iat > key.not_after_s || minted_by_queue != claims.job.is_some() {
+        if claims.iss != key.owner {
+            return Err(DenyReason::IssuerMismatch);
+        }
+        if claims.iat > key.not_after_s {
+            return Err(DenyReason::TokenKeyUnknown);
+        }
+        if minted_by_queue != claims.job.is_some() {
             return Err(DenyReason::TokenInvalid);
         }
         Ok(Verified(claims))
@@ -135,14 +145,14 @@ impl Verified {
     /// Whether it counts now.
     ///
     /// # Errors
-    /// `TokenExpired`; `TokenInvalid` for one that comes from the future.
+    /// `TokenExpired`; `TokenNotYetValid` for one that comes from the future.
     pub fn alive(&self, clock: &dyn Clock) -> Result<(), DenyReason> {
         let now = clock.unix_s();
         if self.0.exp <= now {
             return Err(DenyReason::TokenExpired);
         }
         if self.0.iat > now.saturating_add(limits::CLOCK_SKEW_S_MAX) {
-            return Err(DenyReason::TokenInvalid);
+            return Err(DenyReason::TokenNotYetValid);
         }
         Ok(())
     }

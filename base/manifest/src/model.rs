@@ -124,6 +124,26 @@ pub struct Route {
     /// Whether it takes WebSockets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub websocket: bool,
+    /// How often one person may ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Requests of everybody at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Origins whose pages may read its answers.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cors: BTreeSet<String>,
+}
+
+/// So many requests in a period over time, and so many at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rate {
+    /// Requests in a period.
+    pub requests: u32,
+    /// The period, milliseconds.
+    pub period_ms: u64,
+    /// Requests at once.
+    pub burst: u32,
 }
 
 /// What a service speaks on its port.

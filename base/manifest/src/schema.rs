@@ -9,8 +9,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::document::Document;
+use crate::model::Rate;
 use crate::problem::suggestion;
-use crate::quantity::{Bytes, Lasting};
+use crate::quantity::{Bytes, Lasting, Origin};
 use crate::written::Written;
 
 /// The manifest's JSON Schema, for editors.
@@ -118,6 +119,8 @@ impl Walk<'_> {
         let outcome = match schema.get("format").and_then(Value::as_str) {
             Some("palisade-duration") => Lasting::parse(text).map(|_| ()),
             Some("palisade-size") => Bytes::parse(text).map(|_| ()),
+            Some("palisade-rate") => Rate::parse(text).map(|_| ()),
+            Some("palisade-origin") => Origin::parse(text).map(|_| ()),
             _ => Ok(()),
         };
         if let Err(message) = outcome {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{Fresh, Isolation, Protocol};
-use crate::quantity::{Bytes, Lasting};
+use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -193,6 +193,14 @@ pub(crate) struct Route {
     pub(crate) websocket: bool,
     /// Largest body of a request; default "1MiB".
     pub(crate) max_body: Option<Bytes>,
+    /// How often one person may ask for it, as "100/s burst 200" or "60/m"; besides what holds for each person over all routes.
+    pub(crate) limit: Option<WrittenRate>,
+    /// Requests of everybody at the same time; default: as many as the edge takes.
+    #[schemars(range(min = 1, max = 10000))]
+    pub(crate) concurrency: Option<u32>,
+    /// Origins whose pages may call it with a token and read the answer, as "https://app.example"; default none. Cookies never count there.
+    #[serde(default)]
+    pub(crate) cors: Vec<Origin>,
 }
 
 /// What a service may use of the machine.

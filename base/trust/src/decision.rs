@@ -97,8 +97,22 @@ deny_reasons! {
     CredentialMissing = "credential_missing", 401;
     /// The session is unknown, ended or too old.
     SessionEnded = "session_ended", 401;
-    /// A token whose signature, type, algorithm or form is wrong.
+    /// A token whose signature is not that of the key that it names.
     TokenInvalid = "token_invalid", 401;
+    /// Not a compact JWS of the one spelling that each has, or its claims are not exactly those of its type.
+    TokenMalformed = "token_malformed", 401;
+    /// A token of another type: an ID token or a transaction token in the place of an access token.
+    TokenTypeMismatch = "token_type_mismatch", 401;
+    /// A token that asks for another algorithm.
+    TokenAlgorithmRefused = "token_algorithm_refused", 401;
+    /// A token whose header has a field that could change how it is verified (`crit`, `jku`, `jwk`, `x5u`, `b64`).
+    TokenHeaderRefused = "token_header_refused", 401;
+    /// A token that names no key, or one that is unknown or ended.
+    TokenKeyUnknown = "token_key_unknown", 401;
+    /// A token of another issuer than its key's owner.
+    IssuerMismatch = "issuer_mismatch", 401;
+    /// A token whose time has not come.
+    TokenNotYetValid = "token_not_yet_valid", 401;
     /// A token past its end.
     TokenExpired = "token_expired", 401;
     /// A token for somebody else.
@@ -133,8 +147,12 @@ deny_reasons! {
     RateExceeded = "rate_exceeded", 429;
     /// Too many requests at the same time.
     ConcurrencyExceeded = "concurrency_exceeded", 503;
+    /// More is under way than can be served in time, so what nobody signed in for is not begun.
+    Overloaded = "overloaded", 503;
     /// The body is larger than allowed.
     BodyTooLarge = "body_too_large", 413;
+    /// The body comes more slowly than anybody sends who means to.
+    BodyTooSlow = "body_too_slow", 408;
     /// A part of the system that must agree could not be asked.
     DependencyDown = "dependency_down", 503;
     /// A join token that was never issued, was used, or is for another name.

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{
+    BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
+};
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
@@ -178,6 +180,9 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
                 page: route.page,
                 body_bytes_max: route.body_bytes_max,
                 websocket: route.websocket,
+                rate: route.rate.map(|r| RouteRate { requests: r.requests, period_ms: r.period_ms, burst: r.burst }),
+                concurrency_max: route.concurrency,
+                cors: route.cors.clone(),
             });
         }
     }

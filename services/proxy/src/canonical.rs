@@ -120,7 +120,7 @@ pub fn find<'r, 'p>(routes: &'r [Route], method: &str, text: &'p str) -> Result<
 /// # Errors
 /// `Ambiguous` for: `CONNECT` and `TRACE`, a target that is not in origin form, one over 8 KiB, a path that `path` refuses, a query with
 /// other than visible ASCII characters, a missing, repeated or contradicted host, a repeated or malformed `Content-Length`, a repeated
-/// `Txn-Token`, a `Transfer-Encoding` beside a length, fields of the connection in HTTP/2, a framing field spelt with `_`.
+/// `Txn-Token`, a `Transfer-Encoding` beside a length, fields of the connection in HTTP/2, too many or too long fields, a framing field spelt with `_`.
 pub fn request<'r>(method: &Method, uri: &'r Uri, version: Version, headers: &HeaderMap) -> Result<&'r str, Ambiguous> {
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         return Err(Ambiguous("this method has no place here"));
@@ -138,6 +138,10 @@ pub fn request<'r>(method: &Method, uri: &'r Uri, version: Version, headers: &He
 }
 
 fn fields(version: Version, headers: &HeaderMap) -> Result<(), Ambiguous> {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len())).sum::<usize>();
+    if headers.len() > trust::limits::HEADERS_MAX || bytes > trust::limits::HEADER_BYTES_MAX {
+        return Err(Ambiguous("the header is too long"));
+    }
     let once = |name: header::HeaderName| headers.get_all(name).iter().count() <= 1;
     if !once(header::HOST) || !once(header::CONTENT_LENGTH) || !once(header::TRANSFER_ENCODING) {
         return Err(Ambiguous("a header that must be single is repeated"));

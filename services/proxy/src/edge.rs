@@ -10,6 +10,7 @@
 mod admission;
 mod answer;
 mod cookie;
+mod cors;
 mod destination;
 mod entry;
 mod known;
@@ -171,7 +172,7 @@ impl Edge {
     /// Finds out who it is, where that matters.
     async fn identify(&self, view: &Loaded, visit: &Visit, account: &mut Account) -> Result<Option<Person>, Stop> {
         match &visit.destination {
-            Destination::Login { .. } | Destination::Presigned { .. } => return Ok(None),
+            Destination::Login { .. } | Destination::Presigned { .. } | Destination::Preflight(_) => return Ok(None),
             Destination::Session(page) if *page != SessionPage::Me => return Ok(None),
             _ => {}
         }
@@ -198,7 +199,7 @@ impl Edge {
         if matches!(visit.destination, Destination::Session(SessionPage::SignIn | SessionPage::Callback)) {
             self.admission.sign_in(visit.from)?;
         }
-        self.admission.request(visit.from, person.map(|p| p.claims.sub.as_str()))
+        self.admission.request(visit.from, person.map(|p| p.claims.sub.as_str()), visit.destination.route())
     }
 
     /// Asks whether this person may go there, and with which authority; or finds that it was answered a moment ago.
@@ -246,6 +247,7 @@ impl Edge {
         let role = |name: &str| view.view.trust_domain.role(name);
         let peer = match &visit.destination {
             Destination::Session(page) => return self.session_page(*page, profile(&view)?, &visit, person, trace).await,
+            Destination::Preflight(preflight) => return Ok(preflight.answer()),
             Destination::Login { .. } => return onward::pass(self.login.client(), &mut visit, body, None, trace).await,
             Destination::Presigned { .. } => {
                 account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
@@ -298,6 +300,7 @@ impl Edge {
             },
         };
         answer::harden(answer.headers_mut(), trace);
+        answer::quotas(answer.headers_mut(), permit.as_ref().map_or(&[], Permit::standings));
         match socket::Opened::begin(&mut answer, account, permit) {
             Some((account, permit)) => account.finish_holding(answer, permit),
             None => answer,

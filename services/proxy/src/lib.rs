@@ -35,4 +35,4 @@ pub mod view;
 pub mod websocket;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

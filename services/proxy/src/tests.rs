@@ -7,6 +7,8 @@ mod contact;
 mod entering;
 pub(crate) mod floods;
 mod flows;
+mod forged;
+pub(crate) mod forgery;
 mod guarding;
 mod jobs;
 mod joining;

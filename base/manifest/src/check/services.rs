@@ -164,6 +164,10 @@ impl Check<'_, '_, '_> {
                 self.document.problem(&["service", name, key, &i, "path"], why, None);
             }
             self.purpose(&["service", name, key, &i, "purpose"], &w.purpose, purposes);
+            if key != "public" && (w.limit.is_some() || w.concurrency.is_some() || !w.cors.is_empty()) {
+                let message = "'limit', 'concurrency' and 'cors' are the edge's, so they are for 'public' routes";
+                self.document.problem(&["service", name, key, &i], message, None);
+            }
             if let Some(scope) = w.scope.as_deref().filter(|s| !is_scope(s)) {
                 let said = format!("'{scope}' is no scope: 1 to 127 of a-z, 0-9 and : . / _ -");
                 self.document.problem(&["service", name, key, &i, "scope"], said, None);
@@ -187,7 +191,21 @@ impl Check<'_, '_, '_> {
                 let (path, method) = (w.path.clone(), method.clone());
                 let body_bytes_max = w.max_body.map_or(1 << 20, |s| s.0);
                 let (purpose, scope, public) = (w.purpose.clone(), w.scope.clone(), key == "public");
-                routes.push(Route { path, method, purpose, scope, public, page: w.page, body_bytes_max, websocket: w.websocket });
+                let (rate, concurrency) = (w.limit.map(|r| r.0), w.concurrency);
+                let cors = w.cors.iter().map(|origin| origin.0.clone()).collect();
+                routes.push(Route {
+                    path,
+                    method,
+                    purpose,
+                    scope,
+                    public,
+                    page: w.page,
+                    body_bytes_max,
+                    websocket: w.websocket,
+                    rate,
+                    concurrency,
+                    cors,
+                });
             }
         }
         routes

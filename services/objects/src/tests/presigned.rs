@@ -98,6 +98,56 @@ async fn a_changed_url_is_refused() {
     assert_eq!(redeem(&objects, Method::PUT, &url, MP4, content).await.status(), StatusCode::OK);
 }
 
+// A7, G5: no parameter can be left out, repeated, emptied or bent.
+#[tokio::test]
+async fn no_parameter_of_a_url_can_be_left_out_repeated_or_bent() {
+    let world = World::new();
+    let objects = world.open().await;
+    let url = put_grant(&objects, "v1/original", 3).await;
+    let (path, query) = url.split_once('?').unwrap();
+    let pairs: Vec<&str> = query.split('&').collect();
+    let mut forged: Vec<String> = Vec::new();
+    for (n, pair) in pairs.iter().enumerate() {
+        let (name, value) = pair.split_once('=').unwrap();
+        let with = |text: String| {
+            pairs.iter().enumerate().map(|(m, p)| if m == n { text.clone() } else { (*p).to_owned() }).collect::<Vec<_>>().join("&")
+        };
+        forged.extend([
+            pairs.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, p)| *p).collect::<Vec<_>>().join("&"),
+            with(format!("{pair}&{pair}")),
+            with(format!("{name}=")),
+            with(name.to_owned()),
+            with(format!("{}={value}", name.to_lowercase())),
+            with(format!("{name}={value}%00")),
+            with(format!("{name}={value}%20")),
+            with(format!("{name}=+{value}")),
+        ]);
+    }
+    let signature = query.rsplit_once("X-Amz-Signature=").unwrap().1;
+    forged.extend([
+        query.replace("AWS4-HMAC-SHA256", "none"),
+        query.replace("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1"),
+        query.replace("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"),
+        query.replace(signature, &"0".repeat(64)),
+        query.replace(signature, &signature.to_uppercase()),
+        query.replace(signature, &signature[..62]),
+        query.replace(signature, ""),
+        query.replace("Expires=60", "Expires=-60"),
+        query.replace("Expires=60", "Expires=18446744073709551616"),
+        query.replace("%2Faws4_request", "%2F..%2Faws4_request"),
+        query.replace("%2Faws4_request", ""),
+    ]);
+    for query in forged {
+        if query == pairs.join("&") {
+            continue;
+        }
+        let said = reason(redeem(&objects, Method::PUT, &format!("{path}?{query}"), MP4, "abc").await).await;
+        assert_eq!(said, "403 grant_invalid", "{query}");
+    }
+    assert_eq!(files_in(&world, "blobs"), 0, "nothing of all this is stored");
+    assert_eq!(redeem(&objects, Method::PUT, &url, MP4, "abc").await.status(), StatusCode::OK);
+}
+
 // G5: expiry, to the second.
 #[tokio::test]
 async fn a_url_ends_when_it_says() {

@@ -1,25 +1,32 @@
-//! Admission: how often and how much at once, for each person and for each address.
+//! Admission: how often and how much at once, for each person, address and route.
 //!
 //! Rates are token buckets (GCRA); concurrency is a count that a permit holds until the answer's last byte. An IPv6 address counts by
-//! its /64, since a host has a whole one.
+//! its /64, since a host has a whole one. A route's own rate counts each person for themselves, so that one cannot use it up for others.
 //!
-//! Spec:       RFC 6585 section 4 (429), RFC 9110 section 10.2.3 (`Retry-After`).
-//! Guarantees: A13: one principal or address cannot use up what the others need.
+//! Spec:       RFC 6585 section 4 (429), RFC 9110 section 10.2.3 (`Retry-After`); draft-ietf-httpapi-ratelimit-headers-10 (`RateLimit`).
+//! Guarantees: A13: one principal or address cannot use up what the others need; no flood makes a table grow.
 
-use std::collections::HashMap;
+mod bucket;
+mod places;
+mod shed;
+
 use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
-use governor::{Quota, RateLimiter};
+use contract::control::PublicRoute;
 use trust::{Clock, DenyReason};
 
+use self::bucket::Buckets;
+use self::places::{Places, Taken};
+use self::shed::Pressure;
 use super::stop::{Refusal, Stop};
+
+pub use self::bucket::{Quota, Standing};
+pub(super) use self::shed::LOOK_PAUSE;
 
 /// What one may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,58 +73,50 @@ impl Limits {
     }
 }
 
-/// Who is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
+/// Who is counted, as keys of the tables.
+#[derive(Hash)]
+enum Counted<'a> {
     Address(IpAddr),
-    Person(String),
+    Person(&'a str),
+    Route(&'a str, &'a str, &'a str),
+    PersonOnRoute(&'a str, &'a str, &'a str, &'a str),
 }
-
-#[derive(Clone)]
-struct Ticks(Arc<dyn Clock>);
-
-impl GovernorClock for Ticks {
-    type Instant = Duration;
-    fn now(&self) -> Duration {
-        self.0.monotonic()
-    }
-}
-
-type Rates = RateLimiter<Key, HashMapStateStore<Key>, Ticks, NoOpMiddleware<Duration>>;
 
 /// The counts.
 pub struct Admission {
     limits: Limits,
-    clock: Ticks,
-    addresses: Rates,
-    people: Rates,
-    sign_ins: Rates,
-    in_flight: Arc<Mutex<InFlight>>,
-}
-
-#[derive(Default)]
-struct InFlight {
-    all: usize,
-    by_key: HashMap<Key, usize>,
+    clock: Arc<dyn Clock>,
+    keys: RandomState,
+    addresses: Buckets,
+    people: Buckets,
+    routes: Buckets,
+    sign_ins: Buckets,
+    places: Places,
+    pressure: Pressure,
 }
 
 /// The right to be served; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    counts: Arc<Mutex<InFlight>>,
-    keys: Vec<Key>,
+    _taken: Taken,
+    standings: Vec<(&'static str, Standing)>,
+}
+
+impl Permit {
+    /// What is left of each quota that counted, by its name.
+    #[must_use]
+    pub fn standings(&self) -> &[(&'static str, Standing)] {
+        &self.standings
+    }
 }
 
 impl Admission {
     /// Nothing under way.
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let clock = Ticks(clock);
-        let rates = |rate, burst| RateLimiter::new(Quota::per_second(rate).allow_burst(burst), HashMapStateStore::default(), clock.clone());
-        let addresses = rates(limits.address_rate, limits.address_burst);
-        let people = rates(limits.person_rate, limits.person_burst);
-        let sign_ins = rates(limits.sign_in_rate, limits.sign_in_burst);
-        Self { limits, addresses, people, sign_ins, clock: clock.clone(), in_flight: Arc::default() }
+        let (addresses, people, routes, sign_ins) = (Buckets::new(), Buckets::new(), Buckets::new(), Buckets::new());
+        let pressure = Pressure::new(limits.in_flight_max);
+        Self { limits, clock, keys: RandomState::new(), addresses, people, routes, sign_ins, places: Places::default(), pressure }
     }
 
     /// One more request of that address.
@@ -125,7 +124,8 @@ impl Admission {
     /// # Errors
     /// `RateExceeded`.
     pub fn address(&self, from: IpAddr) -> Result<(), Stop> {
-        self.rate(&self.addresses, &Key::Address(network(from)))
+        let quota = second(self.limits.address_rate, self.limits.address_burst);
+        self.take(&self.addresses, "address", &Counted::Address(network(from)), quota).map(|_| ())
     }
 
     /// One more sign-in from that address.
@@ -133,78 +133,76 @@ impl Admission {
     /// # Errors
     /// `RateExceeded`.
     pub fn sign_in(&self, from: IpAddr) -> Result<(), Stop> {
-        self.rate(&self.sign_ins, &Key::Address(network(from)))
+        let quota = second(self.limits.sign_in_rate, self.limits.sign_in_burst);
+        self.take(&self.sign_ins, "sign-in", &Counted::Address(network(from)), quota).map(|_| ())
     }
 
-    /// One more request of that address and person, under way until the permit is dropped.
+    /// One more request of that address and person to that route, under way until the permit is dropped.
     ///
     /// # Errors
-    /// `RateExceeded` or `ConcurrencyExceeded`.
-    pub fn request(&self, from: IpAddr, person: Option<&str>) -> Result<Permit, Stop> {
-        let mut keys = vec![Key::Address(network(from))];
+    /// `RateExceeded`, `ConcurrencyExceeded`, or `Overloaded`.
+    pub fn request(&self, from: IpAddr, person: Option<&str>, route: Option<&PublicRoute>) -> Result<Permit, Stop> {
+        let mut standings = Vec::with_capacity(2);
         if let Some(person) = person {
-            let key = Key::Person(person.to_owned());
-            self.rate(&self.people, &key)?;
-            keys.push(key);
+            let quota = second(self.limits.person_rate, self.limits.person_burst);
+            standings.push(self.take(&self.people, "person", &Counted::Person(person), quota)?);
+            if let Some((route, rate)) = route.and_then(|route| Some((route, route.rate?))) {
+                let quota = Quota::new(rate.requests, Duration::from_millis(rate.period_ms), rate.burst);
+                let key = Counted::PersonOnRoute(person, route.service.workload.name(), &route.method, &route.path);
+                standings.push(self.take(&self.routes, "route", &key, quota)?);
+            }
         }
-        let mut counts = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |key: &Key| {
-            let max = match key {
-                Key::Address(_) => self.limits.address_in_flight_max,
-                Key::Person(_) => self.limits.person_in_flight_max,
-            };
-            counts.by_key.get(key).is_some_and(|n| *n >= max)
-        };
-        if counts.all >= self.limits.in_flight_max || keys.iter().any(full) {
-            return Err(DenyReason::ConcurrencyExceeded.into());
+        let allowed = self.pressure.allows(person.is_some());
+        if self.places.all() >= allowed && (self.pressure.is_on() || person.is_none()) {
+            return Err(DenyReason::Overloaded.into());
         }
-        counts.all = counts.all.saturating_add(1);
-        for key in &keys {
-            let count = counts.by_key.entry(key.clone()).or_default();
-            *count = count.saturating_add(1);
-        }
-        Ok(Permit { counts: Arc::clone(&self.in_flight), keys })
+        let of_address = Some((self.key(&Counted::Address(network(from))), self.limits.address_in_flight_max));
+        let of_person = person.map(|person| (self.key(&Counted::Person(person)), self.limits.person_in_flight_max));
+        let of_route = route.and_then(|route| {
+            let most = usize::try_from(route.concurrency_max?).unwrap_or(usize::MAX);
+            Some((self.key(&Counted::Route(route.service.workload.name(), &route.method, &route.path)), most))
+        });
+        let taken = self.places.take(self.limits.in_flight_max, &[of_address, of_person, of_route]);
+        Ok(Permit { _taken: taken.ok_or(DenyReason::ConcurrencyExceeded)?, standings })
     }
 
     /// Forgets those who have not asked for a while.
     pub fn sweep(&self) {
-        self.addresses.retain_recent();
-        self.people.retain_recent();
-        self.sign_ins.retain_recent();
+        let now = self.clock.monotonic();
+        for table in [&self.addresses, &self.people, &self.routes, &self.sign_ins] {
+            table.sweep(now);
+        }
     }
 
-    fn rate(&self, rates: &Rates, key: &Key) -> Result<(), Stop> {
-        rates.check_key(key).map_err(|until| {
-            let wait = until.wait_time_from(self.clock.now());
-            Stop::Refused(Refusal { retry_after_s: Some(wait.as_secs().saturating_add(1)), ..Refusal::from(DenyReason::RateExceeded) })
-        })
+    /// A timer was served so much later than it asked for; whether less than usual is begun now.
+    pub fn observe(&self, late: Duration) -> bool {
+        self.pressure.observe(late);
+        self.pressure.is_on()
     }
+
+    fn key(&self, counted: &Counted<'_>) -> u64 {
+        self.keys.hash_one(counted)
+    }
+
+    fn take(&self, table: &Buckets, name: &'static str, who: &Counted<'_>, quota: Quota) -> Result<(&'static str, Standing), Stop> {
+        match table.take(self.key(who), quota, self.clock.monotonic()) {
+            Ok(standing) => Ok((name, standing)),
+            Err(standing) => Err(Stop::Refused(Refusal {
+                retry_after_s: Some(standing.reset_s),
+                standing: Some((name, standing)),
+                ..Refusal::from(DenyReason::RateExceeded)
+            })),
+        }
+    }
+}
+
+fn second(rate: NonZeroU32, burst: NonZeroU32) -> Quota {
+    Quota::new(rate.get(), Duration::from_secs(1), burst.get())
 }
 
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for InFlight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} under way", self.all)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.all = counts.all.saturating_sub(1);
-        for key in &self.keys {
-            let left = counts.by_key.get(key).copied().unwrap_or_default().saturating_sub(1);
-            if left == 0 {
-                counts.by_key.remove(key);
-            } else {
-                counts.by_key.insert(key.clone(), left);
-            }
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 //! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3.
 //! Guarantees: A14 the header checklist; A5 in the direction of the answer.
 
+use std::fmt::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use contract::body::Own;
@@ -13,6 +15,7 @@ use contract::{Body, body};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use trust::{DenyReason, Digest, Fault, FaultKind, TraceContext};
 
+use super::admission::Standing;
 use super::stop::Refusal;
 use crate::headers;
 
@@ -55,6 +58,8 @@ const GATEWAY_ONLY: &[&str] = &[
     "report-to",
     "reporting-endpoints",
     "www-authenticate",
+    "ratelimit",
+    "ratelimit-policy",
 ];
 
 /// Makes a peer's answer one that may leave the house.
@@ -90,6 +95,23 @@ pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
     headers::set(answer, TRACE_HEADER, &trace.trace_hex());
 }
 
+/// Says what is left of the quotas that counted (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4): `q` requests at once in a
+/// window of `w` seconds, `r` of them left, all of them again in `t` seconds.
+pub fn quotas(answer: &mut HeaderMap, standings: &[(&'static str, Standing)]) {
+    if standings.is_empty() {
+        return;
+    }
+    let (mut policies, mut left) = (String::new(), String::new());
+    for (n, (name, standing)) in standings.iter().enumerate() {
+        let comma = if n == 0 { "" } else { ", " };
+        // Writing to a text never fails.
+        let _written = write!(policies, "{comma}\"{name}\";q={};w={}", standing.quota, standing.window_s);
+        let _written = write!(left, "{comma}\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
+    }
+    headers::set(answer, "ratelimit-policy", &policies);
+    headers::set(answer, "ratelimit", &left);
+}
+
 /// The answer for a refusal.
 #[must_use]
 pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<Body> {
@@ -97,6 +119,7 @@ pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<B
     let mut answer = if page { refusal_page(refusal.reason, status, trace) } else { body::denied(refusal.reason) };
     answer.extensions_mut().insert(Own::Refusal(refusal.reason));
     let fields = answer.headers_mut();
+    quotas(fields, refusal.standing.as_slice());
     if let Some(seconds) = refusal.retry_after_s {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -178,10 +201,14 @@ fn refusal_page(reason: DenyReason, status: StatusCode, trace: TraceContext) -> 
         (StatusCode::TOO_MANY_REQUESTS, _) => {
             ("Slow down a little", "There were many requests from you in a short time. Please wait a moment.")
         }
+        (StatusCode::SERVICE_UNAVAILABLE, DenyReason::Overloaded | DenyReason::ConcurrencyExceeded) => {
+            ("Back in a moment", "There is more to do right now than can be done in time. Please try again.")
+        }
         (StatusCode::SERVICE_UNAVAILABLE, _) => {
             ("Back in a moment", "A part that must agree cannot be asked right now, so nothing is let through. Please try again.")
         }
         (StatusCode::PAYLOAD_TOO_LARGE, _) => ("Too large", "What you sent is larger than this page accepts."),
+        (StatusCode::REQUEST_TIMEOUT, _) => ("Too slow", "What you sent came so slowly that it was given up. Please try again."),
         (StatusCode::BAD_REQUEST, _) => ("Not understood", "The request could be read in two ways, so it was not read at all."),
         (_, DenyReason::SignInFailed) => {
             ("Sign-in was not completed", "It was interrupted, took too long, or was begun in another window. Please start again.")

@@ -14,6 +14,7 @@ use contract::route::{Route, Who};
 use http::Method;
 use trust::DenyReason;
 
+use super::cors::Preflight;
 use super::stop::{Refusal, Stop};
 use crate::canonical::{self, Choice};
 
@@ -46,6 +47,8 @@ pub enum Destination {
     },
     /// A service.
     Service(PublicRoute),
+    /// Nowhere: a browser asks whether a page of another origin may go there.
+    Preflight(Preflight),
 }
 
 /// The edge's own pages.
@@ -88,6 +91,7 @@ impl Destination {
             Self::Presigned { bucket, .. } => format!("objects:{method} /{bucket}/{{*key}}"),
             Self::Console { route } => format!("evidence:{} {}", route.method, route.path),
             Self::Service(route) => format!("{}:{} {}", route.service.as_service().unwrap_or_default(), route.method, route.path),
+            Self::Preflight(_) => "edge:preflight".to_owned(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Destination {
             Self::Login { route, .. } | Self::Console { route } => route.action,
             Self::Presigned { .. } => "redeem",
             Self::Service(_) => "enter",
+            Self::Preflight(_) => "cors.preflight",
         }
     }
 
@@ -111,7 +116,7 @@ impl Destination {
                 matches!(route.action, "login.authorize" | "login.sign_in.page" | "login.sign_in" | "login.enrol.page" | "login.enrol")
             }
             Self::Console { .. } => true,
-            Self::Presigned { .. } => false,
+            Self::Presigned { .. } | Self::Preflight(_) => false,
             Self::Service(route) => route.page,
         }
     }
@@ -122,11 +127,21 @@ impl Destination {
         matches!(self, Self::Service(route) if route.websocket)
     }
 
+    /// The service's route, if it is one.
+    #[must_use]
+    pub fn route(&self) -> Option<&PublicRoute> {
+        match self {
+            Self::Service(route) => Some(route),
+            _ => None,
+        }
+    }
+
     /// Largest body, in bytes.
     #[must_use]
     pub fn body_bytes_max(&self) -> u64 {
         match self {
             Self::Session(_) | Self::Login { .. } | Self::Console { .. } => FORM_BYTES_MAX,
+            Self::Preflight(_) => 0,
             Self::Presigned { body_bytes_max, .. } => *body_bytes_max,
             Self::Service(route) => route.body_bytes_max,
         }

@@ -66,6 +66,7 @@ pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn
             _ => Ok(own("edge.session", None)),
         },
         Destination::Login { .. } => Ok(own("edge.oidc", None)),
+        Destination::Preflight(_) => Ok(own("edge.cors", None)),
         Destination::Presigned { .. } => {
             // Both names are what makes a request a presigned one (SigV4, "Authenticating Requests: Using Query Parameters").
             let signed = visit.single("X-Amz-Signature").is_some() && visit.single("X-Amz-Algorithm").is_some();
@@ -118,7 +119,7 @@ fn is_cross_site(visit: &Visit, person: Option<&Person>) -> bool {
     match &visit.destination {
         Destination::Session(SessionPage::SignOut) if visit.is_unsafe() => visit.site != Site::Same,
         Destination::Session(SessionPage::SignOut) => !matches!(visit.site, Site::Same | Site::Typed),
-        Destination::Session(_) | Destination::Presigned { .. } => false,
+        Destination::Session(_) | Destination::Presigned { .. } | Destination::Preflight(_) => false,
         // A form of another site that signs somebody in as somebody else; programs, which say nothing, may ask for tokens.
         Destination::Login { .. } => visit.is_unsafe() && matches!(visit.site, Site::Cross),
         // A page of another origin may open a WebSocket anywhere, and the browser adds the cookie: the origin must be ours.

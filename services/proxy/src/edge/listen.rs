@@ -308,6 +308,7 @@ impl Edge {
     async fn keep_up(self: Arc<Self>, certificate: Arc<PublicCertificate>, stop: CancellationToken) {
         let (mut look, mut sweep) = (tokio::time::interval(CERTIFICATE_PAUSE), tokio::time::interval(SWEEP_PAUSE));
         loop {
+            let asked = self.clock.monotonic();
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {
@@ -319,6 +320,13 @@ impl Edge {
                 _ = sweep.tick() => {
                     self.admission.sweep();
                     self.passes.sweep(self.clock.monotonic());
+                }
+                () = tokio::time::sleep(admission::LOOK_PAUSE) => {
+                    let now = self.clock.monotonic();
+                    let late = now.saturating_sub(asked).saturating_sub(admission::LOOK_PAUSE);
+                    if self.admission.observe(late) {
+                        self.recorder.metrics().act("edge.shedding");
+                    }
                 }
             }
         }

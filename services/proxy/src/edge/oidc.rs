@@ -149,12 +149,16 @@ impl Login {
     /// The claims of an access token for `origin`.
     ///
     /// # Errors
-    /// `TokenInvalid`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` when keys are needed and cannot be fetched.
+    /// Why the token is not accepted, as `SigningError::reason`; `TokenKeyUnknown`, `IssuerMismatch`, `AudienceMismatch`, `TokenExpired`,
+    /// `TokenNotYetValid`; `DependencyDown` when keys are needed and cannot be fetched.
     pub async fn access(&self, token: &str, origin: &str) -> Result<AccessClaims, DenyReason> {
         let claims: AccessClaims = self.genuine(token, ACCESS_TYP, origin).await?;
         let now = self.clock.unix_s();
-        if claims.iss != issuer(origin) || claims.sub.is_empty() {
-            return Err(DenyReason::TokenInvalid);
+        if claims.sub.is_empty() {
+            return Err(DenyReason::TokenMalformed);
+        }
+        if claims.iss != issuer(origin) {
+            return Err(DenyReason::IssuerMismatch);
         }
         if claims.aud != origin {
             return Err(DenyReason::AudienceMismatch);
@@ -163,7 +167,7 @@ impl Login {
             return Err(DenyReason::TokenExpired);
         }
         if claims.iat > now.saturating_add(limits::CLOCK_SKEW_S_MAX) {
-            return Err(DenyReason::TokenInvalid);
+            return Err(DenyReason::TokenNotYetValid);
         }
         Ok(claims)
     }
@@ -254,13 +258,16 @@ impl Login {
 
     async fn genuine<C: DeserializeOwned + Clone>(&self, token: &str, typ: &str, origin: &str) -> Result<C, DenyReason> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(DenyReason::TokenInvalid);
+            return Err(DenyReason::TokenMalformed);
         }
         // RFC 8725 section 3: `header_of` admits ES256 and this `typ` only; `crit`, `jku`, `jwk`, `x5u`, `b64` are all refused there.
-        let (kid, chain) = signing::header_of(token, typ).map_err(|_| DenyReason::TokenInvalid)?;
-        let kid = kid.filter(|_| chain.is_empty()).ok_or(DenyReason::TokenInvalid)?;
+        let (kid, chain) = signing::header_of(token, typ).map_err(|error| error.reason())?;
+        if !chain.is_empty() {
+            return Err(DenyReason::TokenHeaderRefused);
+        }
+        let kid = kid.ok_or(DenyReason::TokenKeyUnknown)?;
         let key = self.key(&kid, origin).await?;
-        signing::verify(token, typ, &key).map_err(|_| DenyReason::TokenInvalid)
+        signing::verify(token, typ, &key).map_err(|error| error.reason())
     }
 
     async fn key(&self, kid: &str, origin: &str) -> Result<DecodingKey, DenyReason> {
@@ -283,7 +290,7 @@ impl Login {
         }
         match (self.fresh_key(kid), self.are_fresh()) {
             (Some(key), _) => Ok(key),
-            (None, true) => Err(DenyReason::TokenInvalid),
+            (None, true) => Err(DenyReason::TokenKeyUnknown),
             (None, false) => Err(DenyReason::DependencyDown),
         }
     }

@@ -8,12 +8,13 @@
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER};
 use contract::{Body, Call, Client, txn_token};
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
-use trust::{DenyReason, Fault, TraceContext};
+use trust::{Fault, TraceContext};
 
 use super::admission;
 use super::answer::{self, Source};
+use super::cors;
 use super::destination::Destination;
-use super::limit::{Exceeded, limit};
+use super::limit::{Exceeded, limit, limit_of_stream};
 use super::stop::Stop;
 use super::visit::Visit;
 use crate::headers;
@@ -25,7 +26,7 @@ const ANSWER_IDLE_MS: u64 = 900_000;
 /// Sends the visit (of which its headers and body are gone then) to `peer` and gives the answer, cleansed.
 ///
 /// # Errors
-/// `Refused` with `BodyTooLarge`; `Failed` as the transport says.
+/// `Refused` with `BodyTooLarge` or `BodyTooSlow`; `Failed` as the transport says.
 pub async fn pass(
     peer: &Client,
     visit: &mut Visit,
@@ -39,19 +40,21 @@ pub async fn pass(
         _ => Source::Role,
     };
     let exceeded = Exceeded::default();
+    let has_cors = visit.destination.route().is_some_and(|route| !route.cors.is_empty());
+    let reader = visit.reader.clone();
     let mut request = outgoing(visit, body, &exceeded)?;
     if let Some(token) = token {
         request.headers_mut().insert(txn_token::HEADER, token.clone());
     }
     let answer = match peer.send(&Call { token: None, trace: Some(trace) }, request).await {
         Ok(answer) => answer,
-        Err(_) if exceeded.is_so() => return Err(DenyReason::BodyTooLarge.into()),
-        Err(fault) => return Err(fault.into()),
+        Err(fault) => return Err(exceeded.reason().map_or_else(|| fault.into(), Into::into)),
     };
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     answer::cleanse(source, &mut parts.headers);
+    cors::open(&mut parts.headers, has_cors, reader.as_deref());
     let body = Passage::new(body).within(ANSWER_IDLE_MS).into_body();
     Ok(Response::from_parts(parts, body))
 }
@@ -80,10 +83,15 @@ pub(super) fn outgoing(visit: &mut Visit, body: Body, exceeded: &Exceeded) -> Re
             headers::set(&mut fields, PUBLIC_ORIGIN_HEADER, &visit.origin);
             target
         }
-        Destination::Service(_) | Destination::Session(_) => target,
+        Destination::Service(_) | Destination::Session(_) | Destination::Preflight(_) => target,
     };
-    let mut request =
-        Request::builder().method(visit.head.method.clone()).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
+    // Calls of gRPC may pause between two messages; their senders are people, and each has only so many under way.
+    let is_stream = fields.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let limited = match visit.destination {
+        Destination::Service(_) if is_stream => limit_of_stream(body, bytes_max, exceeded),
+        _ => limit(body, bytes_max, exceeded),
+    };
+    let mut request = Request::builder().method(visit.head.method.clone()).uri(uri).body(limited).map_err(Fault::internal)?;
     *request.headers_mut() = fields;
     Ok(request)
 }

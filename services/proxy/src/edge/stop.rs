@@ -2,6 +2,8 @@
 
 use trust::{Decision, DenyReason, Fault};
 
+use super::admission::Standing;
+
 /// How a step ends a request.
 #[derive(Debug)]
 pub enum Stop {
@@ -31,6 +33,8 @@ pub struct Refusal {
     pub retry_after_s: Option<u64>,
     /// Methods that the path has.
     pub allow: Option<String>,
+    /// The quota that is used up, by its name.
+    pub standing: Option<(&'static str, Standing)>,
 }
 
 impl Refusal {
@@ -47,11 +51,12 @@ impl From<DenyReason> for Refusal {
             reason,
             DenyReason::RateExceeded
                 | DenyReason::ConcurrencyExceeded
+                | DenyReason::Overloaded
                 | DenyReason::ViewStale
                 | DenyReason::DependencyDown
                 | DenyReason::AuditUnavailable
         );
-        Self { reason, policies: Vec::new(), epoch: 0, retry_after_s: retry_after_s.then_some(1), allow: None }
+        Self { reason, policies: Vec::new(), epoch: 0, retry_after_s: retry_after_s.then_some(1), allow: None, standing: None }
     }
 }
 

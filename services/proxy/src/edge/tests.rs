@@ -4,7 +4,9 @@
 mod agreeing;
 mod bearer;
 mod failing;
+mod flood;
 mod issuer;
+mod origins;
 mod passing;
 mod routing;
 mod session;

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, Method, Request, header};
 use trust::{DenyReason, Secret};
 
 use super::cookie;
+use super::cors::{self, Preflight};
 use super::destination::Destination;
 use super::session::Reference;
 use super::stop::Stop;
@@ -81,6 +82,8 @@ pub struct Visit {
     pub browser: Option<Reference>,
     /// Where it was made.
     pub site: Site,
+    /// The other origin that may read the answer, if it was made there and the route names it.
+    pub reader: Option<String>,
     /// `Authorization` and cookies that are `login`'s business; nobody else gets them.
     pub for_login: HeaderMap,
     /// It opens a WebSocket.
@@ -137,7 +140,10 @@ impl Visit {
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
         let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
         let origin = place.origin(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
-        let destination = Destination::find(profile, &head.method, path)?;
+        let destination = match Preflight::find(profile, &head.method, path, &head.headers) {
+            Some(preflight) => Destination::Preflight(preflight),
+            None => Destination::find(profile, &head.method, path)?,
+        };
         let name = destination.name(&head.method);
         account.act(destination.action(), name.clone(), name);
         if opening.is_some() && !destination.takes_websockets() {
@@ -155,6 +161,7 @@ impl Visit {
         }
         let fields = &mut head.headers;
         let site = if opening.is_some() { Site::of_opening(fields, &origin) } else { Site::of(fields, &origin) };
+        let reader = cors::reader(&destination, fields);
         let credential = credential(fields)?;
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let mut for_login = HeaderMap::new();
@@ -165,7 +172,7 @@ impl Visit {
             for_login.insert(header::COOKIE, value);
         }
         cleanse(fields);
-        Ok((Self { from, origin, destination, credential, browser, site, for_login, opening, head }, body))
+        Ok((Self { from, origin, destination, credential, browser, site, reader, for_login, opening, head }, body))
     }
 
     /// Path and query as the browser sent them.

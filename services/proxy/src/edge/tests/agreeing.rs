@@ -341,7 +341,7 @@ impl Rig {
                 assert!(path.starts_with(&format!("/presigned/{bucket}/")), "{text:?}");
                 row_in(contract::objects::ROUTES, path);
             }
-            Destination::Session(_) => unreachable!(),
+            Destination::Session(_) | Destination::Preflight(_) => unreachable!(),
         }
     }
 }

@@ -131,7 +131,7 @@ async fn edge_h2(served: &Served, case: &[(&str, &str)], body: &str) -> Outcome 
     h2(stream, &h2_fields(case, &authority, &served.world.login.token()), body).await
 }
 
-async fn for_tokens() -> Served {
+pub(super) async fn for_tokens() -> Served {
     let served = served(Settings::default()).await;
     // Tokens name the origin, whose port is only known now.
     served.world.login.at(&format!("https://localhost:{}", served.address.port()));

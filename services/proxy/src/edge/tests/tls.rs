@@ -74,6 +74,23 @@ pub(super) async fn connect(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
+/// HTTP/2 over TLS 1.3 from that address of this machine's.
+pub(super) async fn connect_from(served: &Served, from: [u8; 4]) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(served.root.clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(crate::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let tcp = socket.connect(served.address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+}
+
 // A1
 #[tokio::test]
 async fn tls_1_3_and_1_2_work_with_both_http_versions() {

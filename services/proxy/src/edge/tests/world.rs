@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as B64};
 use bytes::Bytes;
-use contract::control::{EdgeProfile, PublicRoute, SignedView, VIEW_TYP, View};
+use contract::control::{EdgeProfile, PublicRoute, RouteRate, SignedView, VIEW_TYP, View};
 use contract::identity::{Bundle, Issued};
 use contract::login::{ACCESS_TYP, AccessClaims, CLIENT_HEADER, EDGE_CLIENT, ID_TYP};
 use contract::signing::{AuthorityKey, SigningKey};
@@ -161,6 +161,8 @@ pub struct FakeLogin {
     pub roles: Mutex<BTreeSet<String>>,
     pub scope: Mutex<String>,
     pub token_life_s: AtomicU64,
+    /// Who signs in.
+    pub user: Mutex<String>,
     /// Public origin that its tokens are for.
     pub origin: Mutex<String>,
 }
@@ -176,7 +178,7 @@ impl FakeLogin {
         let origin = self.origin.lock().unwrap().clone();
         AccessClaims {
             iss: format!("{origin}/oidc"),
-            sub: "u-anna".to_owned(),
+            sub: self.user.lock().unwrap().clone(),
             aud: origin,
             client_id: EDGE_CLIENT.to_owned(),
             iat: now,
@@ -309,6 +311,7 @@ public = [
   { path = "/api/videos/{id}", methods = ["GET"], purpose = "view", scope = "videos" },
   { path = "/api/videos/{id}", methods = ["DELETE"], purpose = "view", scope = "admin" },
   { path = "/live", methods = ["GET"], purpose = "view", scope = "videos", websocket = true },
+  { path = "/api/reports", methods = ["GET", "POST"], purpose = "view", limit = "1/s burst 3", concurrency = 2, cors = ["https://app.example"] },
 ]
 "#;
 
@@ -406,6 +409,9 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
         page: r.page,
         body_bytes_max: 1000,
         websocket: r.websocket,
+        rate: r.rate.map(|r| RouteRate { requests: r.requests, period_ms: r.period_ms, burst: r.burst }),
+        concurrency_max: r.concurrency,
+        cors: r.cors.clone(),
     };
     api.routes.iter().map(public).collect()
 }
@@ -498,6 +504,7 @@ impl World {
             scope: Mutex::new("openid videos".to_owned()),
             token_life_s: AtomicU64::new(300),
             origin: Mutex::new(ORIGIN.to_owned()),
+            user: Mutex::new("u-anna".to_owned()),
         });
         let (api, objects, evidence) = (Recording::new(), Recording::new(), Recording::new());
         let peers = HashMap::from([
