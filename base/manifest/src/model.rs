@@ -362,6 +362,9 @@ impl Route {
             page: false,
             body_bytes_max: 0,
             websocket: false,
+            rate: None,
+            concurrency: None,
+            cors: BTreeSet::new(),
         }
     }
 

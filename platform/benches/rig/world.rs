@@ -220,6 +220,7 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         routes: routes.iter().map(|route| (*route).to_owned()).collect(),
         consumes: Vec::new(),
         websockets: Vec::new(),
+        protocol: contract::control::Protocol::Http,
         outbound,
         isolation: "full".into(),
         fresh_per_job: false,

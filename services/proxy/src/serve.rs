@@ -8,9 +8,9 @@
 pub(crate) mod accepting;
 pub(crate) mod afterwards;
 pub mod connection;
-pub(crate) mod half_open;
 mod flood;
 pub(crate) mod flows;
+pub(crate) mod half_open;
 pub(crate) mod screen;
 mod stall;
 

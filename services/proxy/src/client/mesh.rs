@@ -200,11 +200,29 @@ impl MeshTransport {
     /// See `CallFailed`.
     pub async fn raw(&self) -> Result<TlsStream<TcpStream>, CallFailed> {
         let config = tls::client(Some(&self.identity), self.identity.bundle(), &self.peer, &[tls::TCP]).map_err(CallFailed::Tls)?;
-        let stream = connect::tls(connect::tcp(self.address()?).await?, config).await?;
+        let stream = connect::tls(self.reach().await?, config).await?;
         if stream.get_ref().1.alpn_protocol() == Some(tls::TCP) {
             return Ok(stream);
         }
         Err(CallFailed::Unreachable(io::Error::other("the peer takes no raw flows")))
+    }
+
+    /// A TCP connection to the first replica that takes one.
+    async fn reach(&self) -> Result<TcpStream, CallFailed> {
+        let replicas = self.replicas()?;
+        let mut tried = Vec::new();
+        loop {
+            let (load, others) = self.balance.choose(&replicas, &tried, Among::InTurn, Instant::now())?;
+            let endpoint = load.endpoint();
+            let made = if others { connect::tcp_once(endpoint.address).await } else { connect::tcp(endpoint.address).await };
+            match made {
+                Err(CallFailed::Unreachable(_)) if others => {
+                    endpoint.failed(Instant::now());
+                    tried.push(endpoint.address);
+                }
+                made => return made,
+            }
+        }
     }
 
     /// The peer's name stands in `:authority`, unless the caller says otherwise in `Host` (the edge passes the browser's on).

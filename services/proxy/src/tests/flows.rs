@@ -58,7 +58,7 @@ fn flowing(service: SocketAddr) -> Flowing {
     let mut front = world.front_view(address);
     let outbound = Outbound { port: 9002, env: "LINES_URL".into(), peer: world.service("lines"), routes: vec![TCP_ROUTE.into()] };
     front.service.as_mut().unwrap().outbound.push(outbound);
-    front.peers.insert(world.service("lines"), address.to_string());
+    front.peers.insert(world.service("lines"), vec![address.to_string()]);
     let listener = crate::listen::loopback().unwrap();
     let out = listener.local_addr().unwrap();
     let (guard, _) = world.guard("front", &front, mirror);
