@@ -75,16 +75,29 @@ pub fn plain(status: StatusCode) -> Response<Body> {
     response
 }
 
+/// Marks an answer as an enforcement point's or a room's own, as against one that passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// It was refused.
+    Refusal(trust::DenyReason),
+    /// It was allowed and could not be done.
+    Failure,
+}
+
 /// The answer for a fault: its status, and its public half as `{"error": …}`.
 #[must_use]
 pub fn fault(fault: &Fault) -> Response<Body> {
     let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(status, &serde_json::json!({ "error": fault.public }))
+    let mut answer = json(status, &serde_json::json!({ "error": fault.public }));
+    answer.extensions_mut().insert(Own::Failure);
+    answer
 }
 
 /// The answer for a refusal: the reason's status and its code, nothing more.
 #[must_use]
 pub fn denied(reason: trust::DenyReason) -> Response<Body> {
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::FORBIDDEN);
-    json(status, &serde_json::json!({ "error": "refused", "reason": reason.code() }))
+    let mut answer = json(status, &serde_json::json!({ "error": "refused", "reason": reason.code() }));
+    answer.extensions_mut().insert(Own::Refusal(reason));
+    answer
 }

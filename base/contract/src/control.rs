@@ -95,6 +95,9 @@ pub struct ServiceProfile {
     /// Those of them that take WebSockets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub websockets: Vec<String>,
+    /// What it speaks on its port.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Queues delivered to it.
     pub consumes: Vec<String>,
     /// Listeners inside its sandbox.
@@ -109,6 +112,17 @@ pub struct ServiceProfile {
     pub replicas_max: u32,
     /// Seconds without a request after which a service with `replicas_min = 0` is stopped.
     pub idle_stop_s: u64,
+}
+
+/// What a service speaks on its port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// HTTP/2 by prior knowledge, as gRPC servers do.
+    Grpc,
 }
 
 /// A local listener that stands for one peer.

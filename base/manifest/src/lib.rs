@@ -21,7 +21,7 @@ mod written;
 pub use canonical::canonical_json;
 pub use flow::{BucketOperation, Flow, SecretOperation};
 pub use lock::{Lock, LockError, Search, Tampering};
-pub use model::{Backoff, Bucket, Edge, Host, Isolation, Limits, Manifest, Queue, Replicas, Route, Secret, Service, Verdict};
+pub use model::{Backoff, Bucket, Edge, Host, Isolation, Limits, Manifest, Protocol, Queue, Replicas, Route, Secret, Service, Verdict};
 pub use problem::{ManifestError, Problem};
 pub use schema::json_schema;
 

@@ -89,6 +89,9 @@ pub struct Service {
     pub data: Option<String>,
     /// Routes, sorted by path and method.
     pub routes: Vec<Route>,
+    /// What it speaks on its port.
+    #[serde(skip_serializing_if = "Protocol::is_http")]
+    pub protocol: Protocol,
     /// Queues that it consumes.
     pub consumes: BTreeSet<String>,
     /// Flows out of it.
@@ -119,6 +122,25 @@ pub struct Route {
     /// Whether it takes WebSockets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub websocket: bool,
+}
+
+/// What a service speaks on its port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// gRPC, or anything else over HTTP/2 by prior knowledge. A method is a route, POST /package.Service/Method.
+    Grpc,
+}
+
+impl Protocol {
+    /// Manifests that do not say so have the digest that they always had.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
 }
 
 /// How strict a sandbox must be.

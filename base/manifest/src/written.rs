@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::Isolation;
+use crate::model::{Isolation, Protocol};
 use crate::quantity::{Bytes, Lasting};
 
 /// A system: its services, data and flows.
@@ -118,6 +118,9 @@ pub(crate) struct Service {
     /// Sandbox that must really apply, else it is not started; default "full".
     #[serde(default)]
     pub(crate) isolation: Isolation,
+    /// What it speaks on its port; default "http". With "grpc" it gets HTTP/2 by prior knowledge.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
     /// Class of the data that its routes carry; needed if it has routes.
     pub(crate) data: Option<String>,
     /// Routes that signed-in people reach through the edge.

@@ -218,6 +218,7 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         read: Vec::new(),
         state: false,
         routes: routes.iter().map(|route| (*route).to_owned()).collect(),
+        protocol: contract::control::Protocol::Http,
         consumes: Vec::new(),
         websockets: Vec::new(),
         outbound,

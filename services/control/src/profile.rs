@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
 use contract::identity::Artefact;
 use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
@@ -92,6 +92,10 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         state: service.state,
         routes: service.routes.iter().map(|r| format!("{} {}", r.method, r.path)).collect(),
         websockets: service.routes.iter().filter(|r| r.websocket).map(|r| format!("{} {}", r.method, r.path)).collect(),
+        protocol: match service.protocol {
+            manifest::Protocol::Http => Protocol::Http,
+            manifest::Protocol::Grpc => Protocol::Grpc,
+        },
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, name, service),
         isolation: match service.isolation {

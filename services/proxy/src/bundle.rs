@@ -152,6 +152,14 @@ impl TrustBundle {
         if svid.not_after_s < now_s {
             return Err(DenyReason::SvidExpired);
         }
+        self.not_revoked(svid)
+    }
+
+    /// Whether an SVID was revoked since: for what was begun with one and outlives it.
+    ///
+    /// # Errors
+    /// `SvidRevoked`.
+    pub fn not_revoked(&self, svid: &PeerSvid) -> Result<(), DenyReason> {
         match self.revoked.load().get(&svid.id) {
             Some(before) if svid.not_before_s < *before => Err(DenyReason::SvidRevoked),
             _ => Ok(()),

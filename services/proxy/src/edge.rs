@@ -44,7 +44,9 @@ use self::person::{People, Person};
 use self::stop::{Refusal, Stop};
 use self::visit::Visit;
 use crate::account::Account;
+use crate::passage::Idle;
 use crate::view::{Loaded, ViewHolder};
+use crate::{events, grpc, limits};
 
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
@@ -132,12 +134,13 @@ impl Edge {
     /// Answers a request that came from that address.
     pub async fn serve(&self, from: IpAddr, request: Request<Body>) -> Response<Body> {
         let mut account = self.account();
-        let mut page = visit::wants_page(request.headers());
+        let (mut page, is_grpc) = (visit::wants_page(request.headers()), grpc::is_grpc(request.headers()));
         let (outcome, permit) = match self.decide(from, request, &mut account, &mut page).await {
             Ok((admitted, permit)) => (self.forward(admitted, &mut account).await, Some(permit)),
             Err(stop) => (Err(stop), None),
         };
-        self.record(account, outcome, page, permit)
+        let answer = self.record(account, outcome, page, permit);
+        if is_grpc { grpc::answer(answer) } else { answer }
     }
 
     /// The steps before anything takes effect.
@@ -233,12 +236,17 @@ impl Edge {
 
     /// Sends it on, or answers it here where it is about the session itself.
     async fn forward(&self, admitted: Admitted, account: &mut Account) -> Outcome {
-        let Admitted { visit, body, person, view, token } = admitted;
+        let Admitted { mut visit, body, person, view, token } = admitted;
+        if grpc::is_grpc(&visit.head.headers)
+            && let Some(idle) = visit.head.extensions.get::<Idle>()
+        {
+            idle.extend(limits::STREAM_IDLE_MS);
+        }
         let trace = account.trace();
         let role = |name: &str| view.view.trust_domain.role(name);
         let peer = match &visit.destination {
             Destination::Session(page) => return self.session_page(*page, profile(&view)?, &visit, person, trace).await,
-            Destination::Login { .. } => return onward::pass(self.login.client(), visit, body, None, trace).await,
+            Destination::Login { .. } => return onward::pass(self.login.client(), &mut visit, body, None, trace).await,
             Destination::Presigned { .. } => {
                 account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
                 role("objects")
@@ -255,7 +263,12 @@ impl Edge {
         };
         account.note("forwarded_to", peer.to_string());
         let transport = self.peers.transport(&peer)?;
-        onward::pass(&Client::new(transport), visit, body, token.as_ref(), trace).await
+        let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace).await?;
+        if let (Destination::Service(route), true) = (&visit.destination, events::is_event_stream(answer.headers())) {
+            let ending = self.watch(&visit, person.as_ref(), route, trace).withdrawn();
+            return Ok(answer.map(|events| events::until(events, ending)));
+        }
+        Ok(answer)
     }
 
     async fn session_page(

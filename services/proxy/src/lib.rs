@@ -18,6 +18,8 @@ mod choice;
 pub mod client;
 pub mod edge;
 pub mod enforce;
+pub mod events;
+pub mod grpc;
 pub mod headers;
 pub mod limits;
 pub mod listen;

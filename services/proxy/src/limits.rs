@@ -26,6 +26,24 @@ pub const TUNNEL_GRACE_MS: u64 = 2_000;
 pub const TUNNEL_LOOK_MS: u64 = 1_000;
 /// Bytes of one direction of a tunnel under way.
 pub const TUNNEL_PIECE_BYTES: usize = 16 * 1024;
+/// An event stream (server-sent events) may pause for this long.
+pub const EVENT_IDLE_MS: u64 = 900_000;
+/// A gRPC call may be without a message of its caller for this long.
+pub const STREAM_IDLE_MS: u64 = 900_000;
+/// HTTP/2: streams that were reset before they were accepted, at the same time on one connection.
+pub const RESETS_PENDING_MAX: usize = 20;
+/// HTTP/2: streams that we reset for errors of the peer, before the connection is ended.
+pub const RESETS_FOR_ERRORS_MAX: usize = 64;
+/// HTTP/2: largest frame that is taken, in bytes (the least that RFC 9113 allows).
+pub const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// HTTP/2: so many frames without a request or content may come at once (see `serve::flood`).
+pub const FLOOD_CREDIT_MAX: u64 = 1_000;
+/// HTTP/2: and so many a second, over time.
+pub const FLOOD_CREDIT_PER_S: u64 = 100;
+/// HTTP/2: a reset costs as much as so many of them.
+pub const FLOOD_RESET_COST: u64 = 5;
+/// HTTP/2: so many bytes of content bring one more.
+pub const FLOOD_BYTES_PER_CREDIT: u64 = 1_024;
 /// A peer that takes nothing of what we write for this long is gone.
 pub const WRITE_STALL_MS: u64 = 60_000;
 /// HTTP/2: a ping is sent when nothing came for this long.

@@ -8,6 +8,7 @@
 //! Not here:   the sandbox, starting the service, measuring it (the assembly); policies (`view`).
 
 mod flight;
+mod h2c;
 mod inbound;
 mod outbound;
 mod service;
@@ -95,7 +96,7 @@ impl Guard {
                 let _nodelay = stream.set_nodelay(true);
                 let refused = serve::refused_messages(&guard.recorder, outbound::POINT, guard.identity.id().to_string());
                 let handler = move |request| outbound::serve(Arc::clone(&guard), port, request);
-                connection::http1(stream, handler, &stop, refused).await;
+                connection::by_preface(stream, handler, &stop, refused).await;
             }
         };
         accepting::run(listener, each, &stop).await;

@@ -8,6 +8,7 @@
 pub(crate) mod accepting;
 pub(crate) mod afterwards;
 pub mod connection;
+mod flood;
 pub(crate) mod screen;
 mod stall;
 

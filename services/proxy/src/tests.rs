@@ -1,9 +1,11 @@
 //! The proxy with real sockets on loopback, a test authority, and real policies of a small manifest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod calls;
 mod collecting;
 mod contact;
 mod entering;
+pub(crate) mod floods;
 mod guarding;
 mod joining;
 mod leaving;

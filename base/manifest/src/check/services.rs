@@ -67,6 +67,7 @@ impl Check<'_, '_, '_> {
             isolation: w.isolation,
             data: w.data.clone(),
             routes,
+            protocol: w.protocol,
             consumes,
             flows: BTreeSet::new(),
             limits: limits(&w.limits),

@@ -8,6 +8,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use contract::body::Own;
 use contract::{Body, body};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use trust::{DenyReason, Digest, Fault, FaultKind, TraceContext};
@@ -94,6 +95,7 @@ pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
 pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<Body> {
     let status = StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::FORBIDDEN);
     let mut answer = if page { refusal_page(refusal.reason, status, trace) } else { body::denied(refusal.reason) };
+    answer.extensions_mut().insert(Own::Refusal(refusal.reason));
     let fields = answer.headers_mut();
     if let Some(seconds) = refusal.retry_after_s {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -137,6 +139,7 @@ pub fn failure(fault: &Fault, page: bool, trace: TraceContext) -> Response<Body>
         _ => ("Something went wrong", "It is not your fault. Please try again; if it stays, tell us the number below."),
     };
     let mut answer = if page { self::page(status, title, text, trace) } else { body::json(status, &serde_json::json!({ "error": title })) };
+    answer.extensions_mut().insert(Own::Failure);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -22,13 +22,13 @@ use crate::passage::Passage;
 /// An answer that brings nothing for so long is broken off: long enough for an event stream's pauses.
 const ANSWER_IDLE_MS: u64 = 900_000;
 
-/// Sends the visit to `peer` and gives the answer, cleansed.
+/// Sends the visit (of which its headers and body are gone then) to `peer` and gives the answer, cleansed.
 ///
 /// # Errors
 /// `Refused` with `BodyTooLarge`; `Failed` as the transport says.
 pub async fn pass(
     peer: &Client,
-    visit: Visit,
+    visit: &mut Visit,
     body: Body,
     token: Option<&HeaderValue>,
     trace: TraceContext,
@@ -57,11 +57,11 @@ pub async fn pass(
 }
 
 /// The request that goes on: the path that was decided on, none of the credentials.
-pub(super) fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
+pub(super) fn outgoing(visit: &mut Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
     let target = visit.target().to_owned();
     let query = visit.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let bytes_max = visit.destination.body_bytes_max();
-    let mut fields = visit.head.headers;
+    let mut fields = std::mem::take(&mut visit.head.headers);
     // The host is one of ours, exactly: `Visit::read` made the origin of it.
     headers::set(&mut fields, "host", visit.origin.strip_prefix("https://").unwrap_or_default());
     let uri = match &visit.destination {
@@ -83,7 +83,7 @@ pub(super) fn outgoing(visit: Visit, body: Body, exceeded: &Exceeded) -> Result<
         Destination::Service(_) | Destination::Session(_) => target,
     };
     let mut request =
-        Request::builder().method(visit.head.method).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
+        Request::builder().method(visit.head.method.clone()).uri(uri).body(limit(body, bytes_max, exceeded)).map_err(Fault::internal)?;
     *request.headers_mut() = fields;
     Ok(request)
 }

@@ -16,9 +16,9 @@ use trust::{Clock, DenyReason, Entropy, Fault, TraceContext};
 
 use super::admission::Permit;
 use super::answer::{self, Source};
-use super::person::People;
+use super::person::{People, Person};
 use super::stop::Stop;
-use super::visit::Credential;
+use super::visit::{Credential, Visit};
 use super::{Admitted, Edge, Outcome, entry, profile};
 use crate::account::Account;
 use crate::passage::Passage;
@@ -39,10 +39,9 @@ struct Parts {
 }
 
 impl Edge {
-    /// Opens it at the service's guard; the answer is the browser's.
-    pub(super) async fn open_socket(&self, route: &PublicRoute, opening: Opening, admitted: Admitted, trace: TraceContext) -> Outcome {
-        let Admitted { visit, person, token, .. } = admitted;
-        let watch = Watch {
+    /// Watches over what was allowed to that visit, for as long as it lasts.
+    pub(super) fn watch(&self, visit: &Visit, person: Option<&Person>, route: &PublicRoute, trace: TraceContext) -> Watch {
+        Watch {
             people: self.people.clone(),
             views: Arc::clone(&self.views),
             clock: Arc::clone(&self.clock),
@@ -52,7 +51,13 @@ impl Edge {
             user: person.map(|person| person.claims.sub.clone()).unwrap_or_default(),
             route: route.clone(),
             trace,
-        };
+        }
+    }
+
+    /// Opens it at the service's guard; the answer is the browser's.
+    pub(super) async fn open_socket(&self, route: &PublicRoute, opening: Opening, admitted: Admitted, trace: TraceContext) -> Outcome {
+        let Admitted { visit, person, token, .. } = admitted;
+        let watch = self.watch(&visit, person.as_ref(), route, trace);
         let (sender, channel) = Channel::<Bytes, BoxError>::new(1);
         let mut request = Request::builder().method(Method::GET).uri(visit.target()).body(Passage::new(channel).into_body());
         if let Ok(request) = &mut request {
@@ -109,7 +114,7 @@ impl Opened {
 }
 
 /// Asks again, for as long as a tunnel is open, what was asked at its opening.
-struct Watch {
+pub(super) struct Watch {
     people: People,
     views: Arc<ViewHolder>,
     clock: Arc<dyn Clock>,
@@ -123,19 +128,21 @@ struct Watch {
 
 impl Watch {
     async fn ending(self, stop: CancellationToken) -> Why {
-        let look = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(limits::TUNNEL_LOOK_MS)).await;
-                match self.look().await {
-                    Ok(()) => {}
-                    Err(Stop::Refused(refusal)) => return refusal.reason,
-                    Err(_) => return DenyReason::DependencyDown,
-                }
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => Why::Drained,
-            reason = look => Why::Revoked(reason),
+            why = self.withdrawn() => why,
+        }
+    }
+
+    /// Returns once it is no longer allowed.
+    pub(super) async fn withdrawn(self) -> Why {
+        loop {
+            tokio::time::sleep(Duration::from_millis(limits::TUNNEL_LOOK_MS)).await;
+            match self.look().await {
+                Ok(()) => {}
+                Err(Stop::Refused(refusal)) => return Why::Revoked(refusal.reason),
+                Err(_) => return Why::Revoked(DenyReason::DependencyDown),
+            }
         }
     }
 

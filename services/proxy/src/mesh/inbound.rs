@@ -10,10 +10,10 @@ mod socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::control::ServiceProfile;
+use contract::control::{Protocol, ServiceProfile};
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 use trust::{Decision, DenyReason, TraceContext};
 
@@ -23,15 +23,16 @@ use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
-use crate::passage::Passage;
+use crate::passage::{Idle, Passage};
 use crate::view::{Loaded, Matched, Question, Token};
-use crate::{canonical, headers, limits, websocket};
+use crate::{canonical, events, grpc, headers, limits, websocket};
 
 /// This enforcement point's name.
 pub(super) const POINT: &str = "guard";
 const DELIVERY_PATH: &str = "/events";
 
 /// What the caller wants of the service.
+#[derive(Clone)]
 enum Work {
     /// One of its routes, `METHOD /path/{template}`.
     Call(String),
@@ -40,6 +41,7 @@ enum Work {
 }
 
 /// A request whose token is genuine.
+#[derive(Clone)]
 struct Verified {
     work: Work,
     known: Arc<Token>,
@@ -50,11 +52,18 @@ struct Verified {
 struct Admitted {
     verified: Verified,
     wall_s: u64,
+    protocol: Protocol,
     place: Place,
 }
 
 /// Serves one request from a verified workload.
 pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
+    let is_grpc = grpc::is_grpc(request.headers());
+    let answer = answered(guard, peer, request).await;
+    if is_grpc { grpc::answer(answer) } else { answer }
+}
+
+async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
     let parent = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", parent);
     account.principal(peer.id.to_string());
@@ -70,7 +79,11 @@ pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Bo
     }
     let known = &admitted.verified.known;
     let ticket = guard.flight.deliver(known.digest, &known.authority, account.trace());
-    let answer = forward(&guard, &admitted, account.trace(), request).await;
+    let mut answer = forward(&guard, &admitted, account.trace(), request).await;
+    if answer.as_ref().is_ok_and(|answer| events::is_event_stream(answer.headers())) {
+        let withdrawn = socket::withdrawn(guard, peer, admitted.verified.clone());
+        answer = answer.map(|answer| answer.map(|body| events::until(body, withdrawn)));
+    }
     record(account, answer, (admitted.place, ticket))
 }
 
@@ -86,12 +99,16 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
         return Err(decision);
     }
     account.decide(decision).map_err(Decision::deny)?;
-    Ok(Admitted { verified, wall_s: service.limits.wall_s, place })
+    Ok(Admitted { verified, wall_s: service.limits.wall_s, protocol: service.protocol, place })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
 fn accept(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
     guard.identity.bundle().still_good(peer)?;
+    declared_caller(guard, peer)
+}
+
+fn declared_caller(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
     let loaded = guard.views.fresh()?;
     if loaded.view.callers.contains(&peer.id) { Ok(loaded) } else { Err(DenyReason::PeerUndeclared) }
 }
@@ -184,20 +201,30 @@ async fn forward(
 ) -> Result<Response<Body>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
-    *request.version_mut() = Version::HTTP_11;
     headers::strip_hop_by_hop(request.headers_mut());
     headers::strip_identity(request.headers_mut());
     introduce(request.headers_mut(), &admitted.verified, trace);
     if let (Work::Delivery(_), Some(attempt)) = (&admitted.verified.work, attempt) {
         request.headers_mut().insert(ATTEMPT_HEADER, attempt);
     }
-    let whole = longest(admitted);
+    let is_grpc = grpc::is_grpc(request.headers());
+    if is_grpc && let Some(idle) = request.extensions().get::<Idle>() {
+        idle.extend(limits::STREAM_IDLE_MS);
+    }
+    let patience = grpc::timeout(request.headers()).filter(|_| is_grpc);
+    let whole = patience.map_or(longest(admitted), |patience| patience.min(longest(admitted)));
     let deadline = Instant::now() + whole;
-    let response = tokio::time::timeout_at(deadline, guard.service.send(request)).await;
+    let response = tokio::time::timeout_at(deadline, guard.service.send(request, admitted.protocol)).await;
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(txn_token::HEADER);
-    Ok(response.map(|body| Passage::new(body).by(deadline, whole).into_body()))
+    if events::is_event_stream(response.headers()) {
+        return Ok(response);
+    }
+    Ok(response.map(|body| {
+        let body = Passage::new(body).by(deadline, whole).into_body();
+        if is_grpc { grpc::ends_with_deadline(body) } else { body }
+    }))
 }
 
 /// Tells the service who asks, and gives it the token to pass along.

@@ -19,9 +19,10 @@ use super::flight::Delivered;
 use crate::account::Account;
 use crate::client::fault_of;
 use crate::enforce::in_origin_form;
+use crate::passage::Idle;
 use crate::view::{Loaded, Matched};
 use crate::websocket::Opening;
-use crate::{canonical, headers};
+use crate::{canonical, grpc, headers, limits};
 
 /// This enforcement point's name.
 pub(super) const POINT: &str = "guard.out";
@@ -33,7 +34,16 @@ struct Taken {
 }
 
 /// Serves one request of the service on the listener for `port`.
-pub(super) async fn serve(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> Response<Body> {
+pub(super) async fn serve(guard: Arc<Guard>, port: u16, request: Request<Body>) -> Response<Body> {
+    let is_grpc = grpc::is_grpc(request.headers());
+    if is_grpc && let Some(idle) = request.extensions().get::<Idle>() {
+        idle.extend(limits::STREAM_IDLE_MS);
+    }
+    let answer = answered(guard, port, request).await;
+    if is_grpc { grpc::answer(answer) } else { answer }
+}
+
+async fn answered(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> Response<Body> {
     let taken = take(&guard, &request);
     let parent = parent(&guard, &request, taken.as_ref().ok().and_then(Option::as_ref));
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", parent);

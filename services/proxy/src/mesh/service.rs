@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::Body;
-use http::{Request, Response};
+use contract::control::Protocol;
+use http::{Request, Response, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::h2c::H2c;
 use crate::client::{CallFailed, streams::broken};
 use crate::limits;
 use crate::passage::{Ended, Passage};
@@ -31,15 +33,20 @@ type Sender = http1::SendRequest<Body>;
 pub(super) struct Service {
     connector: Arc<dyn Connector>,
     idle: Arc<Mutex<Vec<(Sender, Instant)>>>,
+    h2c: H2c,
 }
 
 impl Service {
     pub(super) fn new(connector: Arc<dyn Connector>) -> Self {
-        Self { connector, idle: Arc::default() }
+        Self { connector, idle: Arc::default(), h2c: H2c::default() }
     }
 
     /// Sends a request in origin form; it is repeated only when an idle connection turned out to be closed before it was written.
-    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+    pub(super) async fn send(&self, mut request: Request<Body>, protocol: Protocol) -> Result<Response<Body>, CallFailed> {
+        if protocol == Protocol::Grpc {
+            return self.h2c.send(request, self).await;
+        }
+        *request.version_mut() = Version::HTTP_11;
         while let Some(mut sender) = self.take_idle() {
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(self.keep_after(sender, response)),

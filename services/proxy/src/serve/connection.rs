@@ -15,14 +15,19 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::afterwards::Afterwards;
+use super::flood::{Answers, Meter};
 use super::screen::{Opened, Screen};
 use super::stall::Stall;
 use crate::limits;
 use crate::passage::{Idle, Passage};
+
+/// The first bytes of a connection come together, nearly always.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Serves HTTP/1.1; `refused` hears of messages that the screen did not let through.
 pub async fn http1<S, H, F, R>(stream: S, handler: H, stop: &CancellationToken, refused: R)
@@ -85,8 +90,49 @@ fn extensible(request: &mut Request<Incoming>) -> Idle {
     idle
 }
 
+/// Serves whichever version its first bytes say: HTTP/2 by prior knowledge (RFC 9113, section 3.3), or HTTP/1.1.
+pub async fn by_preface<H, F, R>(stream: TcpStream, handler: H, stop: &CancellationToken, refused: R)
+where
+    H: Fn(Request<Body>) -> F + Send + Sync,
+    F: Future<Output = Response<Body>> + Send + 'static,
+    R: Fn(&'static str) + Unpin + Send + 'static,
+{
+    let first = tokio::time::timeout(Duration::from_millis(limits::HEAD_READ_MS), begins_http2(&stream));
+    let is_http2 = tokio::select! {
+        is_http2 = first => is_http2,
+        () = stop.cancelled() => return,
+    };
+    match is_http2 {
+        Ok(true) => http2(stream, handler, stop).await,
+        Ok(false) => http1(stream, handler, stop, refused).await,
+        Err(_silent) => {}
+    }
+}
+
+/// Whether the preface of HTTP/2 comes; `PRI` is no method.
+async fn begins_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 3];
+    loop {
+        match stream.peek(&mut first).await {
+            Ok(3) => return first == *b"PRI",
+            Ok(seen) if seen > 0 && b"PRI".get(..seen) == first.get(..seen) => tokio::time::sleep(PEEK_PAUSE).await,
+            _ => return false,
+        }
+    }
+}
+
 /// Serves HTTP/2.
 pub async fn http2<S, H, F>(stream: S, handler: H, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + Send + Sync,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    http2_taken_within(Duration::from_millis(limits::WRITE_STALL_MS), stream, handler, stop).await;
+}
+
+/// The same for another limit on how long answers may wait to be taken.
+pub(crate) async fn http2_taken_within<S, H, F>(limit: Duration, stream: S, handler: H, stop: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Body>) -> F + Send + Sync,
@@ -99,12 +145,15 @@ where
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(limits::SEND_BUFFER_BYTES)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits::RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(limits::RESETS_FOR_ERRORS_MAX)
         .max_header_list_size(u32::try_from(trust::limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_millis(limits::PING_EVERY_MS))
         .keep_alive_timeout(Duration::from_millis(limits::PING_ANSWER_MS))
         // WebSockets of browsers (RFC 8441); every other CONNECT is refused by `canonical`.
         .enable_connect_protocol();
-    let tunnels = TaskTracker::new();
+    let (tunnels, answers) = (TaskTracker::new(), Answers::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         let idle = extensible(&mut request);
         let answer = handler(request.map(|body| {
@@ -113,18 +162,20 @@ where
             }
             Passage::new(body).within_shared(idle).into_body()
         }));
-        let (tunnels, stop) = (tunnels.clone(), stop.clone());
+        let (tunnels, answers, stop) = (tunnels.clone(), answers.clone(), stop.clone());
         async move {
             let mut answer = answer.await;
             if let Some(begin) = Afterwards::take(&mut answer) {
                 tunnels.spawn(begin(stop));
             }
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(answer.map(|body| answers.watch(body)))
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Stall::new(stream)), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Meter::new(Stall::new(stream))), service));
     tokio::select! {
         _ended = connection.as_mut() => {}
+        // Whoever takes none of its answers is gone, whatever it says.
+        () = answers.untaken(limit) => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             let _ended = tokio::time::timeout(Duration::from_millis(limits::DRAIN_MS), connection).await;

@@ -335,6 +335,7 @@ fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outboun
         state: false,
         routes: texts(routes),
         websockets: Vec::new(),
+        protocol: contract::control::Protocol::Http,
         consumes: texts(consumes),
         outbound,
         isolation: "full".into(),

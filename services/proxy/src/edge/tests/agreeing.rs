@@ -281,7 +281,7 @@ impl Rig {
         let Some(request) = parsed(text.as_bytes()) else { return false };
         let (method, sent) = (request.method().clone(), request.uri().to_string());
         let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let Ok((visit, body)) = Visit::read(place, &self.profile, from, request, account) else { return false };
+        let Ok((mut visit, body)) = Visit::read(place, &self.profile, from, request, account) else { return false };
         let decided = visit.head.uri.path().to_owned();
         assert!(sent.starts_with(&decided), "what came is what is decided on: {text:?}");
         assert_eq!(canonical::path(&decided), Ok(decided.as_str()), "canonical twice is canonical once: {text:?}");
@@ -289,7 +289,7 @@ impl Rig {
         if matches!(destination, Destination::Session(_)) {
             return true;
         }
-        let onward = onward::outgoing(visit, body, &Exceeded::default()).unwrap();
+        let onward = onward::outgoing(&mut visit, body, &Exceeded::default()).unwrap();
         let (head, _) = onward.into_parts();
         assert!(head.headers.keys().all(|name| !name.as_str().starts_with("x-http-method") && !name.as_str().starts_with("x-original")));
         // The next hop: by HTTP/2 with the peer's authority, and by HTTP/1.1 as text.

@@ -188,3 +188,84 @@ async fn a_websocket_ends_with_its_session_and_with_a_drain() {
         served.world.saw_tunnel_end(why).await;
     }
 }
+
+// A13: floods of frames against the public socket end their connection; everybody else is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_against_the_edge_end_their_connection_and_no_other() {
+    let served = public().await;
+    for (name, part) in crate::tests::floods::floods() {
+        let stream = connect(&served, &served.root, TLS, b"h2").await.unwrap();
+        let poured = crate::tests::floods::pour(stream, part, 200_000).await;
+        assert!(poured < 200_000, "{name} went on and on");
+        let (answer, _stream) = plain(&served, "GET /auth/login", "").await;
+        assert!([303, 429].contains(&status(&answer)), "others are served after {name}: {answer}");
+    }
+    served.stop.cancel();
+}
+
+/// One request over HTTP/1.1 with these lines; the first head that comes back, and the connection.
+async fn plain(served: &Served, line: &str, more: &str) -> (String, TlsStream<TcpStream>) {
+    let mut stream = connect(served, &served.root, TLS, b"http/1.1").await.unwrap();
+    stream.write_all(format!("{line} HTTP/1.1\r\nHost: localhost:8443\r\n{more}\r\n").as_bytes()).await.unwrap();
+    let answer = head(&mut stream).await;
+    (answer, stream)
+}
+
+// A13, RFC 9110 section 10.1.1: who waits for 100 (Continue) hears it once the request is admitted, and never before a refusal.
+#[tokio::test]
+async fn a_hundred_continue_comes_after_admission_and_not_before_a_refusal() {
+    let served = public().await;
+    let cookie = served.world.sign_in().await;
+    let waits = "Expect: 100-continue\r\nContent-Length: 5\r\nSec-Fetch-Site: same-origin\r\n";
+    let (answer, _stream) = plain(&served, "POST /api/videos", waits).await;
+    assert_eq!(status(&answer), 401);
+    let with_cookie = format!("{waits}Cookie: {cookie}\r\n");
+    let (answer, mut stream) = plain(&served, "POST /api/videos", &with_cookie).await;
+    assert_eq!(status(&answer), 100, "{answer}");
+    stream.write_all(b"hello").await.unwrap();
+    assert_eq!(status(&head(&mut stream).await), 200);
+    assert_eq!(served.world.api.last().bytes, 5);
+    assert!(!served.world.api.last().headers.contains_key("expect"));
+    let (answer, _stream) = plain(&served, "POST /api/videos", &with_cookie.replace("Length: 5", "Length: 5000")).await;
+    assert_eq!(status(&answer), 413);
+    served.stop.cancel();
+}
+
+// D8 at the edge: a refusal is told to a gRPC caller in gRPC's words; events end with the session that they were opened in.
+#[tokio::test]
+async fn grpc_callers_and_event_streams_at_the_edge() {
+    let served = public().await;
+    let token = format!("Bearer {}", served.world.login.token());
+    for (headers, grpc_status) in [
+        (vec![("content-type", "application/grpc")], "16"),
+        (vec![("content-type", "application/grpc+proto"), ("authorization", token.as_str())], "12"),
+    ] {
+        let answer = served.world.get(if grpc_status == "12" { "/pkg.Other/Call" } else { "/api/videos" }, &headers).await;
+        assert_eq!((answer.status, answer.header("grpc-status"), answer.header("content-type")), (200, grpc_status, "application/grpc"));
+        assert_eq!((answer.text.as_str(), answer.header("strict-transport-security")), ("", "max-age=31536000"));
+    }
+    served.world.api.answers(|| {
+        let (mut say, channel) = http_body_util::channel::Channel::<bytes::Bytes, contract::BoxError>::new(1);
+        tokio::spawn(async move {
+            say.send_data("data: 1\n\n".into()).await.unwrap();
+            // There is never a second one.
+            let _open = say;
+            std::future::pending::<()>().await;
+        });
+        let mut answer = http::Response::new(crate::passage::Passage::new(channel).into_body());
+        answer.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+        Ok(answer)
+    });
+    let cookie = served.world.sign_in().await;
+    let (answer, mut stream) = plain(&served, "GET /api/videos", &format!("Cookie: {cookie}\r\n")).await;
+    assert_eq!((status(&answer), field(&answer, "content-type").as_str()), (200, "text/event-stream"));
+    let mut first = [0; 14];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"9\r\ndata: 1\n\n\r\n");
+    let done = served.world.post("/auth/logout", &[("cookie", &cookie), ("origin", ORIGIN)], "").await;
+    assert!(done.status < 400, "{}", done.text);
+    let mut rest = [0; 5];
+    tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut rest)).await.expect("it ends").unwrap();
+    assert_eq!(&rest, b"0\r\n\r\n");
+    served.stop.cancel();
+}

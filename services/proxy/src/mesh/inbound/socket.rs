@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use contract::control::ServiceProfile;
 use contract::{Body, BoxError, body};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::channel::Channel;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
-use trust::{Decision, DenyReason, TraceContext};
+use trust::{DenyReason, TraceContext};
 
-use super::{Admitted, Work, introduce};
+use super::{Admitted, Verified, Work, introduce};
 use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
@@ -22,6 +23,7 @@ use crate::mesh::Guard;
 use crate::passage::{Idle, Passage};
 use crate::serve::afterwards::Afterwards;
 use crate::tunnel::{self, Bounds, End, Why};
+use crate::view::Question;
 use crate::websocket::{self, Handshake};
 use crate::{headers, limits};
 
@@ -51,7 +53,7 @@ pub(super) async fn open(
     *answer.body_mut() = Passage::new(to_caller).into_body();
     Afterwards::attach(&mut answer, move |stop| async move {
         let caller = End::bodies(from_caller, sender);
-        let ending = ending(&guard, &peer, &admitted, stop);
+        let ending = ending(&guard, &peer, &admitted.verified, stop);
         let summary = tunnel::run(caller, to_service, Bounds::websocket(), true, ending).await;
         account.tunnel_ended(StatusCode::SWITCHING_PROTOCOLS.as_u16(), &summary);
         drop((admitted, ticket));
@@ -97,11 +99,12 @@ async fn upgrade(guard: &Guard, admitted: &Admitted, trace: TraceContext, mut re
 }
 
 /// Waits for something that ends it: the drain, or an answer that has changed.
-async fn ending(guard: &Guard, peer: &PeerSvid, admitted: &Admitted, stop: CancellationToken) -> Why {
+async fn ending(guard: &Guard, peer: &PeerSvid, verified: &Verified, stop: CancellationToken) -> Why {
     let look = async {
         loop {
             tokio::time::sleep(Duration::from_millis(limits::TUNNEL_LOOK_MS)).await;
-            if let Err(reason) = look(guard, peer, admitted) {
+            let undeclared = |service: &ServiceProfile| declared(service, &verified.work);
+            if let Err(reason) = look(guard, peer, verified, undeclared) {
                 return reason;
             }
         }
@@ -112,19 +115,38 @@ async fn ending(guard: &Guard, peer: &PeerSvid, admitted: &Admitted, stop: Cance
     }
 }
 
-/// The same questions as at the opening, to the view of now.
-fn look(guard: &Guard, peer: &PeerSvid, admitted: &Admitted) -> Result<(), DenyReason> {
-    let loaded = super::accept(guard, peer)?;
-    let service = loaded.view.service.as_ref().ok_or(DenyReason::ViewStale)?;
-    declared(service, &admitted.verified.work)?;
-    match super::authorise(&loaded, service, peer, &admitted.verified) {
-        Decision::Allow { .. } => Ok(()),
-        Decision::Deny { reason, .. } => Err(reason),
+/// Returns once what was verified would no longer be allowed: for answers that last.
+pub(super) async fn withdrawn(guard: Arc<Guard>, peer: PeerSvid, verified: Verified) -> Why {
+    loop {
+        tokio::time::sleep(Duration::from_millis(limits::TUNNEL_LOOK_MS)).await;
+        if let Err(reason) = look(&guard, &peer, &verified, |_| Ok(())) {
+            return Why::Revoked(reason);
+        }
     }
 }
 
+/// The same questions as at the opening, to the view of now. That the caller's SVID has been renewed since is no reason to end.
+fn look(
+    guard: &Guard,
+    peer: &PeerSvid,
+    verified: &Verified,
+    also: impl Fn(&ServiceProfile) -> Result<(), DenyReason>,
+) -> Result<(), DenyReason> {
+    guard.identity.bundle().not_revoked(peer)?;
+    let loaded = super::declared_caller(guard, peer)?;
+    let service = loaded.view.service.as_ref().ok_or(DenyReason::ViewStale)?;
+    also(service)?;
+    // Asked anew: an answer that was kept is the earlier view's.
+    let (name, authority) = (service.name.as_str(), Some(&*verified.known.authority));
+    let decision = loaded.engine.decide(&match &verified.work {
+        Work::Call(route) => Question::Call { caller: peer.id.workload.name(), service: name, route, authority },
+        Work::Delivery(queue) => Question::Consume { service: name, queue, authority },
+    });
+    decision.deny_reason().map_or(Ok(()), Err)
+}
+
 /// The manifest says that this route takes WebSockets.
-pub(super) fn declared(service: &contract::control::ServiceProfile, work: &Work) -> Result<(), DenyReason> {
+pub(super) fn declared(service: &ServiceProfile, work: &Work) -> Result<(), DenyReason> {
     match work {
         Work::Call(route) if service.websockets.contains(route) => Ok(()),
         _ => Err(DenyReason::UpgradeUnlisted),
