@@ -123,6 +123,19 @@ pub enum Protocol {
     Http,
     /// HTTP/2 by prior knowledge, as gRPC servers do.
     Grpc,
+    /// A protocol of its own over TCP: raw flows, and no requests.
+    Tcp,
+}
+
+/// Stands for the one route of a service of raw flows.
+pub const TCP_ROUTE: &str = "TCP /";
+
+impl Outbound {
+    /// Whether what is written to this listener goes to the peer as it is.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.routes.iter().any(|route| route == TCP_ROUTE)
+    }
 }
 
 /// A local listener that stands for one peer.

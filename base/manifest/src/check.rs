@@ -291,6 +291,10 @@ impl Check<'_, '_, '_> {
                     self.document.problem(path, "a service with untrusted input may not meet data of sensitivity 3", None);
                 }
                 match flow {
+                    Flow::Call { method, .. } if method == crate::model::Route::TCP => {
+                        let message = "a service with untrusted input acts only on what its job names, and a raw flow carries no job";
+                        self.document.problem(path, message, None);
+                    }
                     Flow::Bucket { operation: B::PresignGet | B::PresignPut | B::Share | B::List, .. } => {
                         let message = "a service with untrusted input may not do this: it acts for a job, not for a person";
                         self.document.problem(path, message, None);

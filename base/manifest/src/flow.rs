@@ -136,6 +136,7 @@ pub(crate) fn take_apart(text: &str) -> Result<FlowText<'_>, &'static str> {
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Call { service, method, .. } if method == crate::model::Route::TCP => write!(f, "service.{service}:tcp"),
             Self::Call { service, method, path } => write!(f, "service.{service}:{method} {path}"),
             Self::Bucket { bucket, operation, .. } => write!(f, "bucket.{bucket}:{}", operation.as_str()),
             Self::Publish { queue, .. } => write!(f, "queue.{queue}:publish"),

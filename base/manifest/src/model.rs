@@ -133,6 +133,8 @@ pub enum Protocol {
     Http,
     /// gRPC, or anything else over HTTP/2 by prior knowledge. A method is a route, POST /package.Service/Method.
     Grpc,
+    /// A protocol of its own over TCP. It has no routes; who may open a flow to it says "service.NAME:tcp".
+    Tcp,
 }
 
 impl Protocol {
@@ -312,6 +314,29 @@ impl Manifest {
 }
 
 impl Route {
+    /// What stands for the raw flows of a service that takes them.
+    pub(crate) const TCP: &'static str = "TCP";
+
+    /// The one route of a service of raw flows: nobody's authority comes with one, so there is no purpose.
+    pub(crate) fn tcp() -> Self {
+        Self {
+            path: "/".to_owned(),
+            method: Self::TCP.to_owned(),
+            purpose: String::new(),
+            scope: None,
+            public: false,
+            page: false,
+            body_bytes_max: 0,
+            websocket: false,
+        }
+    }
+
+    /// Whether it stands for raw flows.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.method == Self::TCP
+    }
+
     /// Its id within the system: `api:GET /api/videos`.
     #[must_use]
     pub fn id(&self, service: &str) -> String {
@@ -333,7 +358,7 @@ impl Bucket {
 impl Service {
     /// Purposes for which it can be working at all: its routes' and its queues'.
     pub(crate) fn purposes<'a>(&'a self, queues: &'a BTreeMap<String, Queue>) -> BTreeSet<&'a str> {
-        let routes = self.routes.iter().map(|r| r.purpose.as_str());
+        let routes = self.routes.iter().filter(|r| !r.is_tcp()).map(|r| r.purpose.as_str());
         routes.chain(self.consumes.iter().filter_map(|q| queues.get(q)).map(|q| q.purpose.as_str())).collect()
     }
 }

@@ -132,7 +132,7 @@ pub(crate) struct Service {
     /// Queues whose messages are delivered to it: "queue.NAME" or a list.
     #[serde(default)]
     pub(crate) consumes: OneOrMany,
-    /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path;
+    /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path, or service.NAME:tcp where it takes raw flows;
     /// bucket.NAME:read, write, delete, list, share, verdict, presign-get or presign-put; queue.NAME:publish; secret.NAME:read or
     /// sign; host.NAME:connect. Without "for" the service's one purpose is meant.
     #[serde(default)]

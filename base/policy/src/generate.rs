@@ -133,6 +133,11 @@ fn flow_permit<'a>(manifest: &'a Manifest, name: &'a str, service: &Service, flo
     Some(match flow {
         Flow::Call { service, method, path } => {
             let route = manifest.services.get(service)?.routes.iter().find(|r| r.method == *method && r.path == *path)?;
+            if route.is_tcp() {
+                // A raw flow: a workload's own, on nobody's authority.
+                let resource = Resource::route(service, &route.method, &route.path);
+                return Some(standing(format!("flow.{name}.{flow}"), name, Action::Call, resource));
+            }
             entry(name, Action::Call, service, route, false)
         }
         Flow::Bucket { bucket, operation, purposes } => bucket_permit(name, service.untrusted_input, bucket, *operation, purposes)?,

@@ -268,7 +268,8 @@ impl Host {
             environment.insert("STATE_DIR".to_owned(), self.state_dir.display().to_string());
         }
         for outbound in &self.profile.outbound {
-            environment.insert(outbound.env.clone(), format!("http://127.0.0.1:{}", outbound.port));
+            let scheme = if outbound.is_tcp() { "tcp" } else { "http" };
+            environment.insert(outbound.env.clone(), format!("{scheme}://127.0.0.1:{}", outbound.port));
         }
         environment
     }

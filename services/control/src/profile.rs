@@ -95,6 +95,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         protocol: match service.protocol {
             manifest::Protocol::Http => Protocol::Http,
             manifest::Protocol::Grpc => Protocol::Grpc,
+            manifest::Protocol::Tcp => Protocol::Tcp,
         },
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, name, service),

@@ -18,6 +18,10 @@ pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
 pub const TUNNEL_IDLE_MS: u64 = 300_000;
 /// A tunnel ends after this long in any case.
 pub const TUNNEL_MS_MAX: u64 = 4 * 3_600_000;
+/// A raw flow without a byte in either direction for this long ends: connections of a pool wait.
+pub const FLOW_IDLE_MS: u64 = 3_600_000;
+/// A raw flow ends after this long in any case.
+pub const FLOW_MS_MAX: u64 = 24 * 3_600_000;
 /// After one side of a WebSocket has ended, the other has this long.
 pub const TUNNEL_HALF_MS: u64 = 10_000;
 /// What ends a tunnel from outside has this long to say so.

@@ -70,11 +70,13 @@ impl Guard {
     /// When the listener cannot be used at all.
     pub async fn inbound(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
         let (identity, recorder) = (Arc::clone(&self.identity), self.recorder.clone());
+        let guard = Arc::clone(&self);
         let handler = move |peer, request| {
             let guard = Arc::clone(&self);
             async move { guard.answer(peer, request).await }
         };
-        serve::mesh_with(&identity, listener, stop, recorder, inbound::POINT, handler).await
+        let carry = move |peer, stream, stop| inbound::flow::carry(Arc::clone(&guard), peer, stream, stop);
+        serve::flows::mesh_and_flows(&identity, listener, stop, (recorder, inbound::POINT), handler, carry).await
     }
 
     /// Answers one request of a workload whose SVID was verified: what `inbound` does once a handshake is over.
@@ -94,6 +96,9 @@ impl Guard {
             async move {
                 // Without it small requests are slower, nothing else.
                 let _nodelay = stream.set_nodelay(true);
+                if outbound::flow::is_raw(&guard, port) {
+                    return outbound::flow::carry(guard, port, stream, stop).await;
+                }
                 let refused = serve::refused_messages(&guard.recorder, outbound::POINT, guard.identity.id().to_string());
                 let handler = move |request| outbound::serve(Arc::clone(&guard), port, request);
                 connection::by_preface(stream, handler, &stop, refused).await;

@@ -9,6 +9,7 @@ pub(crate) mod accepting;
 pub(crate) mod afterwards;
 pub mod connection;
 mod flood;
+pub(crate) mod flows;
 pub(crate) mod screen;
 mod stall;
 

@@ -6,6 +6,7 @@ mod collecting;
 mod contact;
 mod entering;
 pub(crate) mod floods;
+mod flows;
 mod guarding;
 mod joining;
 mod leaving;

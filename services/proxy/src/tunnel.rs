@@ -17,6 +17,8 @@ use contract::{Body, BoxError};
 use http_body_util::BodyExt;
 use http_body_util::channel::Sender;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trust::DenyReason;
@@ -44,6 +46,14 @@ impl Bounds {
             whole: Duration::from_millis(limits::TUNNEL_MS_MAX),
             half: Some(Duration::from_millis(limits::TUNNEL_HALF_MS)),
         }
+    }
+}
+
+impl Bounds {
+    /// Of a raw flow, whose two directions end each for itself.
+    #[must_use]
+    pub fn flow() -> Self {
+        Self { idle: Duration::from_millis(limits::FLOW_IDLE_MS), whole: Duration::from_millis(limits::FLOW_MS_MAX), half: None }
     }
 }
 
@@ -114,6 +124,8 @@ pub enum Sink {
     Body(Sender<Bytes, BoxError>),
     /// A connection.
     Socket(Box<dyn AsyncWrite + Send + Unpin>),
+    /// A plain TCP connection, which can be reset.
+    Tcp(OwnedWriteHalf),
 }
 
 /// One side of a tunnel.
@@ -129,6 +141,13 @@ impl End {
     pub fn socket<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Self {
         let (source, sink) = tokio::io::split(stream);
         Self { source: Source::Socket(Box::new(source)), sink: Sink::Socket(Box::new(sink)) }
+    }
+
+    /// A plain TCP connection as one side.
+    #[must_use]
+    pub fn tcp(stream: TcpStream) -> Self {
+        let (source, sink) = stream.into_split();
+        Self { source: Source::Socket(Box::new(source)), sink: Sink::Tcp(sink) }
     }
 
     /// A message from there and one to there as one side.
@@ -171,6 +190,7 @@ impl Sink {
                 stream.write_all(&bytes).await?;
                 stream.flush().await
             }
+            Self::Tcp(stream) => stream.write_all(&bytes).await,
         }
     }
 
@@ -180,6 +200,7 @@ impl Sink {
             Self::Body(sender) => drop(sender),
             // Who has gone does not hear it.
             Self::Socket(mut stream) => drop(stream.shutdown().await),
+            Self::Tcp(mut stream) => drop(stream.shutdown().await),
         }
     }
 
@@ -188,6 +209,12 @@ impl Sink {
         match self {
             Self::Body(sender) => sender.abort("the tunnel broke".into()),
             Self::Socket(stream) => drop(stream),
+            // Without lingering it ends with RST (RFC 9293, section 3.10.7); otherwise it would end well.
+            Self::Tcp(stream) => {
+                drop(stream.as_ref().set_zero_linger());
+                // Dropped, it would say that all is said; closed with its other half, it is reset.
+                stream.forget();
+            }
         }
     }
 }

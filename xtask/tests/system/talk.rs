@@ -31,8 +31,9 @@ public = [
   { path = "/", methods = ["GET"], purpose = "talk", page = true },
   { path = "/live", methods = ["GET"], purpose = "talk", websocket = true },
   { path = "/events", methods = ["GET"], purpose = "talk" },
+  { path = "/line", methods = ["GET"], purpose = "talk" },
 ]
-calls = ["service.back:GET /live"]
+calls = ["service.back:GET /live", "service.lines:tcp"]
 
 [service.back]
 owner = "talk"
@@ -40,6 +41,13 @@ run = ["/usr/bin/python3", "back.py"]
 files = ["back.py", "frames.py"]
 data = "words"
 internal = [{ path = "/live", methods = ["GET"], purpose = "talk", websocket = true }]
+
+[service.lines]
+owner = "talk"
+run = ["/usr/bin/python3", "lines.py"]
+files = ["lines.py"]
+protocol = "tcp"
+data = "words"
 "#;
 
 fn stage() -> Stage {
@@ -87,6 +95,9 @@ fn a_websocket_and_events_pass_edge_and_two_guards() {
     // Each event came before the next was made: nothing waited for the end of the answer.
     assert!(said["events"]["late_s"].as_f64().unwrap() < 2.0, "{said}");
     assert_eq!((&said["foreign"], &said["undeclared"], &said["stranger"]), (&json!("403"), &json!("403"), &json!("401")));
+    // Through two guards to a server that speaks no HTTP, half-closed before its answers.
+    let heard = stage.ada.curl.page("/line?say=hello").unwrap();
+    assert_eq!((heard.status, heard.text().as_str()), (200, "heard hello\nheard second\n2 lines\n"), "{}", stage.log("guard-lines"));
     let audit = stage.audit();
     let ended =
         |point: &str| audit.lines().any(|line| line.contains("\"TunnelEnded\"") && line.contains(&format!("\"point\":\"{point}\"")));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, LIST_MAX};
 use crate::flow::{BucketOperation, Flow, FlowText, SecretOperation, take_apart};
-use crate::model::{Limits, Queue, Replicas, Route, Service};
+use crate::model::{Limits, Protocol, Queue, Replicas, Route, Service};
 use crate::problem::suggestion;
 use crate::written;
 
@@ -36,6 +36,13 @@ impl Check<'_, '_, '_> {
         }
         let mut routes = self.routes(name, "public", &w.public, purposes);
         routes.extend(self.routes(name, "internal", &w.internal, purposes));
+        if w.protocol == Protocol::Tcp {
+            if !routes.is_empty() {
+                let help = Some("take the routes away, or write protocol = \"http\"".to_owned());
+                self.document.problem(&["service", name, "protocol"], "a service of raw flows has no routes", help);
+            }
+            routes.push(Route::tcp());
+        }
         routes.sort();
         match &w.data {
             Some(class) => self.class(&["service", name, "data"], class),
@@ -263,13 +270,14 @@ impl Check<'_, '_, '_> {
             self.document.problem(path, "a service does not call itself", None);
             return None;
         }
-        let offered: Vec<String> = target.routes.iter().map(|r| format!("{} {}", r.method, r.path)).collect();
+        let text = |r: &Route| if r.is_tcp() { "tcp".to_owned() } else { format!("{} {}", r.method, r.path) };
+        let offered: Vec<String> = target.routes.iter().map(text).collect();
         if !offered.iter().any(|o| o == parts.operation) {
             let help = suggestion(parts.operation, offered.iter().map(String::as_str));
             self.document.problem(path, format!("'{}' has no route '{}'", parts.name, parts.operation), Some(help));
             return None;
         }
-        let (method, route) = parts.operation.split_once(' ')?;
+        let (method, route) = parts.operation.split_once(' ').unwrap_or((Route::TCP, "/"));
         Some(Flow::Call { service: parts.name.to_owned(), method: method.to_owned(), path: route.to_owned() })
     }
 

@@ -12,7 +12,9 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, header};
 use http_body::Body as _;
 use rustls::pki_types::UnixTime;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 use trust::{Fault, SpiffeId};
 
 use super::connect::{self, CallFailed};
@@ -154,6 +156,19 @@ impl MeshTransport {
                 }
             }
         }
+    }
+
+    /// A connection of its own for a raw flow; nothing else goes over it.
+    ///
+    /// # Errors
+    /// See `CallFailed`.
+    pub async fn raw(&self) -> Result<TlsStream<TcpStream>, CallFailed> {
+        let config = tls::client(Some(&self.identity), self.identity.bundle(), &self.peer, &[tls::TCP]).map_err(CallFailed::Tls)?;
+        let stream = connect::tls(connect::tcp(self.address()?).await?, config).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(tls::TCP) {
+            return Ok(stream);
+        }
+        Err(CallFailed::Unreachable(io::Error::other("the peer takes no raw flows")))
     }
 
     /// The peer's name stands in `:authority`, unless the caller says otherwise in `Host` (the edge passes the browser's on).

@@ -5,6 +5,7 @@
 //! Guarantees: A5 identity headers are ours alone; A6 unlisted routes never reach the service; D4; D6 workload, person and purpose
 //!             together; D7 no transaction token, no entry; E17 no fresh view, no entry; H5 a delivery is for the job's consumer alone.
 
+pub(super) mod flow;
 mod socket;
 
 use std::sync::Arc;
@@ -124,6 +125,9 @@ fn verify(
 ) -> Result<Verified, DenyReason> {
     let path = canonical::request(request.method(), request.uri(), request.version(), request.headers())
         .map_err(|_| DenyReason::RequestAmbiguous)?;
+    if service.protocol == Protocol::Tcp {
+        return Err(DenyReason::RouteUnknown);
+    }
     let work = if peer.id.as_role() == Some("queue") { delivery(service, path, request)? } else { call(loaded, path, request)? };
     let resource = format!("{}:{} {path}", service.name, request.method());
     match &work {

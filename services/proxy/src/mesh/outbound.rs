@@ -5,6 +5,7 @@
 //!
 //! Guarantees: D7 on the way out; D10 in part (no other destination exists); J2, J5 for services: they cannot join others' traces.
 
+pub(super) mod flow;
 mod socket;
 
 use std::sync::Arc;

@@ -35,6 +35,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Every kind of flood, as the bytes of its `n`th part.
+#[expect(clippy::type_complexity, reason = "a table")]
 pub fn floods() -> Vec<(&'static str, fn(u32) -> Vec<u8>)> {
     vec![
         // CVE-2023-44487

@@ -43,7 +43,7 @@ owner = "f"
 run = ["./front"]
 data = "page"
 public = [{ path = "/relay/{*rest}", methods = ["GET", "POST"], purpose = "view" }]
-calls = ["service.back:GET /things/{id}", "service.back:POST /things/{*rest}"]
+calls = ["service.back:GET /things/{id}", "service.back:POST /things/{*rest}", "service.lines:tcp"]
 
 [service.back]
 owner = "b"
@@ -54,6 +54,12 @@ internal = [
   { path = "/things/{*rest}", methods = ["POST"], purpose = "view" },
 ]
 consumes = "queue.jobs"
+
+[service.lines]
+owner = "b"
+run = ["./lines"]
+protocol = "tcp"
+data = "page"
 
 [service.stranger]
 owner = "s"
