@@ -29,6 +29,8 @@ use crate::spool::Spool;
 const EXIT_CONFIG: u8 = 78;
 /// How long the last records may take to reach `evidence`.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How often counts of refusals are looked at when nothing else is recorded.
+const GATHERED_EVERY: Duration = Duration::from_secs(5);
 /// When free memory is given back after the start, and how often later.
 const LEAN_FIRST: Duration = Duration::from_secs(5);
 const LEAN_EVERY: Duration = Duration::from_secs(60);
@@ -197,6 +199,13 @@ impl Process {
         let stop = CancellationToken::new();
         tokio::spawn(obey(from_supervisor, stop.clone()));
         tokio::spawn(stay_lean());
+        let gathering = recorder.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(GATHERED_EVERY).await;
+                gathering.tell_gathered(false);
+            }
+        });
         Ok(Arc::new(Self {
             boot,
             listeners: std::sync::Mutex::new(listeners),
@@ -365,6 +374,7 @@ impl Process {
 
     /// After everything has drained: the last records leave.
     pub async fn finish(&self, identity: &Arc<WorkloadIdentity>) -> Result<(), StartError> {
+        self.recorder.tell_gathered(true);
         // `evidence` has gone before these three; what they still have is shipped by the next run.
         if !matches!(self.boot.spiffe_id.as_role(), Some("evidence" | "control" | "identity")) {
             self.spool.flush(&EvidenceClient(self.early_peer(identity, "evidence")?), FLUSH_MAX).await;

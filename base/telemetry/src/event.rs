@@ -30,6 +30,10 @@ pub trait Event: Serialize {
     fn level(&self) -> Level;
     /// Counts it.
     fn count(&self, metrics: &Metrics);
+    /// For a refusal: where, and whose request was refused. Floods of one are gathered (`gather`).
+    fn refusal(&self) -> Option<(&'static str, &str)> {
+        None
+    }
 }
 
 /// An enforcement point decided about a request.
@@ -63,6 +67,9 @@ impl Event for CallDecided {
     }
     fn count(&self, metrics: &Metrics) {
         metrics.decision(self.point, &self.action, self.decision.deny_reason());
+    }
+    fn refusal(&self) -> Option<(&'static str, &str)> {
+        self.decision.deny_reason().map(|_| (self.point, self.principal.as_str()))
     }
 }
 
@@ -119,6 +126,33 @@ impl Event for ConnectionRefused {
     }
     fn count(&self, metrics: &Metrics) {
         metrics.decision(self.point, "connect", Some(self.reason));
+    }
+    fn refusal(&self) -> Option<(&'static str, &str)> {
+        Some((self.point, self.peer.as_str()))
+    }
+}
+
+/// A principal was refused more, and faster, than is recorded singly: the rest as a number.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusalsGathered {
+    /// Where: `edge`, `guard`, `guard.out`, a role's name.
+    pub point: &'static str,
+    /// Whose requests were refused, as the single records say it; `(others)` for all those who claim one name too many.
+    pub principal: String,
+    /// Name of the event that was gathered: `CallDecided`, `ConnectionRefused`, `SignInRefused`.
+    pub of: &'static str,
+    /// How many, each counted in no other record.
+    pub count: u64,
+}
+
+impl Event for RefusalsGathered {
+    const NAME: &'static str = "RefusalsGathered";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Warn
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("refusals.gathered");
     }
 }
 
@@ -228,6 +262,10 @@ impl Event for SignInRefused {
     }
     fn count(&self, metrics: &Metrics) {
         metrics.decision("login", "sign_in", Some(self.reason));
+    }
+    fn refusal(&self) -> Option<(&'static str, &str)> {
+        // Whoever guesses chooses the name: all strangers are one.
+        Some(("login", "internet"))
     }
 }
 

@@ -6,6 +6,7 @@
 //! Not here: shipping (the assembly's spool gives a `Sink`), storing (`evidence`).
 
 pub mod event;
+pub mod gather;
 pub mod metrics;
 pub mod recorder;
 

@@ -1,12 +1,14 @@
 //! The recorder: what every room and every enforcement point is given in order to say what happened.
 
 use std::fmt::{self, Write};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use trust::{AuditRecord, Clock, Entropy, Span, TraceContext};
 
 use crate::event::{Event, Level};
+use crate::gather::Gather;
 use crate::metrics::Metrics;
 
 /// The audit record could not be kept; the act must not happen.
@@ -104,6 +106,9 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
+    gather: Arc<Mutex<Gather>>,
+    /// Whether anything is gathered and not yet told.
+    waits: Arc<AtomicBool>,
 }
 
 /// A span under way.
@@ -119,14 +124,51 @@ impl Recorder {
     /// A recorder that writes to `sink`.
     #[must_use]
     pub fn new(sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, metrics: Arc<Metrics>) -> Self {
-        Self { sink, clock, entropy, metrics }
+        Self { sink, clock, entropy, metrics, gather: Arc::default(), waits: Arc::default() }
     }
 
-    /// Records an event: log line, metric and, where its type says so, audit record.
+    /// Records an event: log line, metric and, where its type says so, audit record. A refusal that is one of a flood is counted instead
+    /// (`gather`).
     ///
     /// # Errors
     /// `AuditLost` for an audited event that could not be kept: the caller refuses the act (`DenyReason::AuditUnavailable`).
     pub fn record<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
+        self.tell_gathered(false);
+        event.count(&self.metrics);
+        if let Some((point, principal)) = event.refusal()
+            && !self.gather().singly(point, principal, E::NAME, self.now_ms())
+        {
+            self.waits.store(true, Ordering::Release);
+            return Ok(());
+        }
+        self.keep(trace, event)
+    }
+
+    /// Records the counts of refusals that have waited long enough, or all of them: for a process that ends. A count that cannot be kept
+    /// waits for the next time. The assembly calls it from time to time, so that a flood's last count is told when nothing else happens.
+    pub fn tell_gathered(&self, all: bool) {
+        if !self.waits.load(Ordering::Acquire) {
+            return;
+        }
+        let mut gather = self.gather();
+        for event in gather.due(self.now_ms(), all) {
+            if self.keep(None, &event).is_ok() {
+                event.count(&self.metrics);
+                gather.told(&event);
+            }
+        }
+        self.waits.store(gather.waits(), Ordering::Release);
+    }
+
+    fn gather(&self) -> MutexGuard<'_, Gather> {
+        self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn keep<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
         // Events are plain structures of ours; one that cannot be written could not be kept either.
         let fields = serde_json::to_string(event).map_err(|_| AuditLost)?;
         match event.level() {
@@ -135,7 +177,6 @@ impl Recorder {
             Level::Warn => tracing::warn!(event = E::NAME, fields),
             Level::Error => tracing::error!(event = E::NAME, fields),
         }
-        event.count(&self.metrics);
         if !E::AUDITED {
             return Ok(());
         }
