@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines, reason = "tests")]
 
 mod asked;
-mod door;
+pub(crate) mod door;
 mod extra;
 mod house;
 
@@ -75,15 +75,6 @@ fn permitted(action: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Who may do the like of it by a job alone, which the authority of a person's request is not.
-fn by_job(action: &str) -> &'static [&'static str] {
-    match action {
-        "objects.read" | "objects.head" => &["transcoder", "validator"],
-        "objects.write" => &["transcoder"],
-        _ => &[],
-    }
-}
-
 /// `control` and `identity` decide without a view.
 fn has_view(point: &str) -> bool {
     !matches!(point, "control" | "identity")
@@ -99,7 +90,6 @@ fn expected(point: &str, route: &Route, id: &SpiffeId) -> Option<DenyReason> {
         Who::Roles(roles) => (!id.as_role().is_some_and(|role| roles.contains(&role))).then_some(DenyReason::CallerNotAdmitted),
         Who::Person(_) => (id.as_role() != Some("edge")).then_some(DenyReason::CallerNotAdmitted),
         Who::Policy if point == "control" => (name == "stranger").then_some(DenyReason::PeerUndeclared),
-        Who::Policy if by_job(route.action).contains(&name) => Some(DenyReason::JobMismatch),
         Who::Policy => permitted(route.action).filter(|names| !names.contains(&name)).map(|_| DenyReason::PolicyDenied),
         Who::Joining | Who::Operator | Who::Supervisor => Some(DenyReason::CallerNotAdmitted),
     }

@@ -192,7 +192,7 @@ fn by_hand(files: &BTreeMap<String, String>, vocabulary: &Vocabulary) -> Result<
             if permits && found.annotation("reason").is_none_or(|r| r.trim().len() < 10) {
                 return Err(wrong(format!("the policy '{id}' permits more than the manifest: say why with @reason(\"…\")")));
             }
-            if ["needs", "scope"].iter().any(|a| found.annotation(a).is_some()) {
+            if ["needs", "scope", "bucket"].iter().any(|a| found.annotation(a).is_some()) {
                 return Err(wrong(format!("the policy '{id}' has an annotation that only generated policies have")));
             }
             for literal in found.entity_literals() {

@@ -83,6 +83,8 @@ struct Need {
     policy: Policy,
     needs: Vec<String>,
     scope: Option<String>,
+    /// The only bucket that it is about.
+    bucket: Option<String>,
 }
 
 impl Engine {
@@ -272,7 +274,8 @@ fn prepared(set: PolicySet) -> Prepared {
         reads_roles |= policy.to_json().is_ok_and(|json| json.to_string().contains("roles"));
         if policy.effect() == Effect::Permit {
             let needs = policy.annotation("needs").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-            permits.push(Need { needs, scope: policy.annotation("scope").map(str::to_owned), policy: policy.clone() });
+            let said = |name| policy.annotation(name).map(str::to_owned);
+            permits.push(Need { needs, scope: said("scope"), bucket: said("bucket"), policy: policy.clone() });
         } else if let Some(reason) = policy.annotation("deny").and_then(|code| DenyReason::ALL.iter().copied().find(|r| r.code() == code)) {
             denies.insert(policy.id().clone(), reason);
         }
@@ -285,7 +288,9 @@ impl Prepared {
     fn missing(&self, question: &Question<'_>) -> DenyReason {
         let index = question.resource.index();
         let resource = if let Resource::Object(_) = question.resource { None } else { Some(index.as_str()) };
-        let near: Vec<&Need> = self.permits.iter().filter(|n| may_apply(&n.policy, question.caller, question.action, resource)).collect();
+        let about = |n: &&Need| n.bucket.as_ref().is_none_or(|bucket| *bucket == index);
+        let fits = |n: &&Need| may_apply(&n.policy, question.caller, question.action, resource);
+        let near: Vec<&Need> = self.permits.iter().filter(about).filter(fits).collect();
         let all = |what: &dyn Fn(&Need) -> bool| !near.is_empty() && near.iter().all(|n| what(n));
         let needs = |word: &'static str| move |n: &Need| n.needs.iter().any(|w| w == word);
         let Some(authority) = question.authority else {

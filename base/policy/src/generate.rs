@@ -30,6 +30,8 @@ struct Permit<'a> {
     scope: String,
     needs: Vec<&'static str>,
     oauth_scope: Option<&'a str>,
+    /// For objects: the bucket, which the scope does not say.
+    bucket: Option<&'a str>,
     conditions: Vec<String>,
     example: (Resource, Option<Authority>),
 }
@@ -74,13 +76,16 @@ impl Generated {
     }
 
     fn push(&mut self, permit: Permit<'_>) {
-        let Permit { id, caller, action, scope, needs, oauth_scope, conditions, example: (resource, authority) } = permit;
+        let Permit { id, caller, action, scope, needs, oauth_scope, bucket, conditions, example: (resource, authority) } = permit;
         let mut text = format!("@id(\"{id}\")\n");
         if !needs.is_empty() {
             text.push_str(&format!("@needs(\"{}\")\n", needs.join(" ")));
         }
         if let Some(scope) = oauth_scope {
             text.push_str(&format!("@scope(\"{scope}\")\n"));
+        }
+        if let Some(bucket) = bucket {
+            text.push_str(&format!("@bucket(\"{bucket}\")\n"));
         }
         text.push_str(&format!("permit(principal == Workload::\"{caller}\", action == Action::\"{action}\", {scope})"));
         if !conditions.is_empty() {
@@ -124,6 +129,7 @@ fn entry<'a>(caller: &'a str, action: Action, service: &str, route: &'a Route, w
         scope: format!("resource == Route::\"{}\"", route.id(service)),
         needs: vec!["authority"],
         oauth_scope: scope,
+        bucket: None,
         conditions,
         example: (Resource::route(service, &route.method, &route.path), Some(person(&route.purpose, scope))),
     }
@@ -177,6 +183,7 @@ fn standing(id: String, caller: &str, action: Action, resource: Resource) -> Per
         scope: format!("resource == {resource}"),
         needs: Vec::new(),
         oauth_scope: None,
+        bucket: None,
         conditions: Vec::new(),
         example: (resource, None),
     }
@@ -185,7 +192,7 @@ fn standing(id: String, caller: &str, action: Action, resource: Resource) -> Per
 fn bucket_permit<'a>(
     name: &'a str,
     untrusted: bool,
-    bucket: &str,
+    bucket: &'a str,
     operation: BucketOperation,
     purposes: &BTreeSet<String>,
 ) -> Option<Permit<'a>> {
@@ -214,7 +221,7 @@ fn bucket_permit<'a>(
     let mut needs = vec!["authority"];
     if operation == B::List {
         let (scope, example) = (format!("resource == Bucket::\"{bucket}\""), (Resource::Bucket(bucket.to_owned()), Some(authority)));
-        return Some(Permit { id, caller: name, action, scope, needs, oauth_scope: None, conditions, example });
+        return Some(Permit { id, caller: name, action, scope, needs, oauth_scope: None, bucket: None, conditions, example });
     }
     conditions.insert(0, format!("resource.bucket == Bucket::\"{bucket}\""));
     if untrusted {
@@ -238,6 +245,7 @@ fn bucket_permit<'a>(
         scope,
         needs,
         oauth_scope: None,
+        bucket: Some(bucket),
         conditions,
         example: (Resource::Object(facts), Some(authority)),
     })
@@ -251,6 +259,7 @@ fn publish<'a>(caller: &'a str, queue: &str, needs: Vec<&'static str>, condition
         scope: format!("resource == Queue::\"{queue}\""),
         needs,
         oauth_scope: None,
+        bucket: None,
         conditions,
         example: (Resource::Queue(queue.to_owned()), Some(authority)),
     }
@@ -281,6 +290,7 @@ fn consume<'a>(manifest: &Manifest, name: &'a str, queue: &str) -> Permit<'a> {
         scope: format!("resource == Queue::\"{queue}\""),
         needs: vec!["authority", "job"],
         oauth_scope: None,
+        bucket: None,
         conditions: vec![AUTHORITY.to_owned(), format!("context.authority.purpose == Purpose::\"{purpose}\""), JOB.to_owned()],
         example: (Resource::Queue(queue.to_owned()), Some(authority)),
     }

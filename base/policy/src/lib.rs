@@ -22,7 +22,7 @@ pub use bundle::{Bundle, BundleError, Rule};
 pub use engine::{Answer, Engine, LoadError};
 pub use example::Example;
 pub use question::{Action, ObjectFacts, Question, Resource, caller_name};
-pub use slice::{Cell, PolicySlice, slice_for};
+pub use slice::{Cell, PolicySlice, Slicer, slice_for};
 
 /// Planes: what administrative acts are about.
 pub const PLANES: &[&str] = &["manifest", "services", "keys", "data", "audit"];
