@@ -132,6 +132,7 @@ fn fault_of(status: http::StatusCode, bytes: &[u8]) -> Fault {
         404 => Fault::not_found(public),
         409 => Fault::conflict(public),
         413 => Fault::too_large(public),
+        502 => Fault::broken(public),
         504 => Fault::timed_out(public),
         _ => Fault::unavailable(public),
     }

@@ -20,7 +20,9 @@ pub enum FaultKind {
     TooLarge,
     /// 422: well-formed, but not acceptable.
     Unprocessable,
-    /// 503: try again later.
+    /// 502: a peer was reached, and broke off before it had answered. Whatever it was asked may have been done, or have killed it.
+    Broken,
+    /// 503: nobody was reached; try again later.
     Unavailable,
     /// 504: a peer took too long.
     TimedOut,
@@ -99,6 +101,11 @@ impl Fault {
     pub fn unavailable(public: impl Into<String>) -> Self {
         Self::new(FaultKind::Unavailable, public, Origin::Peer, Retry::Later)
     }
+    /// A peer broke off before it had answered.
+    #[must_use]
+    pub fn broken(public: impl Into<String>) -> Self {
+        Self::new(FaultKind::Broken, public, Origin::Peer, Retry::Later)
+    }
     /// A peer took too long.
     #[must_use]
     pub fn timed_out(public: impl Into<String>) -> Self {
@@ -125,6 +132,7 @@ impl Fault {
             FaultKind::Conflict => 409,
             FaultKind::TooLarge => 413,
             FaultKind::Unprocessable => 422,
+            FaultKind::Broken => 502,
             FaultKind::Unavailable => 503,
             FaultKind::TimedOut => 504,
             FaultKind::Internal => 500,

@@ -33,6 +33,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     };
     let queue = Queue::open(parts).await.map_err(StartError::refused_by)?;
     let deliver = Arc::new(ToGuards { peers: joined.peers(Patience::Delivery) });
+    let (mut changed, stirred) = (joined.view.changed(), queue.clone());
+    tokio::spawn(async move {
+        while changed.changed().await.is_ok() {
+            stirred.stir();
+        }
+    });
     let dispatcher = tokio::spawn(Dispatcher::new(queue.clone(), deliver).run());
     process.wait_until_minting(&joined).await?;
     process.ready(None).await;

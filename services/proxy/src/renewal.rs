@@ -166,5 +166,5 @@ pub async fn renew_once(identity: &Arc<WorkloadIdentity>, socket: &std::path::Pa
 }
 
 fn may_come_back(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::Unavailable | FaultKind::TimedOut)
+    matches!(fault.kind, FaultKind::Unavailable | FaultKind::Broken | FaultKind::TimedOut)
 }

@@ -21,14 +21,15 @@ use crate::log::{Delivery, Ending, Way};
 use crate::room::Queue;
 use crate::rules::Rulebook;
 
-/// Longest sleep: a new view, or a late pull lease, is noticed after this at the latest.
-const SLEEP_MS_MAX: u64 = 1_000;
+/// Longest sleep. What makes a message ready wakes the dispatcher: publishing, an end of a lease, a new view, its time; this is for clocks
+/// that are set back.
+const SLEEP_MS_MAX: u64 = 60_000;
 /// Pause after the database or the policy could not be asked.
 const TROUBLE: Duration = Duration::from_millis(500);
 /// Refusals by the policy in one go, after which a queue has to wait for the next.
 const REFUSED_MAX: u32 = 32;
-/// Wakings between two prunings of what is past its memory.
-const PRUNE_EVERY: u32 = 3_600;
+/// Time between two prunings of what is past its memory.
+const PRUNE_EVERY_MS: u64 = 3_600_000;
 
 /// Pushes messages.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Dispatcher {
     /// Pushes until dropped; deliveries under way end with it, unacknowledged.
     pub async fn run(mut self) {
         let mut deliveries = JoinSet::new();
-        let mut wakings: u32 = 0;
+        let mut pruned_ms = 0;
         loop {
             let pause = match self.fill(&mut deliveries).await {
                 Ok(pause) => pause,
@@ -65,11 +66,12 @@ impl Dispatcher {
                 Some(_) = deliveries.join_next() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            wakings = wakings.wrapping_add(1);
-            if wakings % PRUNE_EVERY == 1
-                && let Err(error) = self.queue.log.prune().await
-            {
-                tracing::warn!(%error, "what is past its memory could not be forgotten");
+            let now_ms = self.queue.clock.unix_ms();
+            if now_ms.saturating_sub(pruned_ms) >= PRUNE_EVERY_MS {
+                pruned_ms = now_ms;
+                if let Err(error) = self.queue.log.prune().await {
+                    tracing::warn!(%error, "what is past its memory could not be forgotten");
+                }
             }
         }
     }
@@ -79,19 +81,28 @@ impl Dispatcher {
         let rules = self.queue.rules.current().map_err(|reason| Fault::unavailable(format!("no rules: {reason}")))?;
         // Without a key no job can be handed out; the messages keep waiting, and no delivery is counted.
         drop(self.queue.minting.current()?);
-        let mut trouble = None;
+        let began_ms = self.queue.clock.unix_ms();
+        let (mut trouble, mut more) = (None, false);
         for (queue, profile) in &rules.queues {
             let Some(consumer) = &profile.consumer else { continue };
             let filled = self.fill_one(deliveries, &rules, queue, profile, consumer).await;
-            trouble = trouble.or(filled.err());
+            match filled {
+                Ok(refused) => more |= refused,
+                Err(fault) => trouble = trouble.or(Some(fault)),
+            }
         }
         if let Some(fault) = trouble {
             return Err(fault);
         }
-        let due = self.queue.log.next_due_ms().await?.map(|due| due.saturating_sub(self.queue.clock.unix_ms()));
+        if more {
+            return Ok(TROUBLE);
+        }
+        // Whatever became due since this began was perhaps not seen: it is looked for again at once.
+        let due = self.queue.log.next_due_ms(began_ms).await?.map(|due| due.saturating_sub(self.queue.clock.unix_ms()));
         Ok(Duration::from_millis(due.unwrap_or(SLEEP_MS_MAX).clamp(1, SLEEP_MS_MAX)))
     }
 
+    /// Starts what may start of one queue; whether there may be more that nobody will wake us for.
     async fn fill_one(
         &mut self,
         deliveries: &mut JoinSet<()>,
@@ -99,7 +110,7 @@ impl Dispatcher {
         queue: &str,
         profile: &QueueProfile,
         consumer: &SpiffeId,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         self.queue.expire(rules, queue).await?;
         let token = Arc::clone(self.under_way.entry(queue.to_owned()).or_default());
         // One clone is the table's, one is `token`.
@@ -126,7 +137,7 @@ impl Dispatcher {
                 }
             }
         }
-        Ok(())
+        Ok(refused >= REFUSED_MAX)
     }
 }
 
@@ -190,7 +201,8 @@ fn ending_of(status: u16) -> Ending {
     }
 }
 
-/// A peer that could not be reached did not fail the message; one that was reached and broke off did.
+/// A peer that could not be reached did not fail the message; one that was reached and broke off did: it may have been the message that
+/// broke it.
 fn ending_of_fault(fault: &Fault) -> Ending {
     match fault.kind {
         FaultKind::Unavailable | FaultKind::Refused => Ending::Unreached(fault.to_string()),

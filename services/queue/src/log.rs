@@ -177,12 +177,11 @@ impl Log {
             .collect()
     }
 
-    /// When the next message that waits for its time is due, if any does.
-    pub(crate) async fn next_due_ms(&self) -> Result<Option<u64>, StateError> {
-        let row = sqlx::query("SELECT min(due_ms) FROM message WHERE state = 'waiting' AND due_ms > ?")
-            .bind(int(self.clock.unix_ms()))
-            .fetch_one(self.store.reader())
-            .await?;
+    /// When the next message that waits for its time is due, or the next pull lease runs out, after that moment; if any does.
+    pub(crate) async fn next_due_ms(&self, after_ms: u64) -> Result<Option<u64>, StateError> {
+        let sql = "SELECT min(at) FROM (SELECT min(due_ms) AS at FROM message WHERE state = 'waiting' AND due_ms > ?1
+            UNION ALL SELECT min(until_ms) FROM lease WHERE ended_ms IS NULL AND way = 'pull' AND until_ms > ?1)";
+        let row = sqlx::query(sql).bind(int(after_ms)).fetch_one(self.store.reader()).await?;
         Ok(row.try_get::<Option<i64>, _>(0)?.map(uint))
     }
 

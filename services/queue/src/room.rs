@@ -88,6 +88,11 @@ impl Queue {
         Ok(Self { log, rules, minting, clock, recorder, stirred: Arc::new(Notify::new()) })
     }
 
+    /// Wakes the dispatcher: there are other rules, or another key.
+    pub fn stir(&self) {
+        self.stirred.notify_one();
+    }
+
     /// Dead letters of a queue, oldest first, 1,000 at most.
     ///
     /// # Errors

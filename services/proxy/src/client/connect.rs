@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use trust::{DenyReason, Fault};
+use trust::{DenyReason, Fault, Retry};
 
 use crate::{limits, tls};
 
@@ -49,11 +49,8 @@ pub enum CallFailed {
 #[must_use]
 pub fn fault_of(failed: CallFailed) -> Fault {
     match failed {
-        CallFailed::Unreachable(_) | CallFailed::Broken(_) => {
-            let mut fault = Fault::unavailable("a peer cannot be reached").because(failed);
-            fault.retry = trust::Retry::Fresh;
-            fault
-        }
+        CallFailed::Unreachable(_) => Fault { retry: Retry::Fresh, ..Fault::unavailable("a peer cannot be reached").because(failed) },
+        CallFailed::Broken(_) => Fault { retry: Retry::Fresh, ..Fault::broken("a peer broke off before it answered").because(failed) },
         CallFailed::WrongPeer(_) | CallFailed::Refused | CallFailed::Undeclared => Fault::refused(failed.to_string()).because(failed),
         CallFailed::Late(_) => Fault::timed_out("a peer took too long").because(failed),
         CallFailed::Tls(_) => Fault::internal(failed),

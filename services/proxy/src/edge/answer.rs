@@ -122,7 +122,8 @@ pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<B
 pub fn failure(fault: &Fault, page: bool, trace: TraceContext) -> Response<Body> {
     // What a peer did wrong is a bad gateway's, not the caller's (RFC 9110, section 15.6.3).
     let status = match fault.kind {
-        FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // To a person it is the same whether nobody answered or somebody broke off.
+        FaultKind::Unavailable | FaultKind::Broken => StatusCode::SERVICE_UNAVAILABLE,
         FaultKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,

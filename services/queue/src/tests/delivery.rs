@@ -94,6 +94,47 @@ async fn a_consumer_that_cannot_be_reached_makes_no_dead_letter() {
     assert_eq!(stats(&queue, "uploaded").await.dead, 0);
 }
 
+// H1: a consumer that breaks off in the middle may have been broken by the message: that counts as an attempt, unlike one that nobody
+// could reach.
+#[tokio::test]
+async fn a_message_that_breaks_its_consumer_is_a_dead_letter_after_its_attempts() {
+    let world = World::new();
+    let queue = world.open().await;
+    let (mut arrivals, _run) = dispatch(&queue);
+    uploaded(&queue, "poison", None).await;
+    for answer in [Err(Fault::broken("it broke off")), Err(Fault::unavailable("nobody")), Ok(502), Err(Fault::broken("it broke off"))] {
+        assert_eq!(stats(&queue, "uploaded").await.dead, 0);
+        next(&mut arrivals).await.2.send(answer).unwrap();
+    }
+    until("a dead letter", async || stats(&queue, "uploaded").await.dead == 1).await;
+    nothing_more(&mut arrivals).await;
+    let reason = &queue.dead_letters("uploaded").await.unwrap()[0].reason;
+    assert!(reason.starts_with("3 deliveries failed, 1 did not reach the consumer"), "{reason}");
+}
+
+// The dispatcher sleeps until something happens: a message that waits for its time, or a pull lease that runs out, wakes it, however long
+// it would sleep.
+#[tokio::test]
+async fn what_becomes_due_wakes_the_dispatcher() {
+    let world = World::new();
+    let queue = world.open().await;
+    assert_eq!(queue.log.next_due_ms(world.clock.unix_ms()).await.unwrap(), None, "nothing to wake for");
+    uploaded(&queue, "1", None).await;
+    let leased = lease(&queue, "uploaded", "validator").await.unwrap();
+    let ends = world.clock.unix_ms() + 30_000;
+    assert_eq!(queue.log.next_due_ms(world.clock.unix_ms()).await.unwrap(), Some(ends));
+    assert_eq!(queue.log.next_due_ms(ends).await.unwrap(), None);
+    world.edit("uploaded", |p| (p.backoff_ms, p.backoff_ms_max) = (8_000, 8_000));
+    assert_eq!(on_lease(&queue, &leased.lease, "nack", "validator").await, StatusCode::NO_CONTENT);
+    let due = queue.log.next_due_ms(world.clock.unix_ms()).await.unwrap().unwrap() - world.clock.unix_ms();
+    assert!((4_000..=8_000).contains(&due), "{due}");
+    let (mut arrivals, _run) = dispatch(&queue);
+    nothing_more(&mut arrivals).await;
+    world.clock.advance(8_001);
+    queue.stir();
+    assert_eq!(next(&mut arrivals).await.0.attempt, 2);
+}
+
 // G10, H1: per subject one at a time and in order; other subjects are not held up; at most in_flight_max at once.
 #[tokio::test]
 async fn messages_about_one_object_come_one_after_the_other() {
