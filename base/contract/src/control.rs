@@ -22,7 +22,24 @@ pub const ROUTES: &[Route] = &[
 /// `typ` of a signed view: a JWS whose header carries `control`'s SVID chain (`x5c`).
 pub const VIEW_TYP: &str = "palisade-view+jwt";
 
-/// A view as it travels and is kept: compact JWS. One per line on the stream, `{"view": "…"}`.
+/// Query of `/view` and `/view/stream` by which a subscriber says which view it holds: the `Digest` of that view's JWS. What `control`
+/// sends first may then be a `ViewDelta` on it. On a stream each line may be a delta on the line before.
+pub const HELD: &str = "held=";
+
+/// A line of the stream, and the answer to a pull: `{"view": "…"}` or `{"delta": {…}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ViewLine {
+    /// The whole view.
+    Whole(SignedView),
+    /// What is new in it.
+    Delta {
+        /// The change.
+        delta: crate::delta::ViewDelta,
+    },
+}
+
+/// A view as it is kept, and as it travels when it travels whole: compact JWS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignedView {
@@ -33,7 +50,7 @@ pub struct SignedView {
 /// All that one enforcement point needs to decide, for at most `age_s_max` seconds after `issued_at_ms`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct View {
+pub struct View<P = serde_json::Value> {
     /// Whose view it is. Another's is refused.
     pub subject: SpiffeId,
     /// The system's name.
@@ -49,7 +66,7 @@ pub struct View {
     /// Past this age the enforcement point denies; seconds.
     pub age_s_max: u64,
     /// Its slice of the policies (`policy::PolicySlice` as JSON).
-    pub policy: serde_json::Value,
+    pub policy: P,
     /// Root certificates; DER, base64.
     pub roots: Vec<String>,
     /// Keys whose transaction tokens are accepted.

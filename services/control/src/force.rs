@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use contract::control::Apply;
+use contract::control::{Apply, View};
 use manifest::{Lock, LockError, Manifest, ManifestError, Search};
-use policy::{Bundle, BundleError, Engine, LoadError, PolicySlice, slice_for};
-use serde_json::Value;
+use policy::{Bundle, BundleError, Engine, LoadError, PolicySlice, Slicer};
+use serde_json::value::RawValue;
 use trust::{Digest, SpiffeId, TrustDomain};
 
-use crate::profile::ROLES;
+use crate::profile;
 
 /// Why a manifest was not put into force. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +56,16 @@ pub(crate) struct InForce {
     pub(crate) apply: Apply,
     pub(crate) manifest: Manifest,
     pub(crate) lock: Lock,
-    /// Policy slices by workload.
-    pub(crate) slices: BTreeMap<SpiffeId, Value>,
+    /// By workload.
+    pub(crate) shares: BTreeMap<SpiffeId, Share>,
+}
+
+/// What a workload gets of a manifest.
+#[derive(Debug)]
+pub(crate) struct Share {
+    slice: PolicySlice,
+    /// Its view, but for what every issue of it says anew: epoch, time, roots, keys, revocations.
+    pub(crate) view: View<Arc<RawValue>>,
 }
 
 /// What a manifest is checked against.
@@ -66,6 +74,8 @@ pub(crate) struct Ground {
     pub(crate) search: Search,
     pub(crate) palisade: Digest,
     pub(crate) addresses: BTreeMap<SpiffeId, String>,
+    /// Maximum age of a view, seconds.
+    pub(crate) age_s_max: u64,
     /// The trust domain of this run, once there is one.
     pub(crate) trust_domain: Option<TrustDomain>,
 }
@@ -79,8 +89,8 @@ pub(crate) enum Files {
     AsLocked,
 }
 
-/// Checks `apply` in every point.
-pub(crate) fn force(apply: Apply, ground: &Ground, files: Files) -> Result<Arc<InForce>, ApplyRefused> {
+/// Checks `apply` in every point. A slice that decides as the one of `present` does has passed its checks already.
+pub(crate) fn force(apply: Apply, ground: &Ground, files: Files, present: Option<&InForce>) -> Result<Arc<InForce>, ApplyRefused> {
     let manifest = Manifest::parse("palisade.toml", &apply.manifest).map_err(Box::new)?;
     let lock = Lock::parse(&apply.lock)?;
     match &ground.trust_domain {
@@ -104,16 +114,53 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files) -> Result<Arc<I
         }
     }
     let bundle = Bundle::build(&manifest, &apply.policies)?;
-    let mut slices = BTreeMap::new();
-    let roles = ROLES.iter().map(|r| manifest.trust_domain.role(r));
-    for workload in roles.chain(manifest.services.keys().map(|s| manifest.trust_domain.service(s))) {
-        let slice: PolicySlice = slice_for(&workload.workload, &bundle)?;
-        // What its owner will check, checked before it is in force: an epoch that a guard cannot load would be half applied.
-        Engine::load(&slice, 0).map_err(|source| ApplyRefused::Slice { workload: workload.clone(), source })?;
-        let value = serde_json::to_value(&slice).map_err(|_| ApplyRefused::Unwritable(workload.clone()))?;
-        slices.insert(workload, value);
+    let mut slicer = Slicer::new(&bundle);
+    let connections = profile::connections(&manifest);
+    let mut shares = BTreeMap::new();
+    for workload in profile::workloads(&manifest) {
+        let slice: PolicySlice = slicer.slice(&workload.workload)?;
+        let passed = present.and_then(|p| p.shares.get(&workload)).is_some_and(|before| before.slice.decides_as(&slice));
+        if !passed {
+            // What its owner will check, checked before it is in force: an epoch that a guard cannot load would be half applied.
+            Engine::load(&slice, 0).map_err(|source| ApplyRefused::Slice { workload: workload.clone(), source })?;
+        }
+        let text = serde_json::value::to_raw_value(&slice).map_err(|_| ApplyRefused::Unwritable(workload.clone()))?;
+        let view = view_of(&workload, &manifest, &lock, ground, &connections, text.into());
+        shares.insert(workload, Share { slice, view });
     }
-    Ok(Arc::new(InForce { apply, manifest, lock, slices }))
+    Ok(Arc::new(InForce { apply, manifest, lock, shares }))
+}
+
+fn view_of(
+    id: &SpiffeId,
+    manifest: &Manifest,
+    lock: &Lock,
+    ground: &Ground,
+    connections: &profile::Connections,
+    policy: Arc<RawValue>,
+) -> View<Arc<RawValue>> {
+    let callees = connections.callees.get(id).into_iter().flatten();
+    let peers = callees.filter_map(|peer| ground.addresses.get(peer).map(|at| (peer.clone(), at.clone())));
+    let is_role = |name: &str| id.as_role() == Some(name);
+    View {
+        subject: id.clone(),
+        system: manifest.name.clone(),
+        trust_domain: manifest.trust_domain.clone(),
+        manifest: manifest.digest(),
+        epoch: 0,
+        issued_at_ms: 0,
+        age_s_max: ground.age_s_max,
+        policy,
+        roots: Vec::new(),
+        authority_keys: Vec::new(),
+        revoked: Vec::new(),
+        callers: connections.callers.get(id).cloned().unwrap_or_default(),
+        peers: peers.collect(),
+        service: id.as_service().and_then(|name| profile::service(manifest, lock, &ground.search, name)),
+        edge: is_role("edge").then(|| profile::edge(manifest)),
+        buckets: if is_role("objects") { profile::buckets(manifest) } else { BTreeMap::new() },
+        queues: if is_role("queue") { profile::queues(manifest) } else { BTreeMap::new() },
+    }
 }
 
 fn stale_lock(lock: &Lock, manifest: &Manifest, apply: &Apply) -> Vec<String> {

@@ -40,7 +40,7 @@ fn roles_called(role: &str) -> &'static [&'static str] {
 }
 
 /// Whom `id` may call.
-pub(crate) fn callees(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
+fn callees(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
     let domain = &manifest.trust_domain;
     let mut callees = BTreeSet::new();
     if let Some(role) = id.as_role() {
@@ -66,9 +66,26 @@ pub(crate) fn workloads(manifest: &Manifest) -> Vec<SpiffeId> {
     roles.chain(manifest.services.keys().map(|s| manifest.trust_domain.service(s))).collect()
 }
 
-/// Who may open a connection to `id`: exactly those that it is a callee of.
-pub(crate) fn callers(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
-    workloads(manifest).into_iter().filter(|other| other != id && callees(manifest, other).contains(id)).collect()
+/// Who may open a connection to whom.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    /// Whom each workload may call.
+    pub(crate) callees: BTreeMap<SpiffeId, BTreeSet<SpiffeId>>,
+    /// Who may call each workload: exactly those that it is a callee of.
+    pub(crate) callers: BTreeMap<SpiffeId, BTreeSet<SpiffeId>>,
+}
+
+/// Every connection of the system.
+pub(crate) fn connections(manifest: &Manifest) -> Connections {
+    let mut all = Connections::default();
+    for id in workloads(manifest) {
+        let callees = callees(manifest, &id);
+        for callee in callees.iter().filter(|callee| **callee != id) {
+            all.callers.entry(callee.clone()).or_default().insert(id.clone());
+        }
+        all.callees.insert(id, callees);
+    }
+    all
 }
 
 /// What a guard needs to know of its service.

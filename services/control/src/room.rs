@@ -3,6 +3,8 @@
 //! There is one snapshot of everything that a view is made of, replaced whole: two views made from the same snapshot agree, and no
 //! view mixes two (M5).
 
+mod issue;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,14 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use contract::control::{Apply, ROUTES, SignedView, VIEW_TYP, View};
+use contract::control::{Apply, ROUTES, SignedView};
 use contract::identity::{Bundle, IdentityClient, Revocation};
 use contract::signing::SigningKey;
 use contract::{Body, BoxError, Caller, Found, Peer, Room, Route, body, find};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
-use manifest::{Search, canonical_json};
+use manifest::{Manifest, Search, canonical_json};
 use serde::{Deserialize, Serialize};
 use telemetry::Recorder;
 use telemetry::event::{ActDone, CallDecided, FaultRaised, TamperingFound};
@@ -26,7 +28,6 @@ use tokio::sync::watch;
 use trust::{Clock, Decision, DenyReason, Digest, Fault, FaultKind, KeySealer, Origin, Retry, SpiffeId};
 
 use crate::force::{ApplyRefused, Files, Ground, InForce, force};
-use crate::profile;
 use crate::store::{Record, Store, StoreError};
 
 /// Pause before `identity` is asked again after a failure.
@@ -101,7 +102,6 @@ pub struct Control(Arc<Shared>);
 struct Shared {
     store: Store,
     ground: Ground,
-    age_s_max: u64,
     started_with: Digest,
     parts: Parts,
     current: watch::Sender<Snapshot>,
@@ -109,6 +109,10 @@ struct Shared {
     making: tokio::sync::Mutex<()>,
     /// Last time that a view carries, so that re-issued views never go back in time.
     issued_ms: Mutex<u64>,
+    /// The last view that each workload was sent: what it says it holds may be this, and then only the change is sent.
+    sent: Mutex<BTreeMap<SpiffeId, Arc<SignedView>>>,
+    /// Workloads of the manifest before this one, which `identity` has still to be told that they are gone.
+    gone: Mutex<Vec<SpiffeId>>,
     streams: AtomicUsize,
 }
 
@@ -161,12 +165,15 @@ impl Control {
                 let _recorded = parts.recorder.record(None, &TamperingFound { what: "manifest", which: path.clone(), detail: why.clone() });
             }
         })?;
-        let mut ground = Ground { search: config.search, palisade: config.palisade, addresses: config.addresses, trust_domain: None };
+        let ControlConfig { search, palisade, addresses, age_s_max, .. } = config;
+        let mut ground = Ground { search, palisade, addresses, age_s_max, trust_domain: None };
+        let mut before = None;
         let (epoch, in_force) = match kept {
-            Some(record) if record.started_with == started_with => (record.epoch, force(record.apply, &ground, Files::AsLocked)?),
+            Some(record) if record.started_with == started_with => (record.epoch, force(record.apply, &ground, Files::AsLocked, None)?),
             older => {
+                before = older.as_ref().and_then(|record| Manifest::parse("palisade.toml", &record.apply.manifest).ok());
                 let epoch = older.map_or(0, |r| r.epoch).saturating_add(1);
-                let in_force = force(config.start.clone(), &ground, Files::Digested)?;
+                let in_force = force(config.start.clone(), &ground, Files::Digested, None)?;
                 let (at_ms, cause) = (parts.clock.unix_ms(), "apply".to_owned());
                 store.keep(&Record { epoch, at_ms, cause, started_with, apply: config.start })?;
                 (epoch, in_force)
@@ -175,8 +182,9 @@ impl Control {
         ground.trust_domain = Some(in_force.manifest.trust_domain.clone());
         let (current, _) = watch::channel(Snapshot { epoch, in_force, bundle: None });
         let (making, issued_ms, streams) = (tokio::sync::Mutex::new(()), Mutex::new(0), AtomicUsize::new(0));
-        let age_s_max = config.age_s_max;
-        Ok(Self(Arc::new(Shared { store, ground, age_s_max, started_with, parts, current, making, issued_ms, streams })))
+        let gone = before.iter().flat_map(crate::profile::workloads).filter(|id| !current.borrow().in_force.shares.contains_key(id));
+        let (sent, gone) = (Mutex::default(), Mutex::new(gone.collect()));
+        Ok(Self(Arc::new(Shared { store, ground, started_with, parts, current, making, issued_ms, sent, gone, streams })))
     }
 
     /// Follows `identity`'s bundle until the process ends. Its roots, keys and revocations are pushed to every stream at once.
@@ -186,7 +194,11 @@ impl Control {
             match self.0.parts.identity.bundle(known).await {
                 Ok(bundle) => {
                     known = bundle.sequence;
-                    if let Err(fault) = self.0.take_bundle(bundle).await {
+                    let taken = match self.0.take_bundle(bundle).await {
+                        Ok(()) => self.0.end_those_gone().await,
+                        Err(fault) => Err(fault),
+                    };
+                    if let Err(fault) = taken {
                         self.0.raised("control.bundle", &fault);
                         tokio::time::sleep(IDENTITY_RETRY).await;
                     }
@@ -211,11 +223,14 @@ impl Shared {
         match (route.action, &caller.peer) {
             ("control.view.read", Peer::Workload(id)) => {
                 self.bundle_came().await;
-                Ok(body::json(StatusCode::OK, &self.view(&self.owned(id)?, id)?))
+                let held = self.held(id, request.uri().query());
+                let (line, _) = self.line(&self.owned(id)?, id, held.as_deref())?;
+                Ok(body::json(StatusCode::OK, &line))
             }
             ("control.view.stream", Peer::Workload(id)) => {
                 self.owned(id)?;
-                Ok(self.stream(id.clone()))
+                let held = self.held(id, request.uri().query());
+                Ok(self.stream(id.clone(), held))
             }
             ("control.system.read", Peer::Workload(id)) if id.as_role() == Some("evidence") => {
                 let snapshot = self.owned(id)?;
@@ -240,7 +255,7 @@ impl Shared {
         if id.trust_domain != snapshot.in_force.manifest.trust_domain {
             return Err(Outcome::Denied(DenyReason::TrustDomainForeign));
         }
-        if snapshot.in_force.slices.contains_key(id) { Ok(snapshot) } else { Err(Outcome::Denied(DenyReason::PeerUndeclared)) }
+        if snapshot.in_force.shares.contains_key(id) { Ok(snapshot) } else { Err(Outcome::Denied(DenyReason::PeerUndeclared)) }
     }
 
     /// Resolves once there is a bundle, or after a while without.
@@ -250,50 +265,12 @@ impl Shared {
         let _in_time = tokio::time::timeout(BUNDLE_PATIENCE, changes.wait_for(|snapshot| snapshot.bundle.is_some())).await.is_ok();
     }
 
-    /// A view for `id`, signed now.
-    fn view(&self, snapshot: &Snapshot, id: &SpiffeId) -> Result<SignedView, Fault> {
-        let bundle = snapshot.bundle.as_ref().ok_or_else(|| Fault::unavailable("the trust bundle has not come yet"))?;
-        let in_force = &snapshot.in_force;
-        let manifest = &in_force.manifest;
-        let addresses = &self.ground.addresses;
-        let peers = profile::callees(manifest, id).into_iter().filter_map(|peer| addresses.get(&peer).cloned().map(|at| (peer, at)));
-        let is_role = |name: &str| id.as_role() == Some(name);
-        let view = View {
-            subject: id.clone(),
-            system: manifest.name.clone(),
-            trust_domain: manifest.trust_domain.clone(),
-            manifest: manifest.digest(),
-            epoch: snapshot.epoch,
-            issued_at_ms: self.issue_time(),
-            age_s_max: self.age_s_max,
-            policy: in_force.slices.get(id).cloned().unwrap_or_default(),
-            roots: bundle.roots.clone(),
-            authority_keys: bundle.authority_keys.clone(),
-            revoked: bundle.revoked.clone(),
-            callers: profile::callers(manifest, id),
-            peers: peers.collect(),
-            service: id.as_service().and_then(|name| profile::service(manifest, &in_force.lock, &self.ground.search, name)),
-            edge: is_role("edge").then(|| profile::edge(manifest)),
-            buckets: if is_role("objects") { profile::buckets(manifest) } else { BTreeMap::new() },
-            queues: if is_role("queue") { profile::queues(manifest) } else { BTreeMap::new() },
-        };
-        let (key, chain) = self.parts.signer.current();
-        key.sign(VIEW_TYP, &chain, &view).map(|view| SignedView { view }).map_err(Fault::internal)
-    }
-
-    /// Now; never earlier than what an earlier view said, so that a later view never looks rolled back.
-    fn issue_time(&self) -> u64 {
-        let mut last = self.issued_ms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *last = self.parts.clock.unix_ms().max(*last);
-        *last
-    }
-
     /// One view per line: now, at every change, and again long before the last one is stale.
-    fn stream(self: &Arc<Self>, id: SpiffeId) -> Response<Body> {
+    fn stream(self: &Arc<Self>, id: SpiffeId, mut held: Option<Arc<SignedView>>) -> Response<Body> {
         let (mut sender, channel) = Channel::<Bytes, BoxError>::new(STREAM_DEPTH);
         let shared = Arc::clone(self);
         let mut changes = self.current.subscribe();
-        let again = Duration::from_millis((self.age_s_max * 1000 / 5).max(100));
+        let again = Duration::from_millis((self.ground.age_s_max * 1000 / 5).max(100));
         tokio::spawn(async move {
             shared.streams.fetch_add(1, Ordering::Relaxed);
             loop {
@@ -301,11 +278,14 @@ impl Shared {
                 changes.borrow_and_update();
                 // A workload that is no longer declared gets nothing more; its stream ends.
                 let Ok(snapshot) = shared.owned(&id) else { break };
-                if let Ok(Ok(mut line)) = shared.view(&snapshot, &id).map(|view| serde_json::to_vec(&view)) {
+                if let Ok((line, view)) = shared.line(&snapshot, &id, held.as_deref())
+                    && let Ok(mut line) = serde_json::to_vec(&line)
+                {
                     line.push(b'\n');
                     if sender.send_data(line.into()).await.is_err() {
                         break;
                     }
+                    held = Some(view);
                 }
                 if let Ok(Err(_closed)) = tokio::time::timeout(again, changes.changed()).await {
                     break;
@@ -321,7 +301,9 @@ impl Shared {
     async fn apply(self: &Arc<Self>, apply: Apply, caller: &Caller) -> Result<Epoch, Outcome> {
         let _making = self.making.lock().await;
         let shared = Arc::clone(self);
-        let checked = tokio::task::spawn_blocking(move || force(apply, &shared.ground, Files::Digested)).await.map_err(Fault::internal)?;
+        let present = self.current.borrow().in_force.clone();
+        let forced = move || force(apply, &shared.ground, Files::Digested, Some(&present));
+        let checked = tokio::task::spawn_blocking(forced).await.map_err(Fault::internal)?;
         let in_force = match checked {
             Ok(in_force) => in_force,
             Err(why) => {
@@ -331,20 +313,44 @@ impl Shared {
                 return Err(unprocessable(why.to_string()).into());
             }
         };
+        // Whoever is gone from the manifest has no identity any more: it is told before the epoch, so that no view is without both.
+        let present = self.current.borrow().in_force.clone();
+        let mut bundle = None;
+        for id in present.shares.keys().filter(|id| !in_force.shares.contains_key(id)) {
+            bundle = Some(Arc::new(self.end(id).await?));
+        }
         let detail = format!("manifest {}", in_force.manifest.digest());
-        self.new_epoch(caller, ("apply", "control.apply", detail), |snapshot| snapshot.in_force = in_force).await
+        let change = |snapshot: &mut Snapshot| {
+            snapshot.in_force = in_force;
+            snapshot.bundle = bundle.or(snapshot.bundle.take());
+        };
+        self.new_epoch(caller, ("apply", "control.apply", detail), change).await
     }
 
     async fn revoke(self: &Arc<Self>, revoke: Revoke, caller: &Caller) -> Result<Epoch, Outcome> {
         let _making = self.making.lock().await;
         let snapshot = self.current.borrow().clone();
-        if !snapshot.in_force.slices.contains_key(&revoke.spiffe_id) {
+        if !snapshot.in_force.shares.contains_key(&revoke.spiffe_id) {
             return Err(Fault::not_found(format!("{} is no workload of this system", revoke.spiffe_id)).into());
         }
-        let request = Revocation { spiffe_id: revoke.spiffe_id.clone(), before_s: self.parts.clock.unix_s() };
-        let bundle = self.parts.identity.revoke(&request).await?;
+        let bundle = self.end(&revoke.spiffe_id).await?;
         let what = ("revoke", "control.revoke", revoke.spiffe_id.to_string());
         self.new_epoch(caller, what, |snapshot| snapshot.bundle = Some(Arc::new(bundle))).await
+    }
+
+    /// Has `identity` refuse what this workload was issued until now, and every renewal of it.
+    async fn end(&self, id: &SpiffeId) -> Result<Bundle, Fault> {
+        self.parts.identity.revoke(&Revocation { spiffe_id: id.clone(), before_s: self.parts.clock.unix_s() }).await
+    }
+
+    /// Ends the identities of those that an earlier manifest had and this one, which the system was started with, has not.
+    async fn end_those_gone(&self) -> Result<(), Fault> {
+        loop {
+            let next = self.gone.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last().cloned();
+            let Some(id) = next else { return Ok(()) };
+            self.end(&id).await?;
+            self.gone.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        }
     }
 
     /// Kept, audited, then seen; in that order. The caller of this holds `making`.
@@ -402,7 +408,7 @@ impl Shared {
             lock: Digest::of(snapshot.in_force.lock.to_toml().as_bytes()),
             streams: self.streams.load(Ordering::Relaxed),
             bundle_sequence: snapshot.bundle.as_ref().map(|b| b.sequence),
-            age_s_max: self.age_s_max,
+            age_s_max: self.ground.age_s_max,
         }
     }
 

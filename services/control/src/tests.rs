@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::control::{Apply, ROUTES, SignedView, System, VIEW_TYP, View};
+use contract::control::{Apply, HELD, ROUTES, SignedView, System, VIEW_TYP, View, ViewLine};
+use contract::delta::digest_of;
 use contract::identity::{Bundle, IdentityClient, Revocation};
 use contract::signing::{self, SigningKey};
 use contract::{Body, Caller, Client, LocalPeer, Peer, Room, Transport, body};
@@ -113,9 +114,17 @@ fn operator() -> Peer {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in
-            ["video-api", "video-validator", "video-transcoder", "python3", "ffmpeg", "ffprobe", "web/server.py", "web/static/app.js"]
-        {
+        for name in [
+            "video-api",
+            "video-validator",
+            "video-transcoder",
+            "spare",
+            "python3",
+            "ffmpeg",
+            "ffprobe",
+            "web/server.py",
+            "web/static/app.js",
+        ] {
             let path = folder.path().join("app").join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
@@ -160,7 +169,7 @@ impl House {
 
     fn try_open(&self, start: Apply, age_s_max: u64) -> Result<Control, ControlError> {
         let mut addresses = BTreeMap::new();
-        for (port, name) in (4000..).zip(["web", "api", "validator", "transcoder"]) {
+        for (port, name) in (4000..).zip(["web", "api", "validator", "transcoder", "spare"]) {
             addresses.insert(service(name), format!("127.0.0.1:{port}"));
         }
         for (port, name) in (5000..).zip(["control", "identity", "login", "objects", "queue", "evidence"]) {
@@ -227,21 +236,35 @@ async fn send(control: &Control, peer: Peer, method: Method, path: &str, questio
     (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
-struct Stream(Body, Vec<u8>);
+/// A stream, what was read of it and not yet looked at, the view that came last, and how many lines came as a change.
+struct Stream(Body, Vec<u8>, Option<SignedView>, usize);
 
 impl Stream {
     async fn open(control: &Control, id: &SpiffeId) -> Self {
-        let request = Request::get("/view/stream").body(body::empty()).unwrap();
+        Self::go_on(control, id, None).await
+    }
+    /// From a view that is held.
+    async fn go_on(control: &Control, id: &SpiffeId, held: Option<SignedView>) -> Self {
+        let query = held.as_ref().map(|held| format!("?{HELD}{}", digest_of(held))).unwrap_or_default();
+        let request = Request::get(format!("/view/stream{query}")).body(body::empty()).unwrap();
         let response = control.call(caller(Peer::Workload(id.clone())), request).await;
         assert_eq!(response.status(), StatusCode::OK);
-        Self(response.into_body(), Vec::new())
+        Self(response.into_body(), Vec::new(), held, 0)
     }
     /// The next view, or nothing when the stream ended.
     async fn next(&mut self) -> Option<SignedView> {
         loop {
             if let Some(end) = self.1.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.1.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).unwrap());
+                let signed = match serde_json::from_slice(&line).unwrap() {
+                    ViewLine::Whole(signed) => signed,
+                    ViewLine::Delta { delta } => {
+                        self.3 += 1;
+                        delta.onto(self.2.as_ref().unwrap()).unwrap()
+                    }
+                };
+                self.2 = Some(signed.clone());
+                return Some(signed);
             }
             let frame = tokio::time::timeout(Duration::from_secs(20), self.0.frame()).await.expect("a line in time")?;
             self.1.extend_from_slice(&frame.unwrap().into_data().unwrap());
@@ -459,6 +482,75 @@ async fn a_revocation_reaches_every_stream_at_once() {
     let view = house.verified(&stream.next().await.unwrap());
     assert_eq!((view.epoch, view.revoked.len()), (3, 2));
     assert_eq!(house.try_open(house.manifest(|t| t), 300).unwrap().epoch(), 3);
+}
+
+// E16: what stayed the same is not sent again, on a stream and to whoever says what they hold; the signature is over the whole.
+#[tokio::test]
+async fn what_stayed_the_same_is_not_sent_again() {
+    let house = House::new();
+    let control = house.open().await;
+    let id = role("objects");
+    let mut stream = Stream::open(&control, &id).await;
+    let first = stream.next().await.unwrap();
+    assert_eq!(stream.3, 0, "whole, since nothing was held");
+    let apply = house.manifest(|t| t.replace("attempts = 3", "attempts = 4"));
+    assert_eq!(send(&control, operator(), Method::POST, "/apply", &apply).await.0, StatusCode::OK);
+    let second = stream.next().await.unwrap();
+    assert_eq!((house.verified(&second).epoch, stream.3), (2, 1));
+
+    let pull = |held: &SignedView| format!("/view?{HELD}{}", digest_of(held));
+    let (_, value) = send(&control, Peer::Workload(id.clone()), Method::GET, &pull(&second), &Value::Null).await;
+    let size = value.to_string().len();
+    let ViewLine::Delta { delta } = serde_json::from_value(value).unwrap() else { panic!("a change") };
+    let third = delta.onto(&second).unwrap();
+    assert_eq!(house.verified(&third).epoch, 2);
+    assert!(size < third.view.len() / 10, "{size} bytes for a view of {}", third.view.len());
+    let mut again = Stream::go_on(&control, &id, Some(third)).await;
+    assert_eq!((house.verified(&again.next().await.unwrap()).epoch, again.3), (2, 1));
+
+    // Whoever holds something else gets the whole: an older view, or another's.
+    let other = house.view(&control, &role("queue")).await;
+    let (_, theirs) = send(&control, Peer::Workload(role("queue")), Method::GET, "/view", &Value::Null).await;
+    let theirs: SignedView = serde_json::from_value(theirs).unwrap();
+    for held in [&first, &theirs] {
+        let (status, value) = send(&control, Peer::Workload(id.clone()), Method::GET, &pull(held), &Value::Null).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(matches!(serde_json::from_value(value).unwrap(), ViewLine::Whole(_)), "{}", other.subject);
+    }
+}
+
+// C12, M5: a service that is gone from the manifest has no identity any more, with the epoch that it is gone in; also when the system was
+// started anew without it. `identity` renews nothing that was revoked.
+#[tokio::test]
+async fn a_service_that_is_gone_from_the_manifest_is_revoked() {
+    let with_spare = |t: String| t + "\n[service.spare]\nowner = \"web\"\nrun = [\"./spare\"]\n";
+    let house = House::new();
+    let control = house.try_open(house.manifest(with_spare), 300).unwrap();
+    let control = house.followed(control).await;
+    let mut gone = Stream::open(&control, &service("spare")).await;
+    let mut stays = Stream::open(&control, &service("web")).await;
+    assert!(gone.next().await.is_some() && stays.next().await.is_some());
+    let (status, value) = send(&control, operator(), Method::POST, "/apply", &house.manifest(|t| t)).await;
+    assert_eq!((status, value["epoch"].as_u64()), (StatusCode::OK, Some(2)), "{value}");
+    let view = house.verified(&stays.next().await.unwrap());
+    let revoked: Vec<SpiffeId> = view.revoked.into_iter().map(|one| one.spiffe_id).collect();
+    assert_eq!((view.epoch, revoked), (2, vec![service("spare")]), "one epoch, both");
+    assert!(gone.next().await.is_none(), "its stream has ended");
+    let (status, _) = send(&control, Peer::Workload(service("spare")), Method::GET, "/view", &Value::Null).await;
+    assert_eq!(status.as_u16(), DenyReason::PeerUndeclared.status());
+
+    // Started anew without it.
+    let house = House::new();
+    drop(house.try_open(house.manifest(with_spare), 300).unwrap());
+    let control = house.try_open(house.manifest(|t| t), 300).unwrap();
+    let control = house.followed(control).await;
+    for _ in 0..500 {
+        if house.view(&control, &service("web")).await.revoked.iter().any(|one| one.spiffe_id == service("spare")) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a service of an earlier manifest keeps its identity");
 }
 
 // E17: a connected guard never goes stale, since views are issued again at a tenth of their age; and never back in time.

@@ -80,7 +80,7 @@ pub struct Loaded {
     pub inbound: Table,
     /// For a guard: routes that each of its listeners may call, by port; empty where the peer is a role.
     pub outbound: Vec<(u16, Table)>,
-    /// Digest of the slice that `engine` was loaded from.
+    /// Digest of the slice that `engine` was loaded from, without the manifest that it comes from.
     slice: Digest,
     /// Age when it was taken, and when that was on the monotonic clock: setting the wall clock back makes no view younger.
     age_ms: u64,
@@ -200,11 +200,11 @@ impl ViewHolder {
 
     fn load(&self, mut view: View) -> Result<Loaded, ViewRefused> {
         let clock = self.clock();
-        let text = serde_json::to_vec(&view.policy).map_err(|error| ViewRefused::Unusable(error.to_string()))?;
-        let slice = Digest::of(&text);
-        // Most views only renew the one in force: the slice is the same to the byte, and so is what was checked when it was loaded.
+        // Most views only renew the one in force, and most manifests change others' flows: the slice is the same to the byte but for
+        // the manifest's digest, and so is what was checked when it was loaded.
+        let slice = rules_of(&view).map_err(ViewRefused::Unusable)?;
         let present = self.current.load();
-        let engine = match present.as_ref().filter(|p| p.slice == slice && p.view.manifest == view.manifest) {
+        let engine = match present.as_ref().filter(|p| p.slice == slice) {
             Some(present) => present.engine.under(view.epoch),
             None => (self.load_engine)(&view).map_err(ViewRefused::Unusable)?,
         };
@@ -266,6 +266,17 @@ impl std::fmt::Debug for ViewHolder {
         let epoch = self.last().map(|loaded| loaded.view.epoch);
         f.debug_struct("ViewHolder").field("subject", &self.identity.id().to_string()).field("epoch", &epoch).finish_non_exhaustive()
     }
+}
+
+/// Digest of a view's slice without its manifest, once that is the view's.
+fn rules_of(view: &View) -> Result<Digest, String> {
+    let of = view.policy.get("manifest").and_then(|of| of.as_str()).and_then(|of| of.parse::<Digest>().ok());
+    if of != Some(view.manifest) {
+        return Err("the slice is another manifest's".to_owned());
+    }
+    let mut rules = view.policy.clone();
+    rules.as_object_mut().and_then(|fields| fields.remove("manifest"));
+    serde_json::to_vec(&rules).map(|text| Digest::of(&text)).map_err(|error| error.to_string())
 }
 
 fn public_key(leaf: &CertificateDer<'_>) -> Option<signing::PublicKey> {

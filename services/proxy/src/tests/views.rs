@@ -199,6 +199,60 @@ async fn views_come_by_pull_and_by_stream() {
     subscription.await.unwrap();
 }
 
+/// `control`: answers with these in turn, a stream with one line and its end; then it is away.
+#[derive(Debug)]
+struct Script {
+    answers: std::sync::Mutex<std::collections::VecDeque<String>>,
+    asked: std::sync::Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Transport for Script {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        self.asked.lock().unwrap().push(request.uri().to_string());
+        let answer = self.answers.lock().unwrap().pop_front().ok_or_else(|| Fault::unavailable("control is away"))?;
+        Ok(body::with_type(StatusCode::OK, "application/json", answer + "\n"))
+    }
+}
+
+// E16: a change is put together and verified as the whole; one that was edited, or is on another view, puts nothing in force, and the
+// whole is asked for.
+#[tokio::test]
+async fn a_change_is_verified_as_the_whole_view_and_never_instead_of_it() {
+    use contract::delta::{Piece, ViewDelta, digest_of};
+    let world = World::new();
+    let signed = |epoch: u64| world.sign(&contract::control::View { epoch, ..world.back_view() });
+    let [seventh, eighth, ninth, tenth] = [7, 8, 9, 10].map(signed);
+    let good = ViewDelta::between(&seventh, &eighth).unwrap();
+    let mut edited = ViewDelta::between(&eighth, &ninth).unwrap();
+    let epoch_of = |piece: &&mut Piece| matches!(piece, Piece::New(text) if text.contains("\"epoch\":9"));
+    let Some(Piece::New(text)) = edited.payload.iter_mut().find(epoch_of) else { panic!("no new epoch") };
+    *text = text.replace("\"epoch\":9", "\"epoch\":99");
+    let foreign = ViewDelta::between(&ninth, &tenth).unwrap();
+    let change = |delta: &ViewDelta| serde_json::json!({ "delta": delta }).to_string();
+    let whole = |signed: &SignedView| serde_json::to_string(signed).unwrap();
+    let answers = [whole(&seventh), change(&good), change(&edited), change(&foreign), whole(&tenth)];
+    let control = Arc::new(Script { answers: std::sync::Mutex::new(answers.into()), asked: std::sync::Mutex::default() });
+    let holder = ViewHolder::open(world.identity("back"), world.recorder.clone(), None);
+    let (entropy, until) = (trust::SystemEntropy::shared(), world.stop.clone());
+    let subscribed = tokio::spawn(subscribe(Arc::clone(&holder), Arc::clone(&control) as _, entropy, until));
+    let mut seen = holder.changed();
+    let mut epochs = Vec::new();
+    while epochs.last() != Some(&10) {
+        tokio::time::timeout(Duration::from_secs(60), seen.changed()).await.unwrap().unwrap();
+        epochs.push(*seen.borrow_and_update());
+    }
+    assert!(epochs.iter().all(|epoch| [7, 8, 10].contains(epoch)), "never 9, never 99: {epochs:?}");
+    assert!(world.saw("TamperingFound", "view").await, "and the edited change was told");
+    let asked = control.asked.lock().unwrap().clone();
+    let held = |path: &str, view: &SignedView| format!("{path}?held={}", digest_of(view));
+    let expected =
+        ["/view".to_owned(), held("/view/stream", &seventh), held("/view", &eighth), "/view/stream".to_owned(), "/view".to_owned()];
+    assert_eq!(asked[..5], expected);
+    world.stop.cancel();
+    subscribed.await.unwrap();
+}
+
 // C9, B20: tokens are signed with a key that verifiers have.
 #[tokio::test]
 async fn tokens_are_minted_with_the_newest_key_that_the_view_knows() {

@@ -1,6 +1,7 @@
-//! How views come: a stream from `control`, one per line; after each break a pull, then the stream again.
+//! How views come: a stream from `control`, one per line; after each break a pull, then the stream again. `control` is told which view
+//! is held, so that it sends only what changed; a change that does not fit is asked for again, whole.
 //!
-//! Guarantees: E16 push and pull.
+//! Guarantees: E16 push and pull, delta.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use contract::Transport;
 use contract::body;
-use contract::control::SignedView;
+use contract::control::{HELD, SignedView, ViewLine};
+use contract::delta::{DeltaError, digest_of};
 use contract::transport::{Call, Client};
 use http::Request;
 use http_body_util::BodyExt;
@@ -24,10 +26,11 @@ pub async fn subscribe(holder: Arc<ViewHolder>, control: Arc<dyn Transport>, ent
     let client = Client::new(control);
     let mut backoff = Backoff::new(limits::VIEW_RETRY_MS, limits::VIEW_RETRY_MS_MAX, entropy);
     let mut away = false;
+    let mut held = None;
     loop {
         let (supplied, ended) = tokio::select! {
             () = stop.cancelled() => return,
-            supplied = supply(&holder, &client) => supplied,
+            supplied = supply(&holder, &client, &mut held) => supplied,
         };
         if supplied {
             backoff.reset();
@@ -43,21 +46,30 @@ pub async fn subscribe(holder: Arc<ViewHolder>, control: Arc<dyn Transport>, ent
 }
 
 /// One pull and one stream until it breaks: whether a view came, and how it ended.
-async fn supply(holder: &ViewHolder, client: &Client) -> (bool, Fault) {
-    let pulled = match client.get::<SignedView>(&Call::default(), "/view").await {
-        Ok(signed) => take(holder, &signed),
+async fn supply(holder: &ViewHolder, client: &Client, held: &mut Option<SignedView>) -> (bool, Fault) {
+    let pulled = match client.get::<ViewLine>(&Call::default(), &asking("/view", held.as_ref())).await {
+        Ok(line) => take(holder, line, held),
         Err(fault) => return (false, fault),
     };
+    let pulled = match pulled {
+        Ok(pulled) => pulled,
+        // Told nothing about what is held, `control` sends the whole.
+        Err(unfit) => return (false, unfit),
+    };
     let mut streamed = false;
-    let ended = match stream(holder, client, &mut streamed).await {
+    let ended = match stream(holder, client, held, &mut streamed).await {
         Ok(()) => Fault::unavailable("the view stream ended"),
         Err(fault) => fault,
     };
     (pulled || streamed, ended)
 }
 
-async fn stream(holder: &ViewHolder, client: &Client, came: &mut bool) -> Result<(), Fault> {
-    let request = Request::get("/view/stream").body(body::empty()).map_err(Fault::internal)?;
+fn asking(path: &str, held: Option<&SignedView>) -> String {
+    held.map_or_else(|| path.to_owned(), |held| format!("{path}?{HELD}{}", digest_of(held)))
+}
+
+async fn stream(holder: &ViewHolder, client: &Client, held: &mut Option<SignedView>, came: &mut bool) -> Result<(), Fault> {
+    let request = Request::get(asking("/view/stream", held.as_ref())).body(body::empty()).map_err(Fault::internal)?;
     let response = client.send(&Call::default(), request).await?;
     if !response.status().is_success() {
         return Err(Fault::unavailable(format!("control answered {} to the view stream", response.status())));
@@ -75,9 +87,9 @@ async fn stream(holder: &ViewHolder, client: &Client, came: &mut bool) -> Result
             if text.is_empty() {
                 continue;
             }
-            let signed = serde_json::from_slice(text)
+            let sent = serde_json::from_slice(text)
                 .map_err(|error| Fault::unavailable("control sent something else than a view").because(error))?;
-            *came |= take(holder, &signed);
+            *came |= take(holder, sent, held)?;
         }
         if line.len() > limits::VIEW_LINE_BYTES_MAX {
             return Err(Fault::too_large("a line of the view stream is too long"));
@@ -86,14 +98,27 @@ async fn stream(holder: &ViewHolder, client: &Client, came: &mut bool) -> Result
     Ok(())
 }
 
-fn take(holder: &ViewHolder, signed: &SignedView) -> bool {
-    match holder.accept(signed) {
+/// Whether what was sent is a view that was taken. What is held is what came last, taken or not: the next change is made on it.
+fn take(holder: &ViewHolder, line: ViewLine, held: &mut Option<SignedView>) -> Result<bool, Fault> {
+    let signed = match line {
+        ViewLine::Whole(signed) => signed,
+        ViewLine::Delta { delta } => match held.take().ok_or(DeltaError::OtherBase).and_then(|held| delta.onto(&held)) {
+            Ok(signed) => signed,
+            // Held is nothing now, so the next pull is for the whole.
+            Err(unfit) => return Err(Fault::unavailable("a change of the view cannot be used").because(unfit)),
+        },
+    };
+    let taken = match holder.accept(&signed) {
         Ok(()) => true,
         // An older view than ours is what a pull may bring just after a push: nothing to report.
         Err(super::ViewRefused::RolledBack { .. }) => false,
         Err(refused) => {
             holder.report("from control", refused.to_string());
-            false
+            // What came may be a change that somebody edited: nothing is built on it.
+            *held = None;
+            return Ok(false);
         }
-    }
+    };
+    *held = Some(signed);
+    Ok(taken)
 }
