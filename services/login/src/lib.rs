@@ -22,6 +22,7 @@ mod authorize;
 mod client;
 mod common_passwords;
 mod credential;
+mod device;
 mod end_session;
 mod enrol;
 mod form;

@@ -46,25 +46,38 @@ impl Inner {
         let (name, password) = (params.get("name").unwrap_or_default().trim(), params.get("password").unwrap_or_default());
         let key = name_key(name);
         let source = headers.get(SOURCE_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let (account, source) = (Counted::account(self.mac("account", &key)), Counted::source(self.mac("source", source)));
+        let (account, place) = (self.mac("account", &key), self.mac("network", &format!("{key}\0{}", throttle::network_of(source))));
+        let mut counted = Vec::new();
+        match self.device(&headers, &key) {
+            Some(device) => counted.push(Counted::device(self.mac("device", &format!("{key}\0{device}")))),
+            None => {
+                counted.extend([Counted::here(place.clone()), Counted::source(self.mac("source", source))]);
+                if !throttle::is_known(&self.store, &place, self.now_s()).await? {
+                    counted.push(Counted::everywhere(account.clone()));
+                }
+            }
+        }
         let refuse = |reason| -> Result<Response<Body>, Refusal> {
-            let short = account.key.get(1..17).unwrap_or_default().to_owned();
+            let short = account.get(..16).unwrap_or_default().to_owned();
             self.record(caller.trace, &SignInRefused { account: short, reason })?;
             let filled =
                 SignIn { request: carried, client, name: if name.len() <= INPUT_BYTES_MAX { name } else { "" }, error: Some(WRONG) };
             self.sign_in_page(&headers, StatusCode::UNAUTHORIZED, filled)
         };
-        if !throttle::attempt(&self.store, &[account.clone(), source.clone()], self.now_s()).await? {
+        if !throttle::attempt(&self.store, &counted, self.now_s()).await? {
             return refuse(DenyReason::RateExceeded);
         }
         let known = self.password_of(&key).await?;
         let typed = if password.len() <= INPUT_BYTES_MAX { password } else { "" };
         let right = self.hasher.verify(typed, known.as_ref().map(|(_, kept)| kept)).await?;
         let Some((user, _)) = known.filter(|_| right) else { return refuse(DenyReason::SignInFailed) };
-        throttle::succeeded(&self.store, &account, &source).await?;
+        throttle::succeeded(&self.store, &counted, &place, self.now_s()).await?;
         let (session, cookie) = self.begin_session(&headers, &user).await?;
         self.record(caller.trace, &SignInSucceeded { user, session: session.sid.clone() })?;
-        self.back_with_code(caller, &wanted, &session, Some(&cookie)).await
+        let mut answer = self.back_with_code(caller, &wanted, &session, Some(&cookie)).await?;
+        let device = http::HeaderValue::from_str(&self.device_cookie(&key)).map_err(trust::Fault::internal)?;
+        answer.headers_mut().append(http::header::SET_COOKIE, device);
+        Ok(answer)
     }
 
     fn brought_with_client(&self, carried: &str) -> Result<(Wanted, crate::client::Client), Refusal> {

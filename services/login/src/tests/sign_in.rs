@@ -83,6 +83,78 @@ async fn spraying_is_slowed_down_at_its_source() {
     assert_eq!(elsewhere.sign_in(&authorize(true, &[]), "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER);
 }
 
+/// Guesses at Ada's password from `networks` addresses, each of another network, `each` times; how many were looked at.
+async fn attacked(house: &House, networks: usize, each: usize) -> u64 {
+    let before = house.computed();
+    for network in 0..networks {
+        let mut browser = house.browser();
+        browser.source = format!("10.{}.{}.9", network / 256, network % 256);
+        for _ in 0..each {
+            let answer = browser.sign_in(&authorize(true, &[]), "Ada", "a wrong guess").await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        }
+    }
+    house.computed() - before
+}
+
+// B12: whoever guesses at an account, from however many addresses, does not keep its owner out: the browser that was used before comes
+// in, also from elsewhere and also next to the guesser; so does a new browser from a network that was used before. What the guesser gets
+// altogether is bounded.
+#[tokio::test]
+async fn guessing_at_an_account_does_not_keep_its_owner_out() {
+    let house = House::new().await;
+    house.person("Ada").await;
+    let mut own = house.browser();
+    assert_eq!(own.sign_in(&authorize(true, &[]), "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER);
+    let guesses = attacked(&house, 30, 3).await;
+    assert!((20..=22).contains(&guesses), "twenty are free for all strangers together: {guesses}");
+    house.pass(3600);
+    let more = attacked(&house, 30, 3).await;
+    assert!((1..=2).contains(&more), "then one for each five minutes' wait: {more}");
+
+    assert_eq!(house.browser().sign_in(&authorize(true, &[]), "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER, "a network known");
+    own.source = "10.0.3.77".to_owned();
+    let again = authorize(true, &[("prompt", "login")]);
+    assert_eq!(own.sign_in(&again, "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER, "the known browser, next to the guesser");
+    let mut stranger = house.browser();
+    stranger.source = "10.9.9.9".to_owned();
+    assert_eq!(stranger.sign_in(&authorize(true, &[]), "Ada", PASSWORD).await.status, StatusCode::UNAUTHORIZED, "whoever is neither waits");
+}
+
+// B12: a known browser's cookie is for its account, unforged, and gives five guesses of its own and no more.
+#[tokio::test]
+async fn a_known_browser_is_slowed_down_too() {
+    let house = House::new().await;
+    house.person("Ada").await;
+    house.person("Bob").await;
+    let own = house.browser();
+    assert_eq!(own.sign_in(&authorize(true, &[]), "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER);
+    let again = authorize(true, &[("prompt", "login")]);
+    let before = house.computed();
+    for _ in 0..12 {
+        own.sign_in(&again, "Ada", "a wrong guess").await;
+    }
+    assert_eq!(house.computed() - before, 6);
+    assert_eq!(own.sign_in(&again, "Ada", PASSWORD).await.status, StatusCode::UNAUTHORIZED);
+    house.pass(300);
+    assert_eq!(own.sign_in(&again, "Ada", PASSWORD).await.status, StatusCode::SEE_OTHER);
+    // For Bob it is a stranger's.
+    let cookie = own.cookie(crate::device::COOKIE).unwrap();
+    let headers = |value: &str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::COOKIE, format!("{}={value}", crate::device::COOKIE).parse().unwrap());
+        headers
+    };
+    let inner = &house.login.0;
+    assert!(inner.device(&headers(&cookie), "ada").is_some());
+    assert!(inner.device(&headers(&cookie), "bob").is_none());
+    let mut edited = cookie.clone();
+    edited.replace_range(..1, if cookie.starts_with('0') { "1" } else { "0" });
+    assert!(inner.device(&headers(&edited), "ada").is_none());
+    house.pass(181 * 24 * 3600);
+    assert!(inner.device(&headers(&cookie), "ada").is_none(), "after half a year it is a stranger's");
+}
+
 // B12: a thousand guesses at the same time are a thousand, not one; and they do not fill the memory.
 #[tokio::test]
 async fn parallel_guesses_are_all_counted() {
