@@ -221,7 +221,7 @@ impl House {
         std::fs::create_dir_all(at("anchor")).unwrap();
         let parts = ::evidence::Parts {
             own: domain.role("evidence"),
-            place: Place { dir: at("audit"), anchor: at("anchor").join("checkpoints"), segment_bytes: 1 << 20 },
+            place: Place { dir: at("audit"), anchor: at("anchor").join("checkpoints"), segment_bytes: 1 << 20, free_bytes_min: 0 },
             signer: NoteSigner::from_seed("video.example/audit", &[9; 32]).unwrap(),
             database: at("index.db"),
             retention: Retention { age_s: 3600, spans: 1000, records: 1000 },

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use console::Console;
 use contract::evidence::{Batch, EvidenceClient};
 use contract::{Body, Client, Transport, body};
-use evidence::log::SEGMENT_BYTES;
+use evidence::log::{FREE_BYTES_MIN, SEGMENT_BYTES};
 use evidence::{Evidence, NoteSigner, Parts, Place, Retention};
 use http::{Request, Response, StatusCode};
 use proxy::client::{CollectorTransport, CollectorUrl, Patience};
@@ -67,7 +67,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let dir = &process.boot.dir;
     let parts = Parts {
         own: process.boot.spiffe_id.clone(),
-        place: Place { dir: log_folder(dir), anchor: anchor_file(&settings.anchor), segment_bytes: SEGMENT_BYTES },
+        place: Place {
+            dir: log_folder(dir),
+            anchor: anchor_file(&settings.anchor),
+            segment_bytes: SEGMENT_BYTES,
+            free_bytes_min: FREE_BYTES_MIN,
+        },
         signer,
         database: dir.join("index.db"),
         retention: RETENTION,

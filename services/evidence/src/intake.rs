@@ -36,6 +36,9 @@ pub enum IntakeError {
     /// The log does not verify.
     #[error("the audit log is broken; nothing is appended to it until an operator has looked at it")]
     Broken,
+    /// The log's disk is nearly full.
+    #[error("the audit log's disk has less than its floor free; make room, and it goes on by itself")]
+    Full,
     /// The log cannot be written.
     #[error("the audit log cannot be written now")]
     Unwritable,
@@ -210,6 +213,8 @@ impl Writer {
                 for e in &entries {
                     self.taken.note(&e.workload, &e.process, e.record.seq, e.n);
                 }
+                // Whoever is answered and then asks finds what it was answered for.
+                self.publish();
                 for (answer, last) in answers {
                     // A sender that went away asks again; its records are taken.
                     drop(answer.send(Ok(last)));
@@ -219,8 +224,13 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let why = if error.kind() == std::io::ErrorKind::InvalidInput { IntakeError::TooLong } else { IntakeError::Unwritable };
-                tracing::error!(%error, "audit records could not be written; is the disk full?");
+                let why = match error.kind() {
+                    std::io::ErrorKind::InvalidInput => IntakeError::TooLong,
+                    std::io::ErrorKind::StorageFull => IntakeError::Full,
+                    _ => IntakeError::Unwritable,
+                };
+                let (dir, floor) = (self.log.place().dir.display(), self.log.place().free_bytes_min);
+                tracing::error!(%error, %dir, floor, "audit records could not be written; is the disk full? Nothing new is allowed until there is room");
                 answers.into_iter().for_each(|(answer, _)| drop(answer.send(Err(why.clone()))));
             }
         }

@@ -35,6 +35,10 @@ pub const CHECKPOINT_S: u64 = 5;
 /// Size at which a new segment is begun, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// A log stops while its disk has less free than this, in bytes: the rest is for what must still be written to end in order (databases,
+/// spools, checkpoints).
+pub const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
 /// Where a log is.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -44,6 +48,19 @@ pub struct Place {
     pub anchor: PathBuf,
     /// Size at which a new segment is begun, in bytes (`SEGMENT_BYTES`).
     pub segment_bytes: u64,
+    /// Nothing is appended while the disk has less free than this, in bytes (`FREE_BYTES_MIN`).
+    pub free_bytes_min: u64,
+}
+
+impl Place {
+    /// Bytes that the log's disk has free for this process.
+    ///
+    /// # Errors
+    /// When the folder is gone.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
 }
 
 /// Why a log was not opened.
@@ -140,7 +157,8 @@ impl AuditLog {
     /// Appends; on the disk when this returns. All or none.
     ///
     /// # Errors
-    /// `InvalidInput` for a record whose line would be longer than `LINE_BYTES_MAX`; else those of writing, after which what was
+    /// `InvalidInput` for a record whose line would be longer than `LINE_BYTES_MAX`; `StorageFull` while the disk has less than
+    /// `free_bytes_min` free: then nothing was written, and it goes on by itself once there is room; else those of writing, after which what was
     /// written is cut off again, or, if even that fails, nothing is appended by this process any more.
     pub fn append(&mut self, told: Vec<(SpiffeId, String, AuditRecord)>, now_ms: u64) -> io::Result<Vec<Entry>> {
         if self.damaged {
@@ -159,6 +177,9 @@ impl AuditLog {
         }
         if entries.is_empty() {
             return Ok(entries);
+        }
+        if self.place.free_bytes()? < self.place.free_bytes_min {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if self.bytes >= self.place.segment_bytes {
             self.begin_segment()?;
@@ -195,6 +216,12 @@ impl AuditLog {
             }
         }
         Ok(due)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Records in it.

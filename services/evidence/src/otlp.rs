@@ -1,7 +1,7 @@
 //! OTLP over HTTP, in: what services tell about themselves, in protobuf or JSON.
 //!
-//! A service speaks through its guard, so who it is was proved by the connection: the resource attribute `palisade.workload` is
-//! overwritten, and a span is kept under the workload that sent it, whatever it calls itself.
+//! A service speaks through its guard, so who it is was proved by the connection: every attribute `palisade.…` that it claims, of a
+//! span or of its resource, is dropped, and a span is kept under the workload that sent it, whatever it calls itself.
 //!
 //! Spec:       OTLP 1.9, "OTLP/HTTP": `application/x-protobuf` and `application/json`, the answer in the same encoding.
 //! Guarantees: J2 (in), J5 in part. Not here: gzip (refused with 415: exporters do not compress unless told to), OTLP out (`forward`).
@@ -106,7 +106,11 @@ pub fn spans(encoding: Encoding, bytes: &Bytes, workload: &SpiffeId) -> Result<V
             for (name, value) in flat(&resource) {
                 attributes.entry(format!("resource.{name}")).or_insert(value);
             }
-            attributes.insert("palisade.workload".to_owned(), Value::from(workload.to_string()));
+            // Names of ours mean what we put there, whatever the service claims.
+            attributes.retain(|name, _| !name.starts_with("palisade.") && !name.starts_with("resource.palisade."));
+            for name in ["palisade.workload", "resource.palisade.workload"] {
+                attributes.insert(name.to_owned(), Value::from(workload.to_string()));
+            }
             if let Some(message) = span.status.map(|s| s.message).filter(|m| !m.is_empty()) {
                 attributes.insert("status.message".to_owned(), Value::from(message));
             }

@@ -96,6 +96,7 @@ struct ProcessMetrics {
 pub struct Evidence {
     own: SpiffeId,
     key: VerifierKey,
+    place: log::Place,
     intake: Intake,
     index: Index,
     retention: Retention,
@@ -127,7 +128,7 @@ impl Evidence {
         let key = parts.signer.verifier();
         let index = Index::open(&parts.database).await?;
         let live = Arc::new(Mutex::new(Live::default()));
-        let dir = parts.place.dir.clone();
+        let (place, dir) = (parts.place.clone(), parts.place.dir.clone());
         let intake = match AuditLog::open(parts.place, parts.signer, parts.clock.unix_ms()) {
             Ok(log) => {
                 let taken = caught_up(&index, &dir, log.records()).await?;
@@ -149,6 +150,7 @@ impl Evidence {
         Ok(Arc::new(Self {
             own: parts.own,
             key,
+            place,
             intake,
             index,
             retention: parts.retention,
@@ -205,7 +207,7 @@ impl Evidence {
         let seq = self.intake.append(workload.clone(), process.clone(), audit).await.map_err(|error| match error {
             IntakeError::Gap { .. } => Fault::conflict(error.to_string()),
             IntakeError::TooLong => Fault::bad_request(error.to_string()),
-            IntakeError::Broken | IntakeError::Unwritable => Fault::unavailable(error.to_string()),
+            IntakeError::Broken | IntakeError::Full | IntakeError::Unwritable => Fault::unavailable(error.to_string()),
         })?;
         let now_ms = self.clock.unix_ms();
         if self.index.spans(workload, &process, &spans).await.is_err() {
@@ -251,11 +253,17 @@ impl Evidence {
              # HELP palisade_audit_log_checkpointed_records Records under the newest signed checkpoint\n\
              palisade_audit_log_checkpointed_records {}\n# TYPE palisade_audit_log_broken gauge\n\
              # HELP palisade_audit_log_broken Whether the audit log does not verify, so that nothing is appended\n\
-             palisade_audit_log_broken {}\n",
+             palisade_audit_log_broken {}\n# TYPE palisade_audit_disk_free_bytes gauge\n\
+             # HELP palisade_audit_disk_free_bytes Bytes free on the disk of the audit log\npalisade_audit_disk_free_bytes {}\n\
+             # TYPE palisade_audit_disk_floor_bytes gauge\n\
+             # HELP palisade_audit_disk_floor_bytes Free bytes under which nothing is appended to the audit log\n\
+             palisade_audit_disk_floor_bytes {}\n",
             if shipped { String::new() } else { self.recorder.metrics().render() },
             state.records,
             state.checkpointed,
             u8::from(state.broken.is_some()),
+            self.place.free_bytes().unwrap_or_default(),
+            self.place.free_bytes_min,
         );
         let mut told = vec![Told { workload: &own_node, process: "self", text: &own }];
         told.extend(fresh.iter().map(|((workload, process), m)| Told { workload, process, text: &m.text }));

@@ -60,8 +60,9 @@ struct Admitted {
     place: tokio::sync::OwnedSemaphorePermit,
 }
 
-/// Appending telemetry is not worth telemetry.
-const QUIET: &[&str] = &["evidence.append", "evidence.otlp.traces", "evidence.otlp.logs", "evidence.otlp.metrics"];
+/// Appending telemetry is not worth telemetry; nor is the operator's reading of figures, which a scraper does all day and which shows
+/// nobody's data. Refusals of both are.
+const QUIET: &[&str] = &["evidence.append", "evidence.otlp.traces", "evidence.otlp.logs", "evidence.otlp.metrics", "evidence.metrics.read"];
 
 impl Enforcement {
     /// Puts `room` behind enforcement. `point` names it in records; `bundle` is absent only where no SVID can be shown.

@@ -35,7 +35,8 @@ impl Made {
     fn empty() -> Self {
         // In memory where that can be had: what is tested is what is in the files, a few thousand times.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let place = Place { dir: folder.path().join("log"), anchor: folder.path().join("anchor.jsonl"), segment_bytes: 600 };
+        let place =
+            Place { dir: folder.path().join("log"), anchor: folder.path().join("anchor.jsonl"), segment_bytes: 600, free_bytes_min: 0 };
         Self { folder, place }
     }
     fn with(n: u64) -> Self {
@@ -65,6 +66,23 @@ impl Made {
     fn checkpoints(&self) -> std::path::PathBuf {
         self.place.dir.join(CHECKPOINTS)
     }
+}
+
+// J7: under its floor of free space nothing is appended and nothing is half written; above it, it goes on.
+#[test]
+fn a_log_stops_at_its_floor_of_free_space() {
+    let mut made = Made::with(3);
+    let free = made.place.free_bytes().unwrap();
+    made.place.free_bytes_min = free.saturating_mul(2);
+    let mut log = made.open().unwrap();
+    let refused = log.append(vec![told(4)], 5_004).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!((log.records(), log.append(Vec::new(), 5_004).unwrap().len()), (3, 0));
+    drop(log);
+    assert_eq!(made.verify().records, 3);
+    made.place.free_bytes_min = free / 2;
+    let mut log = made.open().unwrap();
+    assert_eq!(log.append(vec![told(4)], 5_004).unwrap().len(), 1, "there is room again");
 }
 
 // J8

@@ -27,7 +27,12 @@ fn request() -> ExportTraceServiceRequest {
         kind: 3,
         start_time_unix_nano: 5,
         end_time_unix_nano: 9,
-        attributes: vec![attribute("db.system", "sqlite"), attribute("palisade.workload", "spiffe://video.example/role/edge")],
+        attributes: vec![
+            attribute("db.system", "sqlite"),
+            attribute("palisade.workload", "spiffe://video.example/role/edge"),
+            attribute("resource.palisade.workload", "spiffe://video.example/role/edge"),
+            attribute("palisade.decision", "allow"),
+        ],
         status: Some(wire::Status { message: "busy".to_owned(), code: 2 }),
         ..wire::Span::default()
     };
@@ -52,6 +57,8 @@ fn spans_in_protobuf_and_json_are_the_same_and_keep_their_senders_name() {
     assert_eq!((span.trace.as_str(), span.span.as_str(), span.parent.as_str()), (&*"ab".repeat(16), &*"cd".repeat(8), &*"ef".repeat(8)));
     assert_eq!((span.kind.as_str(), span.status, span.start_ns, span.end_ns), ("client", 500, 5, 9));
     assert_eq!(span.attributes["palisade.workload"], "spiffe://video.example/service/api");
+    assert_eq!(span.attributes["resource.palisade.workload"], "spiffe://video.example/service/api", "nor by way of its resource");
+    assert!(!span.attributes.contains_key("palisade.decision"), "what is called ours is ours");
     assert_eq!(span.attributes["resource.service.name"], "edge");
 }
 

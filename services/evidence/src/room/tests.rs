@@ -63,7 +63,7 @@ impl World {
         let path = self.folder.path();
         Parts {
             own: id("role/evidence"),
-            place: log::Place { dir: path.join("log"), anchor: path.join("anchor.jsonl"), segment_bytes: 4_000 },
+            place: log::Place { dir: path.join("log"), anchor: path.join("anchor.jsonl"), segment_bytes: 4_000, free_bytes_min: 0 },
             signer: NoteSigner::from_seed("v/audit", &[7; 32]).unwrap(),
             database: path.join("e.db"),
             retention: Retention { age_s: 86_400, spans: 1_000, records: 1_000 },
@@ -239,6 +239,20 @@ async fn what_was_answered_for_survives_and_is_still_taken_once() {
 }
 
 // J8: fail closed.
+// J7: evidence says why it takes nothing, and the figures say how near it is.
+#[tokio::test]
+async fn a_full_disk_is_a_clear_refusal() {
+    let world = World::new();
+    let mut parts = world.parts();
+    parts.place.free_bytes_min = u64::MAX;
+    let evidence = Evidence::open(parts).await.unwrap();
+    let fault = evidence.append(&id("service/api"), batch("run1", 1..=2)).await.unwrap_err();
+    assert_eq!(fault.kind, trust::FaultKind::Unavailable);
+    assert!(fault.public.contains("make room"), "{fault}");
+    let (_, figures) = ask(&evidence, operator(), "GET", "/metrics", Vec::new(), "").await;
+    assert!(figures.contains("palisade_audit_disk_free_bytes") && figures.contains("palisade_audit_disk_floor_bytes"), "{figures}");
+}
+
 #[tokio::test]
 async fn a_broken_log_is_reported_and_nothing_is_appended_to_it() {
     let world = World::new();
