@@ -68,6 +68,10 @@ pub const CALL_MS_MAX: u64 = 900_000;
 pub const DRAIN_MS: u64 = 20_000;
 /// Connections at the same time on one listener.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// TLS handshakes under way on one listener; past it the oldest gives way.
+pub const HANDSHAKES_MAX: usize = 512;
+/// TLS handshakes under way from one address (a user, on a UNIX socket); past it the oldest of that address gives way.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
 /// Requests at the same time in one room.
 pub const ROOM_REQUESTS_MAX: usize = 1024;
 /// Requests at the same time to a service whose manifest says nothing.

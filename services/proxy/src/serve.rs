@@ -10,12 +10,13 @@ pub(crate) mod afterwards;
 pub mod connection;
 mod flood;
 pub(crate) mod flows;
+pub(crate) mod half_open;
 pub(crate) mod screen;
 mod stall;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ use crate::enforce::{Enforcement, Proof};
 use crate::limits;
 use crate::svid::WorkloadIdentity;
 use crate::tls::{self, CallerSvid};
+
+use half_open::HalfOpen;
 
 /// Asks the kernel for a handle on the process at the other end (`SO_PEERPIDFD`); nothing on kernels without it. It is `sandbox`'s,
 /// since this crate has no `unsafe`.
@@ -80,13 +83,16 @@ where
     let listener = TcpListener::from_std(listener)?;
     let config = tls::server(identity, CallerSvid::Required).map_err(io::Error::other)?;
     let bundle = Arc::clone(identity.bundle());
-    let each = |(stream, _): (TcpStream, SocketAddr)| {
+    let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
+    let each = |(stream, from): (TcpStream, SocketAddr)| {
         let (config, bundle, recorder, handler, stop) =
             (Arc::clone(&config), Arc::clone(&bundle), recorder.clone(), handler.clone(), stop.clone());
+        let begun = Arc::clone(&begun);
         async move {
             // Small answers must not wait for an acknowledgement; without the option they are only slower.
             let _nodelay = stream.set_nodelay(true);
-            let Some(stream) = handshake(stream, config, &recorder, point).await else { return };
+            let shaking = begun.run(from.ip(), handshake(stream, config, &recorder, point));
+            let Some(stream) = shaking.await.flatten() else { return };
             let Some(svid) = peer_of(&stream, &bundle) else { return };
             let refused = refused_messages(&recorder, point, svid.id.to_string());
             by_alpn(stream, move |request| handler(svid.clone(), request), &stop, refused).await;
@@ -112,11 +118,16 @@ pub async fn joining(
     let listener = UnixListener::from_std(listener)?;
     let config = tls::server(identity, CallerSvid::Optional).map_err(io::Error::other)?;
     let bundle = Arc::clone(identity.bundle());
+    let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
     let each = |stream: UnixStream| {
         let (config, bundle, room, stop) = (Arc::clone(&config), Arc::clone(&bundle), Arc::clone(&room), stop.clone());
+        let begun = Arc::clone(&begun);
         async move {
             let Some(local) = local_peer(&stream, pidfd_of) else { return };
-            let Some(stream) = handshake(stream, config, room.recorder(), room.point()).await else { return };
+            // Here a user is what an address is elsewhere.
+            let user = IpAddr::from(std::net::Ipv6Addr::from(u128::from(local.uid)));
+            let shaking = begun.run(user, handshake(stream, config, room.recorder(), room.point()));
+            let Some(stream) = shaking.await.flatten() else { return };
             let proof = match peer_of(&stream, &bundle) {
                 Some(svid) => Proof::Svid(svid),
                 None => Proof::Local(local),

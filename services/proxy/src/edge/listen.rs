@@ -31,6 +31,7 @@ use trust::{Clock, DenyReason, Digest};
 use super::{Edge, POINT, admission};
 use crate::passage::Passage;
 use crate::serve::afterwards::Afterwards;
+use crate::serve::half_open::HalfOpen;
 use crate::serve::{accepting, connection, refuse, refused_messages};
 use crate::{limits, tls};
 
@@ -149,6 +150,11 @@ struct Place {
 }
 
 impl Connections {
+    fn full(&self, address: IpAddr, max: usize) -> bool {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&admission::network(address)).is_some_and(|count| *count >= max)
+    }
+
     fn one_more(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Place> {
         let address = admission::network(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,18 +231,21 @@ impl Edge {
         let listener = TcpListener::from_std(listener)?;
         let acceptor = TlsAcceptor::from(server_config(Arc::clone(&certificate)).map_err(std::io::Error::other)?);
         let connections = Arc::new(Connections::default());
+        let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
         let upkeep = tokio::spawn(Arc::clone(&self).keep_up(certificate, stop.clone()));
         let serve = |(tcp, from): (TcpStream, SocketAddr)| {
-            let (edge, acceptor, stop) = (Arc::clone(&self), acceptor.clone(), stop.clone());
-            let place = connections.one_more(from.ip(), edge.limits.address_connections_max);
+            let (edge, acceptor, stop, begun) = (Arc::clone(&self), acceptor.clone(), stop.clone(), Arc::clone(&begun));
+            let (connections, max) = (Arc::clone(&connections), edge.limits.address_connections_max);
             async move {
-                match place {
-                    Some(place) => {
-                        edge.connection(tcp, from.ip(), &acceptor, &stop).await;
-                        drop(place);
-                    }
-                    None => refuse(&edge.recorder, POINT, from.ip().to_string(), DenyReason::ConcurrencyExceeded),
+                let refused = || refuse(&edge.recorder, POINT, from.ip().to_string(), DenyReason::ConcurrencyExceeded);
+                // Looked at before, so that a handshake is not made in vain; taken after, so that silence takes nobody's place.
+                if connections.full(from.ip(), max) {
+                    return refused();
                 }
+                let Some(stream) = edge.shake(tcp, from.ip(), &acceptor, &begun).await else { return };
+                let Some(place) = connections.one_more(from.ip(), max) else { return refused() };
+                Arc::clone(&edge).connection(stream, from.ip(), &stop).await;
+                drop(place);
             }
         };
         accepting::run(listener, serve, &stop).await;
@@ -244,15 +253,20 @@ impl Edge {
         Ok(())
     }
 
-    /// One connection: handshake, then requests until it ends.
-    async fn connection(self: Arc<Self>, tcp: TcpStream, from: IpAddr, acceptor: &TlsAcceptor, stop: &CancellationToken) {
+    /// The handshake; nothing when it failed, took too long, or gave way to later ones.
+    async fn shake(&self, tcp: TcpStream, from: IpAddr, acceptor: &TlsAcceptor, begun: &HalfOpen) -> Option<TlsStream<TcpStream>> {
         // Small answers leave at once; without it they wait for acknowledgements, which costs time and nothing else.
         let _nodelay = tcp.set_nodelay(true);
         let handshake = tokio::time::timeout(Duration::from_millis(limits::HANDSHAKE_MS), acceptor.accept(tcp));
-        let Ok(Ok(stream)) = handshake.await else {
+        let Some(Ok(Ok(stream))) = begun.run(admission::network(from), handshake).await else {
             self.recorder.metrics().act("edge.handshake.failed");
-            return;
+            return None;
         };
+        Some(stream)
+    }
+
+    /// One connection: requests until it ends.
+    async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, stop: &CancellationToken) {
         if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
             return self.http2(stream, from, stop).await;
         }

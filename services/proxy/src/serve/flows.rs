@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::half_open::HalfOpen;
 use super::{accepting, by_alpn, handshake, peer_of, refused_messages};
 use crate::bundle::PeerSvid;
+use crate::limits;
 use crate::svid::WorkloadIdentity;
 use crate::tls::{self, CallerSvid};
 
@@ -39,13 +41,15 @@ where
     let mut config = (*tls::server(identity, CallerSvid::Required).map_err(io::Error::other)?).clone();
     config.alpn_protocols.push(tls::TCP.to_vec());
     let (config, bundle) = (Arc::new(config), Arc::clone(identity.bundle()));
-    let each = |(stream, _): (TcpStream, SocketAddr)| {
-        let (config, bundle, recorder) = (Arc::clone(&config), Arc::clone(&bundle), recorder.clone());
+    let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
+    let each = |(stream, from): (TcpStream, SocketAddr)| {
+        let (config, bundle, recorder, begun) = (Arc::clone(&config), Arc::clone(&bundle), recorder.clone(), Arc::clone(&begun));
         let (handler, carry, stop) = (handler.clone(), carry.clone(), stop.clone());
         async move {
             // Small answers must not wait for an acknowledgement; without the option they are only slower.
             let _nodelay = stream.set_nodelay(true);
-            let Some(stream) = handshake(stream, config, &recorder, point).await else { return };
+            let shaking = begun.run(from.ip(), handshake(stream, config, &recorder, point));
+            let Some(stream) = shaking.await.flatten() else { return };
             let Some(svid) = peer_of(&stream, &bundle) else { return };
             if stream.get_ref().1.alpn_protocol() == Some(tls::TCP) {
                 return carry(svid, stream, stop).await;

@@ -111,6 +111,22 @@ impl crate::mesh::Connector for To {
     }
 }
 
+// D1, A13: half-open handshakes, twice as many as there may be: the oldest give way, and a peer that shows its SVID gets in.
+#[tokio::test]
+async fn silent_connections_keep_nobody_out() {
+    let world = World::new();
+    let (_guard, address) = world.guard("back", &world.back_view(), mirror);
+    let mut silent = Vec::new();
+    for _ in 0..2 * crate::limits::HANDSHAKES_PER_ADDRESS_MAX {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(dial(&world, address, config(&world, Some(&world.identity("front")))).await, Some(200));
+    // The oldest was closed to make room for the later ones.
+    let mut byte = [0; 1];
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), silent[0].read(&mut byte)).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)));
+}
+
 // C1: exactly one URI name, and it is a SPIFFE ID.
 #[tokio::test]
 async fn svids_with_two_names_or_none_of_ours_are_refused_as_malformed() {

@@ -190,19 +190,39 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not_t
 async fn one_address_has_only_so_many_connections() {
     let limits = crate::edge::Limits { address_connections_max: 2, ..crate::edge::Limits::standard() };
     let served = served(Settings { limits, ..Default::default() }).await;
-    let first = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.unwrap();
-    let _second = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.unwrap();
-    assert!(connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.is_err());
+    // A connection that is served begins with the server's SETTINGS; one that is not ends.
+    let begun = async || {
+        let mut stream = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await.ok()?;
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).await.is_ok().then_some(stream)
+    };
+    let first = begun().await.unwrap();
+    let _second = begun().await.unwrap();
+    assert!(begun().await.is_none());
     drop(first);
-    let mut again = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await;
-    for _ in 0..50 {
-        if again.is_ok() {
-            break;
+    for _ in 0..500 {
+        if begun().await.is_some() {
+            served.stop.cancel();
+            return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        again = connect(&served, &served.root, &rustls::version::TLS13, b"h2").await;
     }
-    again.unwrap();
+    panic!("a place that was given back is not free");
+}
+
+// A13: silence holds no place, not even those of its own address.
+#[tokio::test]
+async fn silent_connections_keep_nobody_out() {
+    let limits = crate::edge::Limits { address_connections_max: 2, ..crate::edge::Limits::standard() };
+    let served = served(Settings { limits, ..Settings::default() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * crate::limits::HANDSHAKES_PER_ADDRESS_MAX {
+        silent.push(tokio::net::TcpStream::connect(served.address).await.unwrap());
+    }
+    let first = connect(&served, &served.root, &rustls::version::TLS13, b"").await;
+    let second = connect(&served, &served.root, &rustls::version::TLS13, b"").await;
+    assert!(first.is_ok() && second.is_ok(), "both places of this address are free");
+    drop(silent);
     served.stop.cancel();
 }
 
