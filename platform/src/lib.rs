@@ -8,6 +8,8 @@ mod folder;
 mod guard;
 mod process;
 mod roles;
+#[cfg(test)]
+mod running;
 pub mod spool;
 mod supervisor;
 mod system;

@@ -194,10 +194,10 @@ mod tests {
         #[derive(Debug, Default)]
         struct Full(AtomicU64, MemorySink);
         impl crate::Sink for Full {
-            fn audit(&self, record: trust::AuditRecord) -> Result<(), crate::AuditLost> {
+            fn audit(&self, record: crate::NewRecord<'_>) -> Result<(), crate::AuditLost> {
                 if self.0.load(Ordering::SeqCst) == 1 { Err(crate::AuditLost) } else { self.1.audit(record) }
             }
-            fn span(&self, _span: trust::Span) {}
+            fn span(&self, _span: crate::NewSpan<'_>) {}
         }
         let (clock, sink) = (Arc::new(HandClock::default()), Arc::new(Full::default()));
         let recorder = Recorder::new(sink.clone(), clock, SystemEntropy::shared(), Arc::new(Metrics::new()));

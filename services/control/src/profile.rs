@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::control::{BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile};
+use contract::control::{
+    BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, ServiceLimits, ServiceProfile,
+};
 use contract::identity::Artefact;
 use manifest::{Flow, Isolation, Lock, Manifest, Search, Service};
 use trust::SpiffeId;
