@@ -1,7 +1,8 @@
 //! This process's SVID: key, chain, end, and the bundle that came with it; replaced while connections go on.
 //!
 //! The SVID's key also signs what this workload states (transaction tokens, views). A verifier knows a new key only once `control`
-//! has pushed it, so the keys before it are kept until then.
+//! has pushed it, and verifiers get their views one after the other; so the keys before it are used until every view that is still in
+//! force names the new one.
 //!
 //! Spec:       SPIFFE X509-SVID; RFC 2986 (signing requests).
 //! Guarantees: C9 rotation drops no connection: handshakes read the SVID of the moment, live connections keep theirs.
@@ -60,13 +61,28 @@ struct Svid {
     generation: u64,
 }
 
+/// A key that signs statements, since when, and until when.
+struct Held {
+    from_s: u64,
+    not_after_s: u64,
+    key: SigningKey,
+}
+
+impl Held {
+    /// When no view that is still in force is from before this key; a short-lived key cannot wait as long.
+    fn settled_s(&self) -> u64 {
+        let quarter_s = self.not_after_s.saturating_sub(self.from_s) / 4;
+        self.from_s.saturating_add(quarter_s.min(trust::limits::VIEW_AGE_S_MAX))
+    }
+}
+
 /// The identity of this process.
 pub struct WorkloadIdentity {
     id: SpiffeId,
     bundle: Arc<TrustBundle>,
     current: ArcSwap<Svid>,
     /// Signing keys of all SVIDs that have not ended, newest first.
-    keys: Mutex<Vec<(u64, SigningKey)>>,
+    keys: Mutex<Vec<Held>>,
     changed: watch::Sender<u64>,
 }
 
@@ -115,7 +131,8 @@ impl WorkloadIdentity {
         let bundle = TrustBundle::new(issued.spiffe_id.trust_domain.clone(), &issued.bundle.roots, clock)?;
         bundle.revoke(&issued.bundle.revoked);
         let svid = key.certified(issued, &bundle, 0)?;
-        let keys = Mutex::new(vec![(svid.peer.not_after_s, svid.signing.clone())]);
+        let from_s = bundle.clock().unix_s();
+        let keys = Mutex::new(vec![Held { from_s, not_after_s: svid.peer.not_after_s, key: svid.signing.clone() }]);
         let (changed, _) = watch::channel(0);
         Ok(Arc::new(Self { id: issued.spiffe_id.clone(), bundle, current: ArcSwap::from_pointee(svid), keys, changed }))
     }
@@ -133,8 +150,8 @@ impl WorkloadIdentity {
         let svid = key.certified(issued, &self.bundle, self.generation().saturating_add(1))?;
         let now = self.bundle.clock().unix_s();
         if let Ok(mut keys) = self.keys.lock() {
-            keys.insert(0, (svid.peer.not_after_s, svid.signing.clone()));
-            keys.retain(|(not_after_s, _)| *not_after_s >= now);
+            keys.insert(0, Held { from_s: now, not_after_s: svid.peer.not_after_s, key: svid.signing.clone() });
+            keys.retain(|held| held.not_after_s >= now);
         }
         let generation = svid.generation;
         self.current.store(Arc::new(svid));
@@ -186,12 +203,17 @@ impl WorkloadIdentity {
         (svid.signing.clone(), svid.chain.iter().map(|der| der.to_vec()).collect())
     }
 
-    /// Mints transaction tokens with the newest of our keys that `known` (the view's) already has. None: nobody would accept one yet.
+    /// Mints transaction tokens with the newest of our keys that every view in force names: one that `known` (our own view's) has, and
+    /// has had for as long as an older view may be in force elsewhere. Where there is none such, the newest that `known` has. None: nobody
+    /// would accept a token yet.
     #[must_use]
     pub fn minter(&self, known: &Verifier) -> Option<Minter> {
         let keys = self.keys.lock().ok()?;
-        let (_, key) = keys.iter().find(|(_, key)| known.knows(key.kid()))?;
-        Some(Minter { issuer: self.id.clone(), key: key.clone() })
+        let now_s = self.bundle.clock().unix_s();
+        let mut named = keys.iter().filter(|held| held.not_after_s >= now_s && known.knows(held.key.kid()));
+        let newest = named.clone().next();
+        let held = named.find(|held| held.settled_s() <= now_s).or(newest)?;
+        Some(Minter { issuer: self.id.clone(), key: held.key.clone() })
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {

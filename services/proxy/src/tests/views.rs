@@ -263,8 +263,17 @@ async fn tokens_are_minted_with_the_newest_key_that_the_view_knows() {
     world.ca.renew(&world.edge);
     assert_ne!(world.edge.signing_key().kid(), old);
     assert_eq!(world.edge.minter(&known).unwrap().key.kid(), old, "nobody knows the new key yet");
-    let after = contract::txn_token::Verifier::new(world.ca.domain.clone(), &world.view(world.edge.id()).authority_keys);
-    assert_eq!(world.edge.minter(&after).unwrap().key.kid(), world.edge.signing_key().kid());
+    let mut both = world.view(world.edge.id()).authority_keys;
+    both.extend(before.authority_keys.clone());
+    let after = contract::txn_token::Verifier::new(world.ca.domain.clone(), &both);
+    assert_eq!(world.edge.minter(&after).unwrap().key.kid(), old, "another's view may be older than ours");
+    world.clock.advance(299);
+    assert_eq!(world.edge.minter(&after).unwrap().key.kid(), old);
+    world.clock.advance(2);
+    assert_eq!(world.edge.minter(&after).unwrap().key.kid(), world.edge.signing_key().kid(), "no view without it is in force");
+    let alone = contract::txn_token::Verifier::new(world.ca.domain.clone(), &world.view(world.edge.id()).authority_keys);
+    world.ca.renew(&world.edge);
+    assert!(world.edge.minter(&alone).is_some(), "whatever is known is better than nothing");
     let nobody = contract::txn_token::Verifier::new(world.ca.domain.clone(), &[]);
     assert!(world.edge.minter(&nobody).is_none());
 }
