@@ -115,7 +115,7 @@ impl Ground {
             sealer: sealer("control"),
             search: search.clone(),
             palisade: Digest::of(b"palisade"),
-            addresses: parsed.services.keys().map(|name| (domain.service(name), "127.0.0.1:9".to_owned())).collect(),
+            addresses: parsed.services.keys().map(|name| (domain.service(name), vec!["127.0.0.1:9".to_owned()])).collect(),
             age_s_max: limits::VIEW_AGE_S_MAX,
             start: applied(text, &search),
         };

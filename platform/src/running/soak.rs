@@ -70,6 +70,17 @@ impl Connector for Counts {
     async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
         tokio::net::TcpStream::connect(self.0).await?.into_std()
     }
+    async fn fresh(&self) -> std::io::Result<Box<dyn proxy::mesh::Job>> {
+        Ok(Box::new(Self(self.0)))
+    }
+}
+
+#[async_trait::async_trait]
+impl proxy::mesh::Job for Counts {
+    async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
+        Connector::connect(self).await
+    }
+    async fn end(self: Box<Self>) {}
 }
 
 fn service() -> Arc<Counts> {
