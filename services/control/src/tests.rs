@@ -334,7 +334,7 @@ async fn a_guards_profile_says_what_its_service_may_use() {
     assert_eq!((queues["validated"].in_flight_max, queues["validated"].lease_s), (1, 3600), "as many as its guard takes at once");
     let edge = house.view(&control, &role("edge")).await.edge.unwrap();
     assert_eq!(edge.buckets.keys().collect::<Vec<_>>(), ["originals", "renditions"]);
-    assert_eq!(edge.routes.len(), 7);
+    assert_eq!(edge.routes.len(), 8);
 }
 
 // Refusals: every route of the contract, called by everybody who may not; each is recorded.

@@ -76,7 +76,7 @@ async fn a_dead_letter_is_told_to_whom_the_manifest_says() {
         assert_eq!((told.event.kind.as_str(), told.event.subject.as_deref()), ("queue.dead_letter", Some("originals/v1/original")));
         assert_eq!((told.event.source.as_str(), &told.publisher), ("/queues/uploaded", &role("queue")));
         let data: contract::queue::DeadLettered = serde_json::from_slice(&told.event.data).unwrap();
-        assert_eq!((data.queue.as_str(), data.kind.as_str(), data.id.as_str()), ("uploaded", "object.created", id));
+        assert_eq!((data.queue.as_str(), data.kind.as_str(), data.id.as_str()), ("uploaded", "test.event", id));
         assert!(!data.reason.is_empty());
         let said = world.verifier().verify(told.token.as_ref().unwrap(), &*world.clock).unwrap();
         let job = said.job.unwrap();
