@@ -204,15 +204,15 @@ impl WorkloadIdentity {
     }
 
     /// Mints transaction tokens with the newest of our keys that every view in force names: one that `known` (our own view's) has, and
-    /// has had for as long as an older view may be in force elsewhere. Where there is none such, the newest that `known` has. None: nobody
+    /// has had for as long as an older view may be in force elsewhere. Where there is none such, the oldest that `known` has. None: nobody
     /// would accept a token yet.
     #[must_use]
     pub fn minter(&self, known: &Verifier) -> Option<Minter> {
         let keys = self.keys.lock().ok()?;
         let now_s = self.bundle.clock().unix_s();
         let mut named = keys.iter().filter(|held| held.not_after_s >= now_s && known.knows(held.key.kid()));
-        let newest = named.clone().next();
-        let held = named.find(|held| held.settled_s() <= now_s).or(newest)?;
+        let oldest = named.clone().last();
+        let held = named.find(|held| held.settled_s() <= now_s).or(oldest)?;
         Some(Minter { issuer: self.id.clone(), key: held.key.clone() })
     }
 
