@@ -165,7 +165,7 @@ async fn refusals_to_grpc_callers_have_a_grpc_status() {
     let stranger = world.token("ann", "process");
     for (path, token, status, reason) in [
         (METHOD, "", "7", "authority_missing"),
-        (METHOD, "x.y.z", "16", "token_invalid"),
+        (METHOD, "x.y.z", "16", "token_malformed"),
         (METHOD, stranger.as_str(), "7", "policy_denied"),
         ("/pkg.Other/Call", token.as_str(), "12", "route_unknown"),
         ("/things/%2e%2e", token.as_str(), "3", "request_ambiguous"),
