@@ -211,7 +211,7 @@ impl WorkloadIdentity {
         let keys = self.keys.lock().ok()?;
         let now_s = self.bundle.clock().unix_s();
         let mut named = keys.iter().filter(|held| held.not_after_s >= now_s && known.knows(held.key.kid()));
-        let oldest = named.clone().last();
+        let oldest = named.clone().next_back();
         let held = named.find(|held| held.settled_s() <= now_s).or(oldest)?;
         Some(Minter { issuer: self.id.clone(), key: held.key.clone() })
     }
