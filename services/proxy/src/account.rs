@@ -13,7 +13,7 @@ use contract::body;
 use http::Response;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
-use telemetry::event::{CallDecided, FaultRaised, TunnelEnded};
+use telemetry::event::{CallDecided, Event, FaultRaised, TunnelEnded};
 use telemetry::{Recorder, SpanStart};
 use trust::{Authority, Clock, Decision, DenyReason, Fault, TraceContext};
 
@@ -141,7 +141,13 @@ impl Account {
     pub fn decide(&mut self, decision: Decision) -> Result<(), DenyReason> {
         let denied = decision.deny_reason();
         self.event.decision = decision;
-        let recorded = if self.quiet && denied.is_none() { Ok(()) } else { self.recorder.record(Some(self.start.context), &self.event) };
+        let recorded = if self.quiet && denied.is_none() {
+            // Counted all the same.
+            self.event.count(self.recorder.metrics());
+            Ok(())
+        } else {
+            self.recorder.record(Some(self.start.context), &self.event)
+        };
         match (recorded, denied) {
             (Err(_), _) => {
                 self.event.decision = Decision::deny(DenyReason::AuditUnavailable);
