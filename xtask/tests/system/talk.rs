@@ -24,8 +24,8 @@ sensitivity = 1
 
 [service.front]
 owner = "talk"
-run = ["/usr/bin/python3", "front.py"]
-files = ["front.py", "frames.py"]
+run = ["/usr/bin/python3", "talk/front.py"]
+files = ["talk"]
 data = "words"
 public = [
   { path = "/", methods = ["GET"], purpose = "talk", page = true },
@@ -37,15 +37,15 @@ calls = ["service.back:GET /live", "service.lines:tcp"]
 
 [service.back]
 owner = "talk"
-run = ["/usr/bin/python3", "back.py"]
-files = ["back.py", "frames.py"]
+run = ["/usr/bin/python3", "talk/back.py"]
+files = ["talk"]
 data = "words"
 internal = [{ path = "/live", methods = ["GET"], purpose = "talk", websocket = true }]
 
 [service.lines]
 owner = "talk"
-run = ["/usr/bin/python3", "lines.py"]
-files = ["lines.py"]
+run = ["/usr/bin/python3", "talk/lines.py"]
+files = ["talk"]
 protocol = "tcp"
 data = "words"
 "#;
@@ -54,13 +54,13 @@ fn stage() -> Stage {
     let scratch = Scratch::new().unwrap();
     let (bin, apps) = (scratch.0.join("bin"), scratch.0.join("apps"));
     std::fs::create_dir_all(&bin).unwrap();
-    std::fs::create_dir_all(&apps).unwrap();
+    std::fs::create_dir_all(apps.join("talk")).unwrap();
     let built = Artefacts::beside_us().unwrap();
     for program in PACKAGES {
         std::fs::copy(built.bin.join(program), bin.join(program)).unwrap();
     }
     for program in ["front.py", "back.py", "lines.py", "frames.py"] {
-        std::fs::copy(here().join(program), apps.join(program)).unwrap();
+        std::fs::copy(here().join(program), apps.join("talk").join(program)).unwrap();
     }
     std::fs::write(apps.join("palisade.toml"), MANIFEST).unwrap();
     xtask::tree::run(Command::new("chmod").args(["-R", "u+rwX,go+rX"]).arg(&scratch.0)).unwrap();
@@ -85,11 +85,11 @@ fn cookie(stage: &Stage) -> String {
 fn a_websocket_and_events_pass_edge_and_two_guards() {
     let stage = stage();
     let mut client = Command::new("/usr/bin/python3");
-    client.arg(here().join("client.py")).arg(&stage.running.address).arg(&stage.running.certificate).arg(cookie(&stage)).arg("20000");
+    client.arg(here().join("client.py")).arg(&stage.running.address).arg(&stage.running.certificate).arg(cookie(&stage)).arg("1000");
     let said: Value = serde_json::from_str(&xtask::tree::output(&mut client).unwrap()).unwrap();
     println!("{said:#}");
     let closed = json!([8, "03e8"]);
-    let expected = json!({ "status": "101", "right": 20_000, "large_right": true, "close": closed, "rest": 0 });
+    let expected = json!({ "status": "101", "right": 1_000, "large_right": true, "close": closed, "rest": 0 });
     assert_eq!(said["talk"], expected, "{}", stage.log("guard-front"));
     assert_eq!((&said["events"]["status"], &said["events"]["events"]), (&json!("200"), &json!(5)));
     // Each event came before the next was made: nothing waited for the end of the answer.

@@ -25,11 +25,20 @@ def serve(connection):
         stream.flush()
 
 
+def serve_and_close(connection):
+    with connection:
+        try:
+            serve(connection)
+        finally:
+            # The other end waits for it.
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 def main():
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=serve_and_close, args=(connection,), daemon=True).start()
 
 
 main()

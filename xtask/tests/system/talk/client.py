@@ -48,7 +48,7 @@ def talk():
     speaker.start()
     right = sum(frames.read(stream) == (1, b"message %d" % number) for number in range(MESSAGES))
     speaker.join()
-    large = bytes(range(256)) * 4096 * 8
+    large = bytes(range(256)) * 4096
     speaker = threading.Thread(target=connection.sendall, args=(frames.frame(2, large, masked=True),))
     speaker.start()
     large_right = frames.read(stream) == (2, large)

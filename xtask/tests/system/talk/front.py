@@ -76,11 +76,20 @@ def serve(connection):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello")
 
 
+def serve_and_close(connection):
+    with connection:
+        try:
+            serve(connection)
+        finally:
+            # The other end waits for it.
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 def main():
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=serve_and_close, args=(connection,), daemon=True).start()
 
 
 main()
