@@ -165,7 +165,7 @@ pub async fn operator(
                 refuse(room.recorder(), room.point(), format!("uid {}", local.uid), DenyReason::CallerNotAdmitted);
                 return;
             }
-            plain(room, stream, Proof::Operator(local), stop).await;
+            plain(Some(Duration::from_millis(limits::HEAD_READ_MS)), room, stream, Proof::Operator(local), stop).await;
         }
     };
     accepting::run(listener, each, &stop).await;
@@ -178,17 +178,17 @@ pub async fn operator(
 /// When the stream cannot be used at all.
 pub async fn supervisor(room: Arc<Enforcement>, stream: std::os::unix::net::UnixStream, stop: CancellationToken) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    plain(room, UnixStream::from_std(stream)?, Proof::Supervisor, stop).await;
+    plain(None, room, UnixStream::from_std(stream)?, Proof::Supervisor, stop).await;
     Ok(())
 }
 
-async fn plain(room: Arc<Enforcement>, stream: UnixStream, proof: Proof, stop: CancellationToken) {
+async fn plain(idle: Option<Duration>, room: Arc<Enforcement>, stream: UnixStream, proof: Proof, stop: CancellationToken) {
     let refused = refused_messages(room.recorder(), room.point(), String::new());
     let handler = move |request| {
         let (room, proof) = (Arc::clone(&room), proof.clone());
         async move { room.answer(&proof, request).await }
     };
-    connection::http1(stream, handler, &stop, refused).await;
+    connection::http1_idle(idle, stream, handler, &stop, refused).await;
 }
 
 async fn by_alpn<S, H, F, R>(stream: TlsStream<S>, handler: H, stop: &CancellationToken, refused: R)

@@ -37,10 +37,22 @@ where
     F: Future<Output = Response<Body>> + Send,
     R: Fn(&'static str) + Unpin + Send + 'static,
 {
+    http1_idle(Some(Duration::from_millis(limits::HEAD_READ_MS)), stream, handler, stop, refused).await;
+}
+
+/// The same with the longest wait for a head; `None` is for the one peer that may be silent for as long as it lives, the supervisor,
+/// whose connection cannot be made anew.
+pub(super) async fn http1_idle<S, H, F, R>(idle: Option<Duration>, stream: S, handler: H, stop: &CancellationToken, refused: R)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Body>) -> F + Send + Sync,
+    F: Future<Output = Response<Body>> + Send,
+    R: Fn(&'static str) + Unpin + Send + 'static,
+{
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits::HEAD_READ_MS))
+        .header_read_timeout(idle)
         .max_headers(trust::limits::HEADERS_MAX)
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .half_close(false);
