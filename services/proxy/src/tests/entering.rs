@@ -325,3 +325,20 @@ async fn draining_finishes_what_is_in_flight() {
     assert!(transport.call(get("/things/1", &[("txn-token", &token)])).await.is_err());
     assert_eq!(guard.in_flight(), 0);
 }
+
+// C7: the link between supervisor and identity is made once; silence must not end it, or nothing could be started later.
+#[tokio::test]
+#[ignore = "waits for longer than an idle connection may last, 35 s; run it by name"]
+async fn the_supervisors_link_outlives_silence() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let world = World::new();
+    let room = Arc::new(Enforcement::new(Arc::new(Every), "every", world.recorder.clone(), world.clock.clone(), None, Views::Unneeded));
+    tokio::spawn(crate::serve::supervisor(room, theirs, world.stop.clone()));
+    let link = crate::client::PairTransport::new(ours).await.unwrap();
+    for pause_ms in [crate::limits::HEAD_READ_MS + 5_000, 0] {
+        let answer = contract::Transport::send(&*link, get("/supervisor", &[])).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        drop(contract::body::collect(answer.into_body(), 1 << 20).await.unwrap());
+        tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+    }
+}
