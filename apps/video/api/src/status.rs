@@ -29,8 +29,8 @@ struct About {
 
 /// What the queue says of work that it gave up.
 const GIVEN_UP: &str = "queue.dead_letter";
-/// Names that the transcoder gives to what it makes, as far as they are always the same.
-const MADE: [&str; 3] = ["720p.mp4", "360p.mp4", "poster.jpg"];
+/// Every name that the transcoder gives to what it makes, whatever the original is.
+const MADE: [&str; 4] = ["720p.mp4", "360p.mp4", "small.mp4", "poster.jpg"];
 
 #[derive(Deserialize)]
 struct Validated {

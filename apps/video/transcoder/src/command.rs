@@ -37,7 +37,7 @@ impl Demuxer {
 
 /// Where a rung's file goes.
 pub(crate) fn output(folder: &Path, rung: &Rung) -> PathBuf {
-    folder.join(format!("{}.mp4", rung.name()))
+    folder.join(rung.file())
 }
 
 /// What every run begins with, up to the input file.

@@ -242,13 +242,12 @@ impl Workshop {
 async fn renditions(folder: &Path, video: Uuid, rungs: &[Rung]) -> Result<Vec<Rendition>, JobFault> {
     let mut made = Vec::new();
     for rung in rungs {
-        let name = rung.name();
         let measured = measure(&command::output(folder, rung)).await?;
         let measured = measured.filter(|measured| measured.duration_s > 0.0);
         let measured = measured.ok_or_else(|| JobFault::Hopeless(String::from("the video has no pictures in it")))?;
         made.push(Rendition {
-            key: format!("{video}/{name}.mp4"),
-            name,
+            key: format!("{video}/{}", rung.file()),
+            name: rung.name(),
             width: measured.width,
             height: measured.height,
             duration_s: measured.duration_s,

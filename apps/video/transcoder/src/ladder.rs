@@ -18,6 +18,11 @@ impl Rung {
     pub(crate) fn name(&self) -> String {
         format!("{}p", self.height)
     }
+
+    /// The name of its file, one of a few whatever the original is: who cleans up needs no list.
+    pub(crate) fn file(&self) -> String {
+        if HEIGHTS.contains(&self.height) { format!("{}.mp4", self.name()) } else { String::from("small.mp4") }
+    }
 }
 
 /// The renditions of an original of this height.
@@ -60,5 +65,12 @@ mod tests {
     #[test]
     fn a_rendition_is_named_after_its_height() {
         assert_eq!(Rung { height: 720 }.name(), "720p");
+    }
+
+    // The api deletes what was made of a deleted video by these names.
+    #[test]
+    fn whatever_the_original_is_there_are_three_names_of_files() {
+        let names: std::collections::BTreeSet<String> = (0..5000).flat_map(ladder).map(|rung| rung.file()).collect();
+        assert_eq!(Vec::from_iter(names), ["360p.mp4", "720p.mp4", "small.mp4"]);
     }
 }

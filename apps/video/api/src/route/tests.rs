@@ -233,7 +233,7 @@ async fn a_deleted_video_leaves_no_renditions_behind() {
     let data = json!({ "video_id": id, "renditions": renditions, "poster": format!("{id}/poster.jpg"), "duration_s": 1.0 });
     assert_eq!(scene.event(Some("ada"), ("e2", "video.ready"), data).await, StatusCode::NO_CONTENT);
     let deleted = scene.neighbour.0.lock().unwrap().clone();
-    let expected = ["180p.mp4", "360p.mp4", "720p.mp4", "poster.jpg"].map(|name| format!("DELETE /renditions/{id}/{name}"));
+    let expected = ["180p.mp4", "360p.mp4", "720p.mp4", "poster.jpg", "small.mp4"].map(|name| format!("DELETE /renditions/{id}/{name}"));
     assert_eq!(deleted, expected);
 }
 

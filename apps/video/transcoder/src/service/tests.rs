@@ -111,7 +111,7 @@ async fn an_mp4_and_a_webm_become_renditions_and_a_poster() {
         assert!((1.7..2.3).contains(&rendition["duration_s"].as_f64().unwrap()), "{rendition}");
         assert_eq!(ready[0]["poster"], format!("{ID}/poster.jpg"));
         let objects = scene.neighbour.objects.lock().unwrap();
-        let made = &objects[&format!("/renditions/{ID}/72p.mp4")];
+        let made = &objects[&format!("/renditions/{ID}/small.mp4")];
         assert_eq!(rendition["bytes"], made.len());
         assert!(objects[&format!("/renditions/{ID}/poster.jpg")].starts_with(&[0xff, 0xd8, 0xff]));
         assert!(!scene.events_of("video.progress").is_empty());
