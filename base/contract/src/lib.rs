@@ -8,6 +8,7 @@ pub mod body;
 pub mod console;
 pub mod control;
 pub mod delta;
+pub mod dpop;
 pub mod evidence;
 pub mod guard;
 pub mod identity;

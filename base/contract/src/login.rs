@@ -106,4 +106,17 @@ pub struct AccessClaims {
     pub auth_time: u64,
     /// The session at `login` that it comes from.
     pub sid: String,
+    /// What its bearer must have besides; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// The key that a token is bound to (RFC 7800, section 3.1). One member or more, and no other: an unknown one is a limit that nobody
+/// here would check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// Thumbprint of a key that each request must be proven with (RFC 9449, section 6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
 }

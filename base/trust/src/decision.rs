@@ -117,6 +117,34 @@ deny_reasons! {
     TokenExpired = "token_expired", 401;
     /// A token for somebody else.
     AudienceMismatch = "audience_mismatch", 401;
+    /// A token that is bound to a key came without a proof of it (RFC 9449, section 7.1).
+    ProofMissing = "proof_missing", 401;
+    /// A token that is bound to no key came as if it were (RFC 9449, section 7.1).
+    TokenUnbound = "token_unbound", 401;
+    /// A DPoP proof that is no compact JWS, or whose header or claims are not those of one.
+    ProofMalformed = "proof_malformed", 401;
+    /// A DPoP proof of another `typ`.
+    ProofTypeMismatch = "proof_type_mismatch", 401;
+    /// A DPoP proof signed with an algorithm that is not admitted.
+    ProofAlgorithmRefused = "proof_algorithm_refused", 401;
+    /// A DPoP proof whose key is private, of another algorithm, or none.
+    ProofKeyRefused = "proof_key_refused", 401;
+    /// A DPoP proof whose signature is not that of its key.
+    ProofInvalid = "proof_invalid", 401;
+    /// A DPoP proof for another method (`htm`).
+    ProofMethodMismatch = "proof_method_mismatch", 401;
+    /// A DPoP proof for another address (`htu`).
+    ProofTargetMismatch = "proof_target_mismatch", 401;
+    /// A DPoP proof for another token (`ath`).
+    ProofTokenMismatch = "proof_token_mismatch", 401;
+    /// A DPoP proof of another key than the token's (`cnf.jkt`).
+    ProofKeyMismatch = "proof_key_mismatch", 401;
+    /// A DPoP proof that is too old, or of a time that has not come.
+    ProofStale = "proof_stale", 401;
+    /// A DPoP proof that was used before.
+    ProofReplayed = "proof_replayed", 401;
+    /// A DPoP proof must have a nonce of this server, and has none or one that has ended.
+    ProofNonceWanted = "proof_nonce_wanted", 401;
     /// The route's scope is not in the token.
     ScopeMissing = "scope_missing", 403;
     /// A state-changing request of another site (Sec-Fetch-Site, Origin).

@@ -106,7 +106,12 @@ pub(crate) fn public_json(value: &serde_json::Value) -> Response<Body> {
 pub(crate) fn oauth(status: StatusCode, error: &'static str, text: &'static str) -> Response<Body> {
     let mut response = private_json(status, &json!({ "error": error, "error_description": text }));
     if status == StatusCode::UNAUTHORIZED {
-        let challenge = if error == "invalid_token" { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        let challenge = match error {
+            "invalid_token" => "Bearer error=\"invalid_token\"",
+            "invalid_dpop_proof" => "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA\"",
+            "use_dpop_nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"ES256 EdDSA\"",
+            _ => "Bearer",
+        };
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     response

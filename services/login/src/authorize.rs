@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+use contract::dpop::is_thumbprint;
 use contract::login::ISSUER_PATH;
 use contract::{Body, Caller};
 use http::request::Parts;
@@ -42,6 +43,8 @@ pub(crate) struct Wanted {
     nonce: Option<String>,
     scope: BTreeSet<String>,
     challenge: String,
+    #[serde(default)]
+    jkt: Option<String>,
     at_s: u64,
 }
 
@@ -118,7 +121,7 @@ impl Inner {
         let expires_s = int(now_s.saturating_add(CODE_LIFE_S));
         let mut txn = self.store.write().await?;
         sqlx::query("DELETE FROM family WHERE ends_s <= ?").bind(int(now_s)).execute(&mut *txn).await?;
-        sqlx::query("INSERT INTO family (family, client, user, sid, scope, auth_time_s, ends_s) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO family (family, client, user, sid, scope, auth_time_s, ends_s, jkt) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(&family)
             .bind(&wanted.client)
             .bind(&session.user)
@@ -126,6 +129,7 @@ impl Inner {
             .bind(&scope)
             .bind(int(session.auth_time_s))
             .bind(expires_s)
+            .bind(&wanted.jkt)
             .execute(&mut *txn)
             .await?;
         sqlx::query("INSERT INTO code (digest, family, redirect_uri, challenge, nonce, expires_s) VALUES (?, ?, ?, ?, ?, ?)")
@@ -174,6 +178,11 @@ impl Inner {
         if params.get("code_challenge_method") != Some("S256") {
             return Err("invalid_request");
         }
+        // RFC 9449, section 10: the code is for who has this key.
+        let jkt = params.get("dpop_jkt");
+        if jkt.is_some_and(|jkt| !is_thumbprint(jkt)) {
+            return Err("invalid_request");
+        }
         let asked: BTreeSet<String> = params.get("scope").unwrap_or_default().split(' ').map(str::to_owned).collect();
         if !asked.contains("openid") {
             return Err("invalid_scope");
@@ -186,6 +195,7 @@ impl Inner {
             // Core, section 3.1.2.1: scopes that are not understood are left out; the token's answer says what was granted.
             scope: asked.intersection(&self.scopes).cloned().collect(),
             challenge: challenge.to_owned(),
+            jkt: jkt.map(str::to_owned),
             at_s: self.now_s(),
         };
         let prompts: BTreeSet<&str> = params.get("prompt").unwrap_or_default().split_whitespace().collect();

@@ -1,7 +1,8 @@
 //! `login`: people. An OpenID Connect provider with its own sign-in and enrolment pages.
 //!
 //! Spec:       OpenID Connect Core 1.0 and Discovery 1.0; RFC 6749 as narrowed by RFC 9700; RFC 7636 (PKCE), RFC 8252 (native
-//!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RP-Initiated Logout 1.0.
+//!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RFC 9449 (DPoP), RP-Initiated
+//!             Logout 1.0.
 //! Guarantees: B1 discovery, keys, code flow; B2 PKCE with S256 or nothing; B6 a refresh token works once, a replay ends its family;
 //!             B12 Argon2id, common passwords refused, growing delays, and nobody learns who has an account.
 //! Not here:   TLS and the session of the edge (`proxy`), transaction tokens (the edge mints them), second factors (B13).
@@ -11,6 +12,7 @@
 //! | `room` | the routes; what every answer carries |
 //! | `authorize`, `sign_in`, `enrol`, `end_session` | what browsers see |
 //! | `token`, `userinfo` | what clients see |
+//! | `possession` | tokens that are bound to a client's key |
 //! | `people` | what the operator sees |
 //! | `password`, `throttle` | what guessing meets |
 //! | `keys` | the keys that sign, and their successors |
@@ -30,6 +32,7 @@ mod keys;
 mod page;
 mod password;
 mod people;
+mod possession;
 mod provider;
 pub mod room;
 mod schema;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
+use contract::dpop::Proofs;
 use contract::login::{ISSUER_PATH, Invited};
 use sqlx::Row;
 use state::{StateError, Store, sqlx};
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) keys: Keys,
     pub(crate) hasher: Hasher,
+    pub(crate) proofs: Proofs,
     pub(crate) public_origin: String,
     pub(crate) issuer: String,
     pub(crate) system: String,
@@ -110,6 +112,7 @@ impl Login {
             store,
             keys,
             hasher,
+            proofs: Proofs::new(&*config.entropy, config.clock.unix_s()),
             issuer: format!("{}{ISSUER_PATH}", config.public_origin),
             public_origin: config.public_origin,
             system: config.system,

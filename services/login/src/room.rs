@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use contract::login::{ISSUER_PATH, ROUTES};
-use contract::{Body, Caller, Found, Peer, Room, Route, body, find};
+use contract::{Body, Caller, Found, Peer, Room, Route, body, dpop, find};
 use http::{Request, Response};
 use serde_json::{Value, json};
 use trust::{DenyReason, FaultKind};
@@ -21,6 +21,7 @@ impl Room for Login {
     async fn call(&self, caller: Caller, request: Request<Body>) -> Response<Body> {
         let inner = &*self.0;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let proven = request.headers().contains_key(dpop::HEADER);
         let (action, outcome) = match find(ROUTES, method.as_str(), &path) {
             Found::Route(route, values) => {
                 let value = values.first().map(|(_, value)| value.as_ref()).unwrap_or_default();
@@ -29,7 +30,11 @@ impl Room for Login {
             Found::MethodUnlisted => ("", Err(Refusal::Denied(DenyReason::MethodUnlisted))),
             Found::Unknown => ("", Err(Refusal::Denied(DenyReason::RouteUnknown))),
         };
-        outcome.unwrap_or_else(|refusal| inner.refuse(&caller, action, refusal))
+        let mut answer = outcome.unwrap_or_else(|refusal| inner.refuse(&caller, action, refusal));
+        if let (true, "login.token" | "login.userinfo", Some(nonce)) = (proven, action, inner.nonce()) {
+            answer.headers_mut().insert(dpop::NONCE_HEADER, nonce);
+        }
+        answer
     }
 }
 
@@ -105,6 +110,7 @@ impl Inner {
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
             "code_challenge_methods_supported": ["S256"],
+            "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
             "prompt_values_supported": ["none", "login", "select_account"],
             "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "amr", "sid", "at_hash", "name", "preferred_username"],
             "authorization_response_iss_parameter_supported": true,

@@ -3,10 +3,11 @@
 use state::Migration;
 
 /// Every step of the schema.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "people, sessions, grants",
-    sql: "
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "people, sessions, grants",
+        sql: "
 CREATE TABLE secret (name TEXT PRIMARY KEY, sealed TEXT NOT NULL) STRICT;
 CREATE TABLE signing_key (generation INTEGER PRIMARY KEY, sealed TEXT NOT NULL, starts_s INTEGER NOT NULL) STRICT;
 CREATE TABLE person (
@@ -32,4 +33,6 @@ CREATE TABLE refresh (
 CREATE INDEX refresh_by_family ON refresh (family);
 CREATE TABLE throttle (key TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_s INTEGER NOT NULL, until_s INTEGER NOT NULL) STRICT;
 ",
-}];
+    },
+    Migration { version: 2, name: "families that are bound to a key", sql: "ALTER TABLE family ADD COLUMN jkt TEXT;" },
+];

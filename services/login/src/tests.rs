@@ -6,6 +6,7 @@
 mod enrolment;
 mod flow;
 mod house;
+mod possession;
 mod refusals;
 mod sign_in;
 mod tokens;

@@ -6,13 +6,15 @@
 //! person through `/authorize`, which the session answers without a page.
 //!
 //! Spec:       RFC 6749, sections 4.1.3, 5, 6; RFC 7636, section 4.6; RFC 9700, section 4.14 (rotation); RFC 9068, section 2; RFC 7009;
+//!             RFC 9449, sections 5 and 10;
 //!             OpenID Connect Core, sections 2 and 3.1.3.
-//! Guarantees: B1, B2, B6.
+//! Guarantees: B1, B2, B6, B10.
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-use contract::login::{ACCESS_TYP, AccessClaims, ID_TYP};
+use contract::dpop::Proof;
+use contract::login::{ACCESS_TYP, AccessClaims, Confirmation, ID_TYP};
 use contract::signing::{self, SigningError};
 use contract::{Body, Caller, body};
 use http::{Request, Response, StatusCode};
@@ -29,6 +31,7 @@ use crate::client::Client;
 use crate::credential::{Credential, digest_of, new_id};
 use crate::form::Params;
 use crate::people::roles_of;
+use crate::possession::at_token;
 use crate::provider::{Inner, LoginError};
 
 /// An access token lives this long.
@@ -52,6 +55,8 @@ struct Grant {
     scope: String,
     auth_time_s: u64,
     nonce: Option<String>,
+    /// The key that its tokens are bound to.
+    jkt: Option<String>,
     ends_s: u64,
     is_over: bool,
 }
@@ -82,10 +87,11 @@ impl Inner {
         let headers = request.headers().clone();
         let params = Params::of_form(request).await.map_err(|_| Refusal::request("the body is not a form with each parameter once"))?;
         let client = Client::authenticated(&headers, &params).ok_or_else(Refusal::client)?;
+        let proof = self.proof(&headers, "POST", "/token", None).map_err(at_token)?;
         self.keys.tend(self.now_s()).await?;
         match params.get("grant_type") {
-            Some("authorization_code") => self.exchange(caller, client, &params).await,
-            Some("refresh_token") => self.refresh(caller, client, &params).await,
+            Some("authorization_code") => self.exchange(caller, client, &params, proof).await,
+            Some("refresh_token") => self.refresh(caller, client, &params, proof).await,
             Some(_) => Err(Refusal::OAuth {
                 status: StatusCode::BAD_REQUEST,
                 error: "unsupported_grant_type",
@@ -96,7 +102,7 @@ impl Inner {
         }
     }
 
-    async fn exchange(&self, caller: &Caller, client: Client, params: &Params) -> Result<Response<Body>, Refusal> {
+    async fn exchange(&self, caller: &Caller, client: Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
         let code = params.get("code").ok_or(Refusal::request("code is missing"))?;
         let redirect_uri = params.get("redirect_uri").ok_or(Refusal::request("redirect_uri is missing"))?;
         let verifier = params.get("code_verifier").ok_or(Refusal::request("code_verifier is missing"))?;
@@ -115,32 +121,36 @@ impl Inner {
             && !grant.is_over
             && grant.client == client.id()
             && row.try_get::<String, _>(1)? == redirect_uri
-            && is_verifier_of(verifier, &row.try_get::<String, _>(2)?);
+            && is_verifier_of(verifier, &row.try_get::<String, _>(2)?)
+            && is_bearer(&grant, proof.as_ref());
         if !bound {
             txn.commit().await?;
             return Err(Refusal::grant());
         }
+        if let Some(proof) = proof {
+            grant.jkt = Some(self.spend(proof)?);
+        }
         grant.nonce = row.try_get(3)?;
         let offline = grant.scope.split(' ').any(|s| s == "offline_access");
         grant.ends_s = now_s.saturating_add(if offline { FAMILY_LIFE_S } else { MEMORY_S });
-        sqlx::query("UPDATE family SET ends_s = ? WHERE family = ?").bind(int(grant.ends_s)).bind(&family).execute(&mut *txn).await?;
+        self.hold(&mut txn, &grant).await?;
         let refresh = if offline { Some(self.add_refresh(&mut txn, &grant, now_s).await?) } else { None };
         let scope = grant.scope.clone();
         self.issue(caller, txn, &grant, &scope, refresh).await
     }
 
-    async fn refresh(&self, caller: &Caller, client: Client, params: &Params) -> Result<Response<Body>, Refusal> {
+    async fn refresh(&self, caller: &Caller, client: Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
         let shown = params.get("refresh_token").ok_or(Refusal::request("refresh_token is missing"))?;
         let now_s = self.now_s();
         let mut txn = self.store.write().await?;
         let sql = "SELECT family, expires_s, used FROM refresh WHERE digest = ?";
         let row = sqlx::query(sql).bind(digest_of(shown)).fetch_optional(&mut *txn).await?.ok_or_else(Refusal::grant)?;
-        let grant = grant_of(&mut txn, &row.try_get::<String, _>(0)?, now_s).await?;
+        let mut grant = grant_of(&mut txn, &row.try_get::<String, _>(0)?, now_s).await?;
         // Shown by another client is as bad as shown twice: it is in the wrong hands.
         if row.try_get::<bool, _>(2)? || grant.client != client.id() {
             return Err(self.replayed(caller, txn, "refresh_token", &grant).await);
         }
-        if uint(row.try_get(1)?) <= now_s || grant.is_over {
+        if uint(row.try_get(1)?) <= now_s || grant.is_over || !is_bearer(&grant, proof.as_ref()) {
             return Err(Refusal::grant());
         }
         let scope = match params.get("scope") {
@@ -151,6 +161,10 @@ impl Inner {
                 return Err(Refusal::OAuth { status, error: "invalid_scope", text, reason: None });
             }
         };
+        if let Some(proof) = proof {
+            grant.jkt = Some(self.spend(proof)?);
+            self.hold(&mut txn, &grant).await?;
+        }
         sqlx::query("UPDATE refresh SET used = 1 WHERE digest = ?").bind(digest_of(shown)).execute(&mut *txn).await?;
         sqlx::query("DELETE FROM refresh WHERE family = ? AND expires_s <= ?")
             .bind(&grant.family)
@@ -207,6 +221,13 @@ impl Inner {
         }
     }
 
+    /// Keeps how long the family lives, and the key that it is bound to.
+    async fn hold(&self, txn: &mut WriteTxn, grant: &Grant) -> Result<(), LoginError> {
+        let sql = "UPDATE family SET ends_s = ?, jkt = ? WHERE family = ?";
+        sqlx::query(sql).bind(int(grant.ends_s)).bind(&grant.jkt).bind(&grant.family).execute(&mut **txn).await?;
+        Ok(())
+    }
+
     async fn add_refresh(&self, txn: &mut WriteTxn, grant: &Grant, now_s: u64) -> Result<Credential, LoginError> {
         let refresh = Credential::new(&*self.entropy);
         let expires_s = now_s.saturating_add(REFRESH_LIFE_S).min(grant.ends_s);
@@ -239,6 +260,7 @@ impl Inner {
             roles: grant.roles.clone(),
             auth_time: grant.auth_time_s,
             sid: grant.sid.clone(),
+            cnf: grant.jkt.clone().map(|jkt| Confirmation { jkt: Some(jkt) }),
         };
         let access = key.sign(ACCESS_TYP, &[], &access).map_err(signed)?;
         let profile = scope.split(' ').any(|s| s == "profile").then_some(grant.name.as_str());
@@ -259,8 +281,9 @@ impl Inner {
         let id = key.sign(ID_TYP, &[], &id).map_err(signed)?;
         self.act(caller.trace, "login.token.issue", &grant.user, &grant.client, scope)?;
         txn.commit().await?;
+        let kind = if grant.jkt.is_some() { "DPoP" } else { "Bearer" };
         let mut answer = json!({
-            "token_type": "Bearer", "expires_in": ACCESS_LIFE_S, "scope": scope, "access_token": access, "id_token": id,
+            "token_type": kind, "expires_in": ACCESS_LIFE_S, "scope": scope, "access_token": access, "id_token": id,
         });
         if let (Some(refresh), Some(fields)) = (refresh, answer.as_object_mut()) {
             fields.insert("refresh_token".to_owned(), refresh.expose().into());
@@ -270,7 +293,7 @@ impl Inner {
 }
 
 async fn grant_of(txn: &mut WriteTxn, family: &str, now_s: u64) -> Result<Grant, Refusal> {
-    let sql = "SELECT f.client, f.user, p.name, p.roles, f.sid, f.scope, f.auth_time_s, f.ends_s, f.dead
+    let sql = "SELECT f.client, f.user, p.name, p.roles, f.sid, f.scope, f.auth_time_s, f.ends_s, f.dead, f.jkt
         FROM family f JOIN person p ON p.user = f.user WHERE f.family = ?";
     let row = sqlx::query(sql).bind(family).fetch_optional(&mut **txn).await?.ok_or_else(Refusal::grant)?;
     let ends_s = uint(row.try_get(7)?);
@@ -284,9 +307,15 @@ async fn grant_of(txn: &mut WriteTxn, family: &str, now_s: u64) -> Result<Grant,
         scope: row.try_get(5)?,
         auth_time_s: uint(row.try_get(6)?),
         nonce: None,
+        jkt: row.try_get(9)?,
         ends_s,
         is_over: row.try_get::<bool, _>(8)? || ends_s <= now_s,
     })
+}
+
+/// Whether who shows it has the key that it is bound to, if it is bound to one.
+fn is_bearer(grant: &Grant, proof: Option<&Proof>) -> bool {
+    grant.jkt.as_deref().is_none_or(|jkt| proof.is_some_and(|proof| proof.key.as_str() == jkt))
 }
 
 /// RFC 7636, sections 4.1 and 4.6.

@@ -1,6 +1,6 @@
 //! Who the bearer of an access token stands for.
 //!
-//! Spec: OpenID Connect Core, section 5.3; RFC 6750, sections 2.1 and 3.1.
+//! Spec: OpenID Connect Core, section 5.3; RFC 6750, sections 2.1 and 3.1; RFC 9449, section 7.1.
 
 use contract::Body;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -11,23 +11,33 @@ use trust::DenyReason;
 
 use crate::answer::{self, Refusal};
 use crate::people::roles_of;
+use crate::possession::at_resource;
 use crate::provider::Inner;
 
 impl Inner {
     /// `GET /userinfo`.
     pub(crate) async fn userinfo(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
-        let refused = |reason| Refusal::OAuth {
-            status: StatusCode::UNAUTHORIZED,
-            error: "invalid_token",
-            text: "not a valid token",
-            reason: Some(reason),
-        };
+        let refused = at_resource;
         let shown = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.split_once(' '));
-        let token =
-            shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).ok_or_else(|| refused(DenyReason::CredentialMissing))?.1;
+        let by_key = shown.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"));
+        let known = shown.filter(|(scheme, _)| by_key || scheme.eq_ignore_ascii_case("bearer"));
+        let token = known.ok_or_else(|| refused(DenyReason::CredentialMissing))?.1;
         let claims = self.genuine(token).ok_or_else(|| refused(DenyReason::TokenInvalid))?;
         if claims.exp <= self.now_s() {
             return Err(refused(DenyReason::TokenExpired));
+        }
+        match (claims.cnf.as_ref(), by_key) {
+            (None, false) => {}
+            (None, true) => return Err(refused(DenyReason::TokenUnbound)),
+            (Some(_), false) => return Err(refused(DenyReason::ProofMissing)),
+            (Some(bound), true) => {
+                let proof = self.proof(headers, "GET", "/userinfo", Some(token)).map_err(refused)?;
+                let proof = proof.ok_or_else(|| refused(DenyReason::ProofMissing))?;
+                if bound.jkt.as_deref() != Some(proof.key.as_str()) {
+                    return Err(refused(DenyReason::ProofKeyMismatch));
+                }
+                self.proofs.spend(proof, self.now_s()).map_err(refused)?;
+            }
         }
         let family = claims.jti.split_once('.').map_or("", |(family, _)| family);
         let sql = "SELECT p.name, p.roles FROM family f JOIN person p ON p.user = f.user

@@ -4,7 +4,7 @@
 //! without an entry, no entry without an answer of the policy, and the record of the decision is kept before the decision takes effect.
 //!
 //! Spec:       DESIGN section 5.
-//! Guarantees: A1 A3 A4 A5 A6 A7 A11 A13 A14 A17 A18, J5, J7 at this point.
+//! Guarantees: A1 A3 A4 A5 A6 A7 A9 A11 A13 A14 A17 A18, J5, J7 at this point.
 //! Not here:   who may (the view's policies), who is who (`login`), bytes of objects (`objects`).
 
 mod admission;
@@ -20,6 +20,7 @@ mod oidc;
 mod onward;
 mod pass;
 mod person;
+mod possession;
 mod session;
 mod sign_in;
 mod socket;
@@ -30,7 +31,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use contract::control::EdgeProfile;
-use contract::{Body, Client, Transport};
+use contract::{Body, Client, Transport, dpop};
 use http::{HeaderValue, Method, Request, Response, header};
 use telemetry::Recorder;
 use telemetry::event::FaultRaised;
@@ -42,12 +43,13 @@ use self::entry::Entry;
 use self::oidc::Login;
 use self::pass::{Key, Pass, Passes};
 use self::person::{People, Person};
+use self::possession::Possession;
 use self::stop::{Refusal, Stop};
 use self::visit::Visit;
 use crate::account::Account;
 use crate::passage::Idle;
 use crate::view::{Loaded, ViewHolder};
-use crate::{events, grpc, limits};
+use crate::{events, grpc, headers, limits};
 
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
@@ -96,6 +98,7 @@ pub struct Edge {
     views: Arc<ViewHolder>,
     sessions: Sessions,
     people: People,
+    possession: Possession,
     login: Arc<Login>,
     peers: Arc<dyn Peers>,
     admission: Admission,
@@ -120,6 +123,7 @@ impl Edge {
             people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
             admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
             passes: Passes::default(),
+            possession: Possession::new(&*parts.entropy, &*parts.clock),
             login,
             place: parts.place,
             limits: parts.limits,
@@ -179,6 +183,7 @@ impl Edge {
         match self.people.identify(view, visit, account.trace()).await {
             Ok(person) => {
                 account.user(person.claims.sub.clone());
+                self.possession.check(visit, &person, &*self.clock)?;
                 Ok(Some(person))
             }
             Err(Stop::Refused(Refusal { reason: reason @ (DenyReason::CredentialMissing | DenyReason::SessionEnded), .. }))
@@ -313,8 +318,12 @@ impl Edge {
             Stop::Refused(refusal) => {
                 Self::keep(account, refusal.decision())?;
                 let mut answer = answer::refusal(&refusal, page, trace);
-                if refusal.reason == DenyReason::SessionEnded {
-                    forget_session(&mut answer);
+                match refusal.reason {
+                    DenyReason::SessionEnded => forget_session(&mut answer),
+                    DenyReason::ProofNonceWanted => {
+                        headers::set(answer.headers_mut(), dpop::NONCE_HEADER, &self.possession.nonce(&*self.clock))
+                    }
+                    _ => {}
                 }
                 Ok(answer)
             }

@@ -91,6 +91,10 @@ impl House {
         self.clock.0.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     pub(super) fn browser(&self) -> Browser<'_> {
         Browser { house: self, cookies: Mutex::default(), source: "198.51.100.7".to_owned() }
     }

@@ -3,7 +3,7 @@
 //! People get a small page, programs get JSON; neither learns more than the reason's code and the trace's id. What a service answers
 //! passes without the headers by which it could speak for the gateway: cookies, CORS, HSTS, identity.
 //!
-//! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3.
+//! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3, RFC 9449 section 7.1.
 //! Guarantees: A14 the header checklist; A5 in the direction of the answer.
 
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use contract::body::Own;
-use contract::{Body, body};
+use contract::{Body, body, dpop};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use trust::{DenyReason, Digest, Fault, FaultKind, TraceContext};
 
@@ -60,6 +60,7 @@ const GATEWAY_ONLY: &[&str] = &[
     "www-authenticate",
     "ratelimit",
     "ratelimit-policy",
+    "dpop-nonce",
 ];
 
 /// Makes a peer's answer one that may leave the house.
@@ -67,7 +68,7 @@ pub fn cleanse(source: Source, answer: &mut HeaderMap) {
     headers::strip_hop_by_hop(answer);
     headers::strip_identity(answer);
     headers::strip_trace(answer);
-    let logins_own = |name: &str| source == Source::Login && (name == "www-authenticate" || name == "set-cookie");
+    let logins_own = |name: &str| source == Source::Login && matches!(name, "www-authenticate" | "set-cookie" | dpop::NONCE_HEADER);
     headers::remove(answer, |name| (GATEWAY_ONLY.contains(&name) || name == "set-cookie") && !logins_own(name));
     if source == Source::Service {
         // Several policies are enforced together (CSP Level 3, section 8.1): its own can only narrow ours.
@@ -133,9 +134,15 @@ pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<B
     if status == StatusCode::UNAUTHORIZED {
         let challenge = match refusal.reason {
             DenyReason::CredentialMissing | DenyReason::SessionEnded => "Bearer",
+            DenyReason::ProofNonceWanted => "DPoP error=\"use_dpop_nonce\", algs=\"ES256 EdDSA\"",
+            DenyReason::ProofMissing | DenyReason::TokenUnbound => "DPoP error=\"invalid_token\", algs=\"ES256 EdDSA\"",
+            reason if dpop::is_about_proof(reason) => "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA\"",
             _ => "Bearer error=\"invalid_token\"",
         };
         fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if challenge == "Bearer" {
+            fields.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("DPoP algs=\"ES256 EdDSA\""));
+        }
     }
     answer
 }

@@ -19,7 +19,7 @@ use crate::headers;
 /// Headers that a page may send besides the safelisted ones.
 const ALLOWED_HEADERS: &str = "authorization, content-type, dpop, if-match, if-none-match, range";
 /// Headers of an answer that a page may read besides the safelisted ones.
-const EXPOSED_HEADERS: &str = "content-range, etag, location, palisade-trace, ratelimit, ratelimit-policy, retry-after";
+const EXPOSED_HEADERS: &str = "content-range, dpop-nonce, etag, location, palisade-trace, ratelimit, ratelimit-policy, retry-after";
 /// How long a browser may remember a preflight's answer, in seconds.
 const MAX_AGE_S: &str = "600";
 

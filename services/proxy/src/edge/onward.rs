@@ -6,8 +6,8 @@
 //! Not here:   connections, retries before the first byte, time-outs (`client`).
 
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER};
-use contract::{Body, Call, Client, txn_token};
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use contract::{Body, Call, Client, dpop, txn_token};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use trust::{Fault, TraceContext};
 
 use super::admission;
@@ -101,8 +101,12 @@ fn pass_login_its_own(fields: &mut HeaderMap, kept: &HeaderMap, action: &str) {
     if let Some(cookies) = kept.get(header::COOKIE) {
         fields.insert(header::COOKIE, cookies.clone());
     }
-    let takes_tokens = matches!(action, "login.userinfo" | "login.token" | "login.token.revoke");
-    if let Some(authorization) = kept.get(header::AUTHORIZATION).filter(|_| takes_tokens) {
-        fields.insert(header::AUTHORIZATION, authorization.clone());
+    if !matches!(action, "login.userinfo" | "login.token" | "login.token.revoke") {
+        return;
+    }
+    for name in [header::AUTHORIZATION, HeaderName::from_static(dpop::HEADER)] {
+        if let Some(value) = kept.get(&name) {
+            fields.insert(name, value.clone());
+        }
     }
 }

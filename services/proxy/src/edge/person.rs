@@ -85,7 +85,7 @@ impl People {
         match credential {
             Credential::Nothing => Err(DenyReason::CredentialMissing.into()),
             Credential::SessionMalformed => Err(DenyReason::SessionEnded.into()),
-            Credential::Bearer(token) => {
+            Credential::Token { token, .. } => {
                 let (claims, credential) = self.bearer(view, token.expose(), origin).await?;
                 Ok(Person { claims, credential, name: String::new(), by_cookie: false })
             }

@@ -8,6 +8,7 @@ mod flood;
 mod issuer;
 mod origins;
 mod passing;
+mod possession;
 mod routing;
 mod session;
 mod smuggling;

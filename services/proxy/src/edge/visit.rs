@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use contract::Body;
 use contract::control::EdgeProfile;
+use contract::{Body, dpop};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, header};
@@ -51,7 +51,21 @@ pub enum Credential {
     /// A session cookie that is none.
     SessionMalformed,
     /// An access token.
-    Bearer(Secret<String>),
+    Token {
+        /// It.
+        token: Secret<String>,
+        /// How it is shown.
+        scheme: Scheme,
+    },
+}
+
+/// How an access token is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Whoever bears it (RFC 6750, section 2.1).
+    Bearer,
+    /// With a proof of the key that it is bound to (RFC 9449, section 7.1).
+    Dpop,
 }
 
 /// Where a request was made, as far as the browser says.
@@ -78,13 +92,15 @@ pub struct Visit {
     pub destination: Destination,
     /// Who it claims to be from.
     pub credential: Credential,
+    /// The proof of a key that came with it (RFC 9449).
+    pub proof: Option<String>,
     /// Names the browser while it signs in.
     pub browser: Option<Reference>,
     /// Where it was made.
     pub site: Site,
     /// The other origin that may read the answer, if it was made there and the route names it.
     pub reader: Option<String>,
-    /// `Authorization` and cookies that are `login`'s business; nobody else gets them.
+    /// `Authorization`, `DPoP` and cookies that are `login`'s business; nobody else gets them.
     pub for_login: HeaderMap,
     /// It opens a WebSocket.
     pub opening: Option<Opening>,
@@ -162,17 +178,20 @@ impl Visit {
         let fields = &mut head.headers;
         let site = if opening.is_some() { Site::of_opening(fields, &origin) } else { Site::of(fields, &origin) };
         let reader = cors::reader(&destination, fields);
-        let credential = credential(fields)?;
+        let (credential, proof) = (credential(fields)?, proof(fields)?);
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let mut for_login = HeaderMap::new();
         if let Some(value) = fields.get(header::AUTHORIZATION) {
             for_login.insert(header::AUTHORIZATION, value.clone());
         }
+        if let Some(value) = fields.get(dpop::HEADER) {
+            for_login.insert(dpop::HEADER, value.clone());
+        }
         if let Some(value) = cookie::without_ours(fields) {
             for_login.insert(header::COOKIE, value);
         }
         cleanse(fields);
-        Ok((Self { from, origin, destination, credential, browser, site, reader, for_login, opening, head }, body))
+        Ok((Self { from, origin, destination, credential, proof, browser, site, reader, for_login, opening, head }, body))
     }
 
     /// Path and query as the browser sent them.
@@ -248,22 +267,31 @@ fn host(head: &Parts) -> Option<&str> {
 
 fn credential(fields: &HeaderMap) -> Result<Credential, DenyReason> {
     let mut authorizations = fields.get_all(header::AUTHORIZATION).iter();
-    let bearer = match (authorizations.next(), authorizations.next()) {
+    let token = match (authorizations.next(), authorizations.next()) {
         (None, _) => None,
         (Some(_), Some(_)) => return Err(DenyReason::RequestAmbiguous),
         (Some(value), None) => {
-            // RFC 6750 section 2.1; another scheme is a token that we cannot accept.
-            let text = value.to_str().unwrap_or_default();
-            let token =
-                text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim());
-            Some(Secret::new(token.to_owned()))
+            // Another scheme is a token that we cannot accept.
+            let (name, token) = value.to_str().unwrap_or_default().split_once(' ').unwrap_or_default();
+            let scheme = if name.eq_ignore_ascii_case("dpop") { Scheme::Dpop } else { Scheme::Bearer };
+            let known = scheme == Scheme::Dpop || name.eq_ignore_ascii_case("bearer");
+            Some(Credential::Token { token: Secret::new(if known { token.trim() } else { "" }.to_owned()), scheme })
         }
     };
-    match (bearer, cookie::find(fields, cookie::SESSION)?) {
+    match (token, cookie::find(fields, cookie::SESSION)?) {
         (Some(_), Some(_)) => Err(DenyReason::RequestAmbiguous),
-        (Some(token), None) => Ok(Credential::Bearer(token)),
+        (Some(token), None) => Ok(token),
         (None, Some(text)) => Ok(Reference::parse(&text).map_or(Credential::SessionMalformed, Credential::Session)),
         (None, None) => Ok(Credential::Nothing),
+    }
+}
+
+/// The one proof that a request may have (RFC 9449, section 4.3, number 1).
+fn proof(fields: &HeaderMap) -> Result<Option<String>, DenyReason> {
+    let mut proofs = fields.get_all(dpop::HEADER).iter();
+    match (proofs.next(), proofs.next()) {
+        (_, Some(_)) => Err(DenyReason::RequestAmbiguous),
+        (proof, None) => Ok(proof.map(|proof| proof.to_str().unwrap_or_default().to_owned())),
     }
 }
 
@@ -271,6 +299,7 @@ fn cleanse(fields: &mut HeaderMap) {
     headers::strip_hop_by_hop(fields);
     headers::strip_identity(fields);
     headers::strip_credentials(fields);
+    fields.remove(dpop::HEADER);
     headers::strip_trace(fields);
     for name in TRACE_HEADERS {
         fields.remove(HeaderName::from_static(name));

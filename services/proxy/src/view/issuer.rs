@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use contract::control::IssuerProfile;
-use contract::login::AccessClaims;
+use contract::login::{AccessClaims, Confirmation};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
@@ -66,6 +66,9 @@ struct Claims {
     client_id: String,
     #[serde(default)]
     jti: String,
+    /// Read as ours is: a token that is bound in a way that nobody here can check is none.
+    #[serde(default)]
+    cnf: Option<Confirmation>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -142,6 +145,7 @@ impl Issuer {
             roles: BTreeSet::new(),
             auth_time: 0,
             sid: String::new(),
+            cnf: claims.cnf,
         })
     }
 

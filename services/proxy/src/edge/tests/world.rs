@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as B64};
 use bytes::Bytes;
 use contract::control::{EdgeProfile, PublicRoute, RouteRate, SignedView, VIEW_TYP, View};
 use contract::identity::{Bundle, Issued};
-use contract::login::{ACCESS_TYP, AccessClaims, CLIENT_HEADER, EDGE_CLIENT, ID_TYP};
+use contract::login::{ACCESS_TYP, AccessClaims, CLIENT_HEADER, Confirmation, EDGE_CLIENT, ID_TYP};
 use contract::signing::{AuthorityKey, SigningKey};
 use contract::{Body, Transport, body};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -161,6 +161,8 @@ pub struct FakeLogin {
     pub roles: Mutex<BTreeSet<String>>,
     pub scope: Mutex<String>,
     pub token_life_s: AtomicU64,
+    /// What its access tokens are bound to.
+    pub bound_to: Mutex<Option<Confirmation>>,
     /// Who signs in.
     pub user: Mutex<String>,
     /// Public origin that its tokens are for.
@@ -188,6 +190,7 @@ impl FakeLogin {
             roles: self.roles.lock().unwrap().clone(),
             auth_time: now,
             sid: "sid-1".to_owned(),
+            cnf: self.bound_to.lock().unwrap().clone(),
         }
     }
 
@@ -503,6 +506,7 @@ impl World {
             roles: Mutex::default(),
             scope: Mutex::new("openid videos".to_owned()),
             token_life_s: AtomicU64::new(300),
+            bound_to: Mutex::default(),
             origin: Mutex::new(ORIGIN.to_owned()),
             user: Mutex::new("u-anna".to_owned()),
         });
