@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use contract::identity::Artefact;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Serialize};
 use trust::{SpiffeId, TrustDomain};
@@ -166,6 +167,16 @@ pub enum Line {
     /// Child to supervisor: it cannot start, and trying again will not help.
     Refused {
         /// Why, and what to do.
+        why: String,
+    },
+    /// Guard to supervisor: what is in force for its service is no longer what it was started with.
+    Outdated {
+        /// What its service should run. The lock decides about that; this only has to agree.
+        artefacts: Vec<Artefact>,
+    },
+    /// Supervisor to child: the run that was to take its place did not get ready, so this one stays.
+    Kept {
+        /// Why.
         why: String,
     },
     /// Supervisor to child: finish what is under way, then end.

@@ -6,6 +6,7 @@
 mod host;
 mod job;
 mod lines;
+mod outdated;
 mod profile;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use proxy::mesh::{Connector, Guard, Job};
 use sandbox::{Level, SandboxError};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::process::{Process, StartError};
 use host::{Host, ServeOutbound};
@@ -40,6 +42,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let joined = process.join().await?;
     let loaded = process.first_view(&joined.view).await?;
     let mut profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
+    let started = profile.clone();
     // `replicas_min` of all replicas run all the time; the others wait for work.
     profile.replicas_min = u32::from(settings.replica < profile.replicas_min);
     let required = if profile.isolation == "confined" { Level::Confined } else { Level::Full };
@@ -53,11 +56,14 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     link.set(&host);
     host.prepare().await.map_err(refusal)?;
     let busy = guard.clone();
-    let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, process.stop.clone()));
+    let answered = CancellationToken::new();
+    let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, answered.clone()));
     let listener = process.listeners().tcp("mesh")?;
     process.ready(None).await;
+    tokio::spawn(outdated::watch(process.clone(), joined.view.clone(), started));
     let served = guard.clone().inbound(listener, process.stop.clone()).await;
     // The service ends only now: what was under way when the drain began has been answered.
+    answered.cancel();
     if let Err(error) = looked_after.await {
         tracing::error!(%error, "the service's keeper failed");
     }

@@ -15,6 +15,7 @@ use proxy::client::{Address, MeshTransport, Patience};
 use proxy::renewal::{self, Invitation};
 use proxy::svid::WorkloadIdentity;
 use proxy::view::ViewHolder;
+use telemetry::event::FaultRaised;
 use telemetry::{Metrics, Recorder};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
@@ -197,7 +198,7 @@ impl Process {
         channel.set_nonblocking(true).map_err(BootError::from)?;
         let (from_supervisor, to_supervisor) = tokio::net::UnixStream::from_std(channel).map_err(BootError::from)?.into_split();
         let stop = CancellationToken::new();
-        tokio::spawn(obey(from_supervisor, stop.clone()));
+        tokio::spawn(obey(from_supervisor, stop.clone(), recorder.clone()));
         tokio::spawn(stay_lean());
         let gathering = recorder.clone();
         tokio::spawn(async move {
@@ -364,6 +365,11 @@ impl Process {
         self.tell(&Line::Ready { notice }).await;
     }
 
+    /// Tells the supervisor that this run is not what it should be any more, but one that runs `artefacts`.
+    pub async fn outdated(&self, artefacts: Vec<Artefact>) {
+        self.tell(&Line::Outdated { artefacts }).await;
+    }
+
     async fn tell(&self, line: &Line) {
         if let Ok(mut text) = serde_json::to_vec(line) {
             text.push(b'\n');
@@ -446,11 +452,19 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Follows the supervisor: a line asks for a drain; its silence for ever means that this process must not outlive it.
-async fn obey(channel: tokio::net::unix::OwnedReadHalf, stop: CancellationToken) {
+async fn obey(channel: tokio::net::unix::OwnedReadHalf, stop: CancellationToken, recorder: Recorder) {
     let mut lines = BufReader::new(channel).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        if serde_json::from_str::<Line>(&line).is_ok_and(|line| line == Line::Drain) {
-            stop.cancel();
+        match serde_json::from_str::<Line>(&line) {
+            Ok(Line::Drain) => stop.cancel(),
+            Ok(Line::Kept { why }) => {
+                tracing::error!(why, "this run is outdated, and stays because the next did not get ready");
+                // It stays whether or not this is kept.
+                let _recorded = recorder.record(None, &FaultRaised { point: "guard", action: "service.replace".to_owned(), cause: why });
+            }
+            Ok(Line::Ready { .. } | Line::Refused { .. } | Line::Outdated { .. }) | Err(_) => {
+                tracing::warn!("the supervisor said something that it never says");
+            }
         }
     }
     if !stop.is_cancelled() {

@@ -2,7 +2,7 @@
 //! them durably.
 //!
 //! A `write(2)` survives the death of the process (`kill -9`), and the file is shipped by the next run under the name of the run that
-//! wrote it. When the file is full because `evidence` has been away too long, `audit` fails and the act is refused: audit loss means stop.
+//! wrote it, once that one no longer holds its lock: two runs of a guard share a folder while one takes the other's place. When the file is full because `evidence` has been away too long, `audit` fails and the act is refused: audit loss means stop.
 //!
 //! Not here: the log itself (`evidence`).
 
@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contract::evidence::{Batch, EvidenceClient, WrittenBatch};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use telemetry::{AuditLost, Metrics, NewRecord, NewSpan, Sink};
 use tokio::sync::Notify;
 use trust::{AuditRecord, Entropy, clock};
@@ -70,16 +72,20 @@ impl Spool {
         let process = clock::random_hex(entropy, 8);
         let path = dir.join(format!("{process}.spool"));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let inner = Inner { file, path, bytes: 0, next_seq: 1, unshipped: VecDeque::new(), spans: VecDeque::new() };
         Ok(Arc::new(Self { process, inner: Mutex::new(inner), wake: Notify::new(), metrics, leftovers }))
     }
 
     /// Ships to `evidence` for ever.
     pub async fn ship(self: Arc<Self>, evidence: EvidenceClient) {
-        for path in &self.leftovers {
-            self.ship_leftover(path, &evidence).await;
-        }
+        let mut leftovers = self.leftovers.clone();
         loop {
+            for path in std::mem::take(&mut leftovers) {
+                if !self.ship_leftover(&path, &evidence).await {
+                    leftovers.push(path);
+                }
+            }
             let notified = tokio::time::timeout(HEARTBEAT, self.wake.notified()).await;
             if notified.is_ok() {
                 tokio::time::sleep(GATHER).await;
@@ -134,13 +140,15 @@ impl Spool {
         }
     }
 
-    async fn ship_leftover(&self, path: &Path, evidence: &EvidenceClient) {
-        let Some(process) = path.file_stem().map(|s| s.to_string_lossy().into_owned()) else { return };
+    /// Ships what an earlier run left; whether that is done with. Not while that run lives: then it ships its records itself.
+    async fn ship_leftover(&self, path: &Path, evidence: &EvidenceClient) -> bool {
+        let Some(process) = path.file_stem().map(|s| s.to_string_lossy().into_owned()) else { return true };
         let records = match read_leftover(path) {
-            Ok(records) => records,
+            Ok(Some(records)) => records,
+            Ok(None) => return false,
             Err(error) => {
                 tracing::error!(%error, path = %path.display(), "a spool of an earlier run cannot be read; it is kept, look at it");
-                return;
+                return true;
             }
         };
         for chunk in records.chunks(BATCH_MAX) {
@@ -153,6 +161,7 @@ impl Spool {
         if let Err(error) = std::fs::remove_file(path) {
             tracing::warn!(%error, path = %path.display(), "a shipped spool could not be removed");
         }
+        true
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -197,16 +206,20 @@ impl Sink for Spool {
     }
 }
 
-/// Records of an earlier run; a torn last line was never acknowledged to anybody and is left out.
-fn read_leftover(path: &Path) -> std::io::Result<Vec<AuditRecord>> {
-    let mut records = Vec::new();
-    for line in BufReader::new(File::open(path)?).lines() {
+/// Records of an earlier run, or nothing while it lives; a torn last line was never acknowledged to anybody and is left out.
+fn read_leftover(path: &Path) -> std::io::Result<Option<Vec<AuditRecord>>> {
+    let (file, mut records) = (File::open(path)?, Vec::new());
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    for line in BufReader::new(file).lines() {
         match serde_json::from_str(&line?) {
             Ok(record) => records.push(record),
             Err(_) => break,
         }
     }
-    Ok(records)
+    Ok(Some(records))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! connects in between waits instead of being refused (D3). It announces every process to `identity` before it starts it: nobody gets
 //! an identity that the supervisor did not just ask for (C7).
 //!
+//! When something new is in force for a service, its guards say so and are replaced one after the other (`child`, M9).
+//!
 //! Not here: what the processes are (`system`), how one of them boots (`boot`).
 
 use std::collections::BTreeMap;
@@ -20,8 +22,9 @@ use trust::{Clock, Digest, Entropy};
 use crate::boot::Boot;
 
 mod child;
+mod run;
 
-pub use child::SUPERVISOR_STREAM;
+pub use run::SUPERVISOR_STREAM;
 
 /// First pause before a restart, doubled up to the longest.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -29,8 +32,10 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A run that lasted this long ends the doubling.
 const STEADY: Duration = Duration::from_secs(10);
-/// How long a process may take to finish what is under way before it is killed.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// How long a process may take to finish what is under way, and a guard's service to end after that, before it is killed.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long a run that is to take another's place may take to get ready.
+const SUCCESSOR_MAX: Duration = Duration::from_secs(60);
 
 /// One process of the system.
 #[derive(Debug)]
@@ -47,6 +52,32 @@ pub struct Member {
     pub boot: BootTemplate,
     /// Members of lower stages are ready before it starts, and drain after it has drained.
     pub stage: u8,
+    /// How it is replaced while it runs.
+    pub replacement: Replacement,
+}
+
+/// Gives the present artefacts of a service, from the lock as it is now.
+pub type Artefacts = Arc<dyn Fn() -> Result<Vec<Artefact>, String> + Send + Sync>;
+
+/// How a member is replaced while it runs.
+#[derive(Clone)]
+pub enum Replacement {
+    /// Only with the whole system.
+    Never,
+    /// The next run gets ready beside this one, which then drains: nobody waits.
+    Beside(Artefacts),
+    /// This run drains before the next starts, since two cannot share its service's folder: who connects meanwhile waits.
+    After(Artefacts),
+}
+
+impl std::fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Never => "Never",
+            Self::Beside(_) => "Beside",
+            Self::After(_) => "After",
+        })
+    }
 }
 
 /// A `Boot` before the parts that differ from start to start.
@@ -81,6 +112,8 @@ struct Shared {
     log_dir: PathBuf,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// Held by the member that is being replaced: one at a time.
+    replacing: tokio::sync::Mutex<()>,
 }
 
 /// Nobody drains: no stage is as high.
@@ -115,6 +148,7 @@ impl Supervisor {
             log_dir,
             clock,
             entropy,
+            replacing: tokio::sync::Mutex::new(()),
         });
         let mut earlier_of: BTreeMap<u8, Vec<String>> = BTreeMap::new();
         for member in &members {

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use contract::identity::Artefact;
 use manifest::{Lock, Manifest, Search};
@@ -16,7 +17,7 @@ use trust::{Digest, Entropy, SpiffeId, clock};
 use crate::boot::Boot;
 use crate::folder;
 use crate::roles;
-use crate::supervisor::{BootTemplate, Member};
+use crate::supervisor::{Artefacts, BootTemplate, Member, Replacement};
 use crate::users;
 
 /// Why a system cannot be started; each says what to do.
@@ -158,13 +159,13 @@ impl Applied {
     /// What a service runs, with absolute paths, as the lock has it.
     #[must_use]
     pub fn artefacts(&self, lock: &Lock, service: &str) -> Vec<Artefact> {
-        let rows = lock.artefacts(service).cloned().unwrap_or_default();
-        rows.into_iter().map(|(path, digest)| Artefact { path: self.absolute(&path).display().to_string(), digest }).collect()
+        artefacts(&self.search, lock, service)
     }
+}
 
-    fn absolute(&self, path: &str) -> PathBuf {
-        self.search.program(path).unwrap_or_else(|| self.search.folder.join(path.strip_prefix("./").unwrap_or(path)))
-    }
+fn artefacts(search: &Search, lock: &Lock, service: &str) -> Vec<Artefact> {
+    let rows = lock.artefacts(service).cloned().unwrap_or_default();
+    rows.into_iter().map(|(path, digest)| Artefact { path: search.absolute(&path).display().to_string(), digest }).collect()
 }
 
 /// The digest of this very binary.
@@ -303,7 +304,8 @@ impl Builder<'_> {
         let sealing_key = self.sealing_key(role)?;
         let boot = self.boot(id, self.layout.data(role), sealing_key, Vec::new(), settings)?;
         let args = vec!["role".to_owned(), role.to_owned()];
-        self.members.push(Member { name: role.to_owned(), args, artefacts: Vec::new(), listeners, boot: BootTemplate(boot), stage });
+        let (name, boot, replacement) = (role.to_owned(), BootTemplate(boot), Replacement::Never);
+        self.members.push(Member { name, args, artefacts: Vec::new(), listeners, boot, stage, replacement });
         Ok(())
     }
 
@@ -322,8 +324,19 @@ impl Builder<'_> {
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
         let listeners = vec![("mesh".to_owned(), listener)];
-        self.members.push(Member { name, args, artefacts, listeners, boot: BootTemplate(boot), stage: 3 });
+        let replacement = self.replacement(service);
+        self.members.push(Member { name, args, artefacts, listeners, boot: BootTemplate(boot), stage: 3, replacement });
         Ok(())
+    }
+
+    fn replacement(&self, service: &str) -> Replacement {
+        let (search, path, name) = (self.applied.search.clone(), self.layout.lock(), service.to_owned());
+        let locked: Artefacts = Arc::new(move || {
+            let lock = Lock::open(&path).map_err(|error| error.to_string())?;
+            Ok(artefacts(&search, &lock, &name))
+        });
+        let keeps_state = self.applied.manifest.services.get(service).is_none_or(|s| s.state);
+        if keeps_state { Replacement::After(locked) } else { Replacement::Beside(locked) }
     }
 
     fn boot(

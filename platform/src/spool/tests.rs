@@ -38,14 +38,15 @@ async fn records_survive_the_death_of_their_process() {
         first.audit(record()).unwrap();
     }
     let killed = first.process.clone();
-    drop(first);
-
     let second = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
     let evidence = Arc::new(FakeEvidence::default());
     let client = EvidenceClient(Client::new(evidence.clone()));
-    for path in &second.leftovers {
-        second.ship_leftover(path, &client).await;
-    }
+    let leftover = second.leftovers.first().unwrap();
+    // M9: while it lives its records are its own.
+    assert!(!second.ship_leftover(leftover, &client).await);
+    assert!(evidence.taken.lock().unwrap().is_empty() && leftover.exists());
+    drop(first);
+    assert!(second.ship_leftover(leftover, &client).await);
     second.audit(record()).unwrap();
     second.flush(&client, Duration::from_secs(5)).await;
     let taken = evidence.taken.lock().unwrap().clone();

@@ -1,29 +1,32 @@
-//! One member: announce, start, listen to it, start again; or drain.
+//! One member: start, look after, start again; replace while it runs; drain.
+//!
+//! A guard that learns of something new for its service (another program, other limits, another flow) says so; it is replaced by a
+//! fresh run under the artefacts that the lock then names, one member of the system at a time. Where the service keeps no state the new
+//! run gets ready first, on the same listener, and the old one then finishes what it has begun; a new run that does not get ready
+//! changes nothing. `identity` compares what the new run measures with what was announced, as at every start.
+//!
+//! Guarantees: D3, M9.
 
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::Client;
-use contract::identity::{IdentityClient, RegisterToken};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use trust::{Digest, clock};
+use contract::identity::Artefact;
 
-use super::{DRAIN_MAX, Member, RESTART_PAUSE, RESTART_PAUSE_MAX, STEADY, Shared};
-use crate::boot::{self, Boot, BootError, Line};
-
-/// Name of the listener through which `identity` hears the supervisor.
-pub const SUPERVISOR_STREAM: &str = "supervisor";
+use super::run::{Run, begin, log_path};
+use super::{Artefacts, Member, RESTART_PAUSE, RESTART_PAUSE_MAX, Replacement, STEADY, SUCCESSOR_MAX, Shared, Standing};
+use crate::boot::{BootError, Line};
 
 /// A log is cut past this, in bytes.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How often logs are looked at.
 const LOG_LOOK: Duration = Duration::from_secs(30);
+
+/// How long the lock may take to agree with what is in force, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 
 /// How a run ended.
 enum End {
@@ -33,10 +36,12 @@ enum End {
     Refused,
     /// It ended by itself or was killed.
     Died,
+    /// It drained for another to take its place.
+    MadeRoom,
 }
 
 /// Runs `member` until it is drained.
-pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: Vec<String>) {
+pub(super) async fn keep_running(shared: Arc<Shared>, mut member: Member, earlier: Vec<String>) {
     let mut standings = shared.standings.subscribe();
     let ready = async {
         let _closed = standings.wait_for(|all| earlier.iter().all(|name| all.get(name).is_some_and(|s| s.ready))).await;
@@ -49,18 +54,20 @@ pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: V
     let mut pause = RESTART_PAUSE;
     loop {
         let started = shared.clock.monotonic();
-        match run_once(&shared, &member).await {
+        let ended = run_once(&shared, &mut member).await;
+        shared.update(&member.name, |s| {
+            s.pid = 0;
+            s.ready = false;
+        });
+        match ended {
             Ok(End::Drained | End::Refused) => break,
+            Ok(End::MadeRoom) => continue,
             Ok(End::Died) => tracing::warn!(member = member.name, "ended by itself; it is started again"),
             Err(error) => {
                 tracing::error!(member = member.name, %error, cause = std::error::Error::source(&error).map(tracing::field::display), "could not be started; trying again")
             }
         }
-        shared.update(&member.name, |s| {
-            s.pid = 0;
-            s.ready = false;
-            s.restarts = s.restarts.saturating_add(1);
-        });
+        shared.update(&member.name, |s| s.restarts = s.restarts.saturating_add(1));
         let lasted = shared.clock.monotonic().saturating_sub(started);
         pause = if lasted >= STEADY { RESTART_PAUSE } else { (pause * 2).min(RESTART_PAUSE_MAX) };
         tokio::select! {
@@ -69,162 +76,150 @@ pub(super) async fn keep_running(shared: Arc<Shared>, member: Member, earlier: V
         }
     }
     cutter.abort();
-    shared.update(&member.name, |s| {
-        s.pid = 0;
-        s.ready = false;
-    });
 }
 
-async fn run_once(shared: &Arc<Shared>, member: &Member) -> Result<End, BootError> {
-    let is_identity = member.boot.0.spiffe_id.as_role() == Some("identity");
-    let mut extra = None;
-    let (token, roots) = if is_identity {
-        let (ours, theirs) = UnixStream::pair()?;
-        extra = Some(OwnedFd::from(theirs));
-        let transport = proxy::client::PairTransport::new(ours).await.map_err(std::io::Error::other)?;
-        shared.identity.send_replace(Some(IdentityClient(Client::new(transport))));
-        (String::new(), Vec::new())
-    } else {
-        tokio::select! {
-            announced = announce(shared, member) => announced,
-            () = shared.stopped(member.stage) => return Ok(End::Drained),
-        }
-    };
-    let (mut process, channel) = spawn(shared, member, token, roots, extra)?;
-    shared.update(&member.name, |s| s.pid = process.id().unwrap_or(0));
-    let (reader, mut writer) = channel.into_split();
-    let listening = listen(shared.clone(), member.name.clone(), reader);
-    tokio::pin!(listening);
-    let mut refused = false;
-    let mut heard_all = false;
+/// One run, and those that take its place while it still runs.
+async fn run_once(shared: &Shared, member: &mut Member) -> Result<End, BootError> {
+    let Some(mut run) = begin(shared, member).await? else { return Ok(End::Drained) };
+    let (mut said, mut outdated) = (run.said.clone(), 0);
     loop {
-        tokio::select! {
-            said = &mut listening, if !heard_all => { heard_all = true; refused = said; }
-            status = process.wait() => {
-                let status = status?;
-                if !heard_all {
-                    refused = tokio::time::timeout(Duration::from_millis(200), &mut listening).await.unwrap_or(false);
+        let now = said.borrow_and_update().clone();
+        shared.update(&member.name, |standing| standing.follow(&run, &now));
+        if now.outdated > outdated {
+            outdated = now.outdated;
+            match replace(shared, member, &mut run, now.wanted).await? {
+                Replaced::By(next) => {
+                    (said, outdated) = (next.said.clone(), 0);
+                    run = next;
                 }
+                Replaced::MadeRoom => return Ok(End::MadeRoom),
+                Replaced::Kept(why) => {
+                    tracing::error!(member = member.name, why, "is not replaced; the run that there is stays");
+                    run.tell(&Line::Kept { why }).await?;
+                }
+            }
+            continue;
+        }
+        tokio::select! {
+            // When nothing more is said its end is near: `ended` waits for it.
+            Ok(()) = said.changed() => {}
+            status = run.ended() => {
+                let status = status?;
                 tracing::warn!(member = member.name, code = status.code(), signal = status.signal(), "process ended");
-                return Ok(if refused { End::Refused } else { End::Died });
+                let refused = run.said.borrow().refused.clone();
+                shared.update(&member.name, |standing| standing.refused.clone_from(&refused));
+                return Ok(if refused.is_some() { End::Refused } else { End::Died });
             }
             () = shared.stopped(member.stage) => {
-                let mut line = serde_json::to_vec(&Line::Drain)?;
-                line.push(b'\n');
-                // A process that is already gone needs no request.
-                let _gone = writer.write_all(&line).await;
-                if tokio::time::timeout(DRAIN_MAX, process.wait()).await.is_err() {
-                    tracing::warn!(member = member.name, "did not drain in time and is killed");
-                    process.kill().await?;
-                }
+                run.drain(&member.name).await?;
                 return Ok(End::Drained);
             }
         }
     }
 }
 
-/// Announces the next run to `identity`, for as long as that takes.
-async fn announce(shared: &Shared, member: &Member) -> (String, Vec<String>) {
-    let mut identity = shared.identity.subscribe();
-    loop {
-        let client = identity.borrow_and_update().clone();
-        if let Some(client) = client {
-            let token = clock::random_hex(&*shared.entropy, 32);
-            let request = RegisterToken {
-                token_digest: Digest::of(token.as_bytes()),
-                spiffe_id: member.boot.0.spiffe_id.clone(),
-                uid: rustix::process::geteuid().as_raw(),
-                binary: shared.binary,
-                artefacts: member.artefacts.clone(),
-            };
-            match client.register(&request).await {
-                Ok(registered) => return (token, registered.bundle.roots),
-                Err(fault) => tracing::warn!(member = member.name, %fault, "identity does not take announcements yet"),
-            }
-        }
-        // Either identity starts anew, or it is only slow.
-        let _changed = tokio::time::timeout(Duration::from_millis(200), identity.changed()).await;
-    }
+/// What came of a replacement.
+enum Replaced {
+    /// The new run serves, the old one has drained.
+    By(Run),
+    /// The old run has drained; the next is started as after any end.
+    MadeRoom,
+    /// The old run stays, for this reason.
+    Kept(String),
 }
 
-fn spawn(
-    shared: &Shared,
-    member: &Member,
-    token: String,
-    roots: Vec<String>,
-    extra: Option<OwnedFd>,
-) -> Result<(tokio::process::Child, tokio::net::UnixStream), BootError> {
-    let (mut ours, theirs) = UnixStream::pair()?;
-    let log = OpenOptions::new().create(true).append(true).open(log_path(shared, member))?;
-    let mut command = tokio::process::Command::new("/proc/self/exe");
-    command.args(&member.args).env_clear().envs(inherited_environment()).envs(LEAN).kill_on_drop(true);
-    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::from(log));
-    // Its own group: Ctrl-C in a terminal is for the supervisor, which drains the others in order.
-    command.process_group(0);
-    let process = command.spawn()?;
-    // Our copy of the child's end closes with the command, so that a dead child is seen as the end of the channel.
-    drop(command);
-    let mut names: Vec<String> = member.listeners.iter().map(|(name, _)| name.clone()).collect();
-    let mut fds: Vec<_> = member.listeners.iter().map(|(_, fd)| fd.as_fd()).collect();
-    if let Some(fd) = &extra {
-        names.push(SUPERVISOR_STREAM.to_owned());
-        fds.push(fd.as_fd());
-    }
-    let template = &member.boot.0;
-    let boot = Boot {
-        spiffe_id: template.spiffe_id.clone(),
-        trust_domain: template.trust_domain.clone(),
-        dir: template.dir.clone(),
-        identity_socket: template.identity_socket.clone(),
-        token,
-        roots,
-        addresses: template.addresses.clone(),
-        listeners: names,
-        artefacts: template.artefacts.clone(),
-        sealing_key: template.sealing_key.clone(),
-        settings: template.settings.clone(),
+async fn replace(shared: &Shared, member: &mut Member, run: &mut Run, wanted: Vec<Artefact>) -> Result<Replaced, BootError> {
+    let _one_at_a_time = tokio::select! {
+        turn = shared.replacing.lock() => turn,
+        // The caller's loop drains it.
+        () = shared.stopped(member.stage) => return Ok(Replaced::Kept("the system drains".to_owned())),
     };
-    boot::send(&mut ours, &boot, &fds)?;
-    ours.set_nonblocking(true)?;
-    Ok((process, tokio::net::UnixStream::from_std(ours)?))
-}
-
-/// Reads what the process says until it ends; whether it refused to start.
-async fn listen(shared: Arc<Shared>, name: String, reader: tokio::net::unix::OwnedReadHalf) -> bool {
-    let mut refused = false;
-    let mut lines = BufReader::new(reader).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str(&line) {
-            Ok(Line::Ready { notice }) => shared.update(&name, |s| {
-                s.ready = true;
-                s.refused = None;
-                if notice.is_some() {
-                    s.notice = notice;
-                }
-            }),
-            Ok(Line::Refused { why }) => {
-                refused = true;
-                shared.update(&name, |s| s.refused = Some(why));
-            }
-            Ok(Line::Drain) | Err(_) => tracing::warn!(member = name, "said something that no process says"),
+    let (artefacts, beside) = match &member.replacement {
+        Replacement::Never => return Ok(Replaced::Kept("it is replaced with the whole system only".to_owned())),
+        Replacement::Beside(artefacts) => (artefacts.clone(), true),
+        Replacement::After(artefacts) => (artefacts.clone(), false),
+    };
+    let before = match locked(&artefacts, wanted).await {
+        Ok(now) => member.lock(now),
+        Err(why) => return Ok(Replaced::Kept(why)),
+    };
+    tracing::info!(member = member.name, beside, "what is in force for it has changed; it is replaced");
+    if !beside {
+        run.drain(&member.name).await?;
+        return Ok(Replaced::MadeRoom);
+    }
+    match successor(shared, member).await? {
+        Ok(next) => {
+            run.drain(&member.name).await?;
+            Ok(Replaced::By(next))
+        }
+        Err(why) => {
+            member.lock(before);
+            Ok(Replaced::Kept(why))
         }
     }
-    refused
 }
 
-/// How glibc's allocator keeps memory: in one arena instead of one for each thread, and from 128 KiB on not at all.
-const LEAN: [(&str, &str); 3] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
-
-/// Variables of ours that Palisade's own processes see, besides `LEAN`. Nothing secret is ever in an environment (F8).
-fn inherited_environment() -> Vec<(String, String)> {
-    ["PATH", "PALISADE_LOG", "RUST_BACKTRACE", "TZ"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-        .collect()
+/// The service's artefacts as the lock has them, once they are those that are in force: `palisade apply` writes the lock a moment after.
+async fn locked(artefacts: &Artefacts, mut wanted: Vec<Artefact>) -> Result<Vec<Artefact>, String> {
+    let by_path = |a: &Artefact, b: &Artefact| a.path.cmp(&b.path);
+    wanted.sort_by(by_path);
+    let agreeing = async {
+        loop {
+            let mut found = artefacts()?;
+            found.sort_by(by_path);
+            if found == wanted {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOCK_LOOK).await;
+        }
+    };
+    let differ = "palisade.lock does not pin what is in force for it; was it edited? `palisade apply` writes both";
+    tokio::time::timeout(LOCK_PATIENCE, agreeing).await.unwrap_or_else(|_| Err(differ.to_owned()))
 }
 
-fn log_path(shared: &Shared, member: &Member) -> PathBuf {
-    shared.log_dir.join(format!("{}.log", member.name.replace('/', "-")))
+/// A further run of `member` that is ready; or why there is none.
+async fn successor(shared: &Shared, member: &Member) -> Result<Result<Run, String>, BootError> {
+    let Some(mut next) = begin(shared, member).await? else { return Ok(Err("the system drains".to_owned())) };
+    let why = tokio::select! {
+        ready = tokio::time::timeout(SUCCESSOR_MAX, ready(&mut next)) => match ready {
+            Ok(Ok(())) => return Ok(Ok(next)),
+            Ok(Err(why)) => why,
+            Err(_) => format!("the new run was not ready within {} s", SUCCESSOR_MAX.as_secs()),
+        },
+        () = shared.stopped(member.stage) => "the system drains".to_owned(),
+    };
+    next.kill().await?;
+    Ok(Err(why))
+}
+
+async fn ready(run: &mut Run) -> Result<(), String> {
+    let mut said = run.said.clone();
+    tokio::select! {
+        Ok(_) = said.wait_for(|said| said.ready) => return Ok(()),
+        _ = run.ended() => {}
+    }
+    Err(run.said.borrow().refused.clone().unwrap_or_else(|| "the new run ended before it was ready; see its log".to_owned()))
+}
+
+impl Member {
+    /// Takes other artefacts for the next run; gives those that it had.
+    fn lock(&mut self, artefacts: Vec<Artefact>) -> Vec<Artefact> {
+        self.boot.0.artefacts = artefacts.iter().map(|a| a.path.clone()).collect();
+        std::mem::replace(&mut self.artefacts, artefacts)
+    }
+}
+
+impl Standing {
+    /// As `run` has it.
+    fn follow(&mut self, run: &Run, said: &super::run::Said) {
+        self.pid = run.pid();
+        self.ready = said.ready;
+        self.refused.clone_from(&said.refused);
+        if said.notice.is_some() {
+            self.notice.clone_from(&said.notice);
+        }
+    }
 }
 
 /// Keeps a log at most twice `LOG_BYTES_MAX`: what is there becomes `NAME.log.1`, and the log begins anew in place (its writers append).

@@ -15,6 +15,7 @@ mod killed;
 mod leftover;
 mod lifecycle;
 mod refused;
+mod replaced;
 mod replicas;
 mod resumed;
 mod sdk;
