@@ -9,12 +9,13 @@ use trust::spiffe::is_name;
 
 use crate::canonical_json;
 use crate::document::Document;
-use crate::model::{Backoff, Bucket, Edge, Host, Manifest, Queue, Secret, Service};
+use crate::model::{Backoff, Bucket, Host, Manifest, Queue, Secret, Service};
 use crate::problem::{ManifestError, suggestion};
 use crate::written::Written;
 use crate::{MANIFEST_BYTES_MAX, PURPOSE_OPERATE, RESERVED_SEGMENTS, ROLE_NAMES};
 
 mod buckets;
+mod entrance;
 mod issuers;
 mod services;
 
@@ -135,25 +136,6 @@ impl Check<'_, '_, '_> {
             }
         }
         purposes
-    }
-
-    fn edge(&mut self) -> Option<Edge> {
-        let w = &self.written.edge;
-        let listen = w.listen.as_deref().unwrap_or("127.0.0.1:8443").parse();
-        if listen.is_err() {
-            self.document.problem(&["edge", "listen"], "write an address and a port, as in \"127.0.0.1:8443\"", None);
-        }
-        let hosts: BTreeSet<_> = w.hosts.clone().unwrap_or_else(|| vec!["localhost".to_owned()]).into_iter().collect();
-        if hosts.is_empty() || hosts.len() > LIST_MAX || !hosts.iter().all(|h| is_host(h)) {
-            self.document.problem(&["edge", "hosts"], "write host names in lower case, as in [\"video.example\"]", None);
-        }
-        let idle = w.session_idle.map_or(30 * 60_000, |d| d.0);
-        let life = w.session_life.map_or(12 * 3_600_000, |d| d.0);
-        if idle > life {
-            self.document.problem(&["edge", "session_idle"], "a session cannot be idle for longer than it lives", None);
-        }
-        let issuers = issuers::issuers(self.document, &w.issuer);
-        Some(Edge { listen: listen.ok()?, hosts, session_idle_ms: idle, session_life_ms: life, issuers })
     }
 
     fn queues(&mut self, purposes: &BTreeSet<String>) -> BTreeMap<String, Queue> {

@@ -22,7 +22,8 @@ pub use canonical::canonical_json;
 pub use flow::{BucketOperation, Flow, SecretOperation};
 pub use lock::{Lock, LockError, Search, Tampering};
 pub use model::{
-    Backoff, Bucket, Edge, Fresh, Host, Isolation, Limits, Manifest, Protocol, Queue, Rate, Replicas, Route, Secret, Service, Verdict,
+    Acme, Backoff, Bucket, Certificate, Edge, Fresh, Host, Isolation, Limits, Manifest, Protocol, Queue, Rate, Replicas, Route, Secret,
+    Service, Verdict,
 };
 pub use problem::{ManifestError, Problem};
 pub use schema::json_schema;

@@ -12,6 +12,10 @@ use trust::{Digest, TrustDomain};
 use crate::flow::{BucketOperation, Flow};
 use crate::problem::ManifestError;
 
+pub(crate) mod entrance;
+
+pub use self::entrance::{Acme, Certificate, Edge};
+
 /// A valid system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Manifest {
@@ -37,22 +41,6 @@ pub struct Manifest {
     pub hosts: BTreeMap<String, Host>,
     #[serde(skip)]
     pub(crate) digest: Option<Digest>,
-}
-
-/// The edge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Edge {
-    /// Address and port.
-    pub listen: std::net::SocketAddr,
-    /// Host names that it answers to.
-    pub hosts: BTreeSet<String>,
-    /// Idle life of a session, ms.
-    pub session_idle_ms: u64,
-    /// Whole life of a session, ms.
-    pub session_life_ms: u64,
-    /// Identity providers whose access tokens count besides those of `login`, by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub issuers: BTreeMap<String, Issuer>,
 }
 
 /// An identity provider besides `login`.

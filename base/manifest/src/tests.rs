@@ -306,3 +306,70 @@ fn providers_are_checked_key_by_key() {
         assert!(error.contains(said), "{said}: {error}");
     }
 }
+
+/// The reference manifest with that in its `[edge]`.
+fn edge_with(text: &str) -> String {
+    VIDEO.replacen("hosts = [\"localhost\", \"127.0.0.1\"]\n", text, 1)
+}
+
+const SHOP: &str = r#"hosts = ["localhost", "shop.example", "api.shop.example", "new.example"]
+[edge.certificate.shop]
+hosts = ["shop.example"]
+chain = "tls/shop.pem"
+key = "tls/shop.key"
+[edge.certificate.rest]
+hosts = ["*.shop.example"]
+chain = "/etc/tls/rest.pem"
+key = "/etc/tls/rest.key"
+[edge.acme]
+directory = "https://acme.example/directory"
+hosts = ["new.example"]
+contact = ["mailto:operator@shop.example"]
+terms_agreed = true
+[edge.proxy_protocol]
+from = ["10.0.0.0/8", "2001:db8::/32"]
+"#;
+
+// A1, A2: each host has exactly one certificate.
+#[test]
+fn each_host_of_the_edge_has_one_certificate() {
+    let edge = Manifest::parse("x", &edge_with(SHOP)).unwrap_or_else(|e| panic!("{e}")).edge;
+    let one = |host: &str| std::collections::BTreeSet::from([host.to_owned()]);
+    assert_eq!(edge.certificates["shop"].hosts, one("shop.example"));
+    assert_eq!(edge.certificates["rest"].hosts, one("api.shop.example"));
+    assert_eq!((&edge.acme.as_ref().unwrap().hosts, &edge.local_hosts()), (&one("new.example"), &one("localhost")));
+    assert_eq!(edge.proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "2001:db8::/32"]);
+    // A name in full wins over the wildcard that covers it too.
+    let both = SHOP.replacen("hosts = [\"shop.example\"]", "hosts = [\"shop.example\", \"api.shop.example\"]", 1);
+    let edge = Manifest::parse("x", &edge_with(&both)).unwrap_or_else(|e| panic!("{e}")).edge;
+    assert_eq!((edge.certificates["shop"].hosts.len(), edge.certificates["rest"].hosts.len()), (2, 0));
+}
+
+// M2
+#[test]
+fn mistakes_about_certificates_and_load_balancers_are_named() {
+    for (from, to, message, help) in [
+        ("[edge.acme]\ndirectory", "[edge.acmee]\ndirectory", "unknown key 'acmee'", "'acme'"),
+        ("\"new.example\"]\n[", "\"newer.example\"]\n[", "'newer.example' has no certificate", "[edge.certificate.NAME]"),
+        ("hosts = [\"new.example\"]", "hosts = [\"other.example\"]", "no host 'other.example'", ""),
+        ("hosts = [\"new.example\"]", "hosts = [\"*.example\"]", "proved by DNS alone", "as files"),
+        ("hosts = [\"new.example\"]", "hosts = [\"new.example\", \"localhost\"]", "no authority gives", "leave it out"),
+        ("hosts = [\"new.example\"]", "hosts = [\"new.example\", \"shop.example\"]", "has the certificate 'shop' already", ""),
+        ("hosts = [\"new.example\"]", "hosts = []", "'new.example' has no certificate", ""),
+        ("https://acme.example", "http://acme.example", "begins with https://", ""),
+        ("terms_agreed = true", "terms_agreed = false", "without agreement", "terms_agreed = true"),
+        ("terms_agreed = true\n", "", "terms_agreed", ""),
+        ("mailto:operator", "operator", "mailto:", ""),
+        ("hosts = [\"*.shop.example\"]", "hosts = [\"shop.example\", \"*.shop.example\"]", "is also for 'shop.example'", ""),
+        ("hosts = [\"*.shop.example\"]", "hosts = [\"api.*.example\", \"*.shop.example\"]", "no wildcard as in", ""),
+        ("hosts = [\"*.shop.example\"]", "hosts = [\"*.other.example\"]", "no host '*.other.example'", ""),
+        ("tls/shop.pem", "../shop.pem", "without '..'", ""),
+        ("\"10.0.0.0/8\"", "\"10.0.0.1/8\"", "\"10.0.0.0/8\"", ""),
+        ("\"10.0.0.0/8\"", "\"0.0.0.0/0\"", "trusts every address", ""),
+        ("[\"10.0.0.0/8\", \"2001:db8::/32\"]", "[]", "networks of load balancers", ""),
+    ] {
+        assert!(SHOP.contains(from), "{from}");
+        let text = refused(&edge_with(&SHOP.replacen(from, to, 1))).to_string();
+        assert!(text.contains(message) && text.contains(help), "{to}: {text}");
+    }
+}

@@ -11,6 +11,10 @@ use serde::Deserialize;
 use crate::model::{Fresh, Isolation, Protocol};
 use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
+mod entrance;
+
+pub(crate) use self::entrance::{Acme, Certificate, ProxyProtocol};
+
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +72,13 @@ pub(crate) struct Edge {
     /// Identity providers whose access tokens count too; none by default.
     #[serde(default)]
     pub(crate) issuer: BTreeMap<String, Issuer>,
+    /// Certificates that you bring, by name. Hosts of this machine alone (localhost, loopback addresses) need none.
+    #[serde(default)]
+    pub(crate) certificate: BTreeMap<String, Certificate>,
+    /// Certificates that the edge gets and renews by itself (ACME, RFC 8555); none by default.
+    pub(crate) acme: Option<Acme>,
+    /// Load balancers that say whom they connect for (PROXY protocol); by default nobody is believed.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// An identity provider besides the system's own. Its people are `NAME|SUB` here, and have no role of ours.

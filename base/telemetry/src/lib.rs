@@ -5,6 +5,7 @@
 //!
 //! Not here: shipping (the assembly's spool gives a `Sink`), storing (`evidence`).
 
+pub mod certificate;
 pub mod event;
 pub mod gather;
 pub mod metrics;

@@ -36,6 +36,11 @@ struct PointLabels {
     point: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HostLabels {
+    host: String,
+}
+
 /// A process's counters and histograms. Label values come from closed sets or from the manifest, never from a request's bytes.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -46,6 +51,7 @@ pub struct Metrics {
     spans_dropped: Counter,
     audit_waiting: Gauge,
     audit_spool_bytes: Gauge,
+    certificate_ends: Family<HostLabels, Gauge>,
 }
 
 impl Metrics {
@@ -71,7 +77,23 @@ impl Metrics {
         registry.register("audit_records_waiting", "Audit records that evidence does not have yet", Clone::clone(&audit_waiting));
         let audit_spool_bytes = Gauge::default();
         registry.register("audit_spool_bytes", "Size of the file in which audit records wait", Clone::clone(&audit_spool_bytes));
-        Self { registry: Mutex::new(registry), decisions, acts, requests, durations, spans_dropped, audit_waiting, audit_spool_bytes }
+        let certificate_ends = Family::default();
+        registry.register(
+            "certificate_end_timestamp_seconds",
+            "When the certificate ends that the public is shown for a host",
+            Family::clone(&certificate_ends),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            decisions,
+            acts,
+            requests,
+            durations,
+            spans_dropped,
+            audit_waiting,
+            audit_spool_bytes,
+            certificate_ends,
+        }
     }
 
     /// Counts an answer.
@@ -100,6 +122,12 @@ impl Metrics {
     pub fn audit_waiting(&self, records: usize, bytes: u64) {
         self.audit_waiting.set(i64::try_from(records).unwrap_or(i64::MAX));
         self.audit_spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Says when the certificate of a host of the manifest ends; zero: it has none yet.
+    pub fn certificate_ends(&self, host: &str, not_after_s: u64) {
+        let ends = self.certificate_ends.get_or_create(&HostLabels { host: host.to_owned() });
+        ends.set(i64::try_from(not_after_s).unwrap_or(i64::MAX));
     }
 
     /// All of it as text (OpenMetrics).

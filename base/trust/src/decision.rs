@@ -91,6 +91,10 @@ deny_reasons! {
     MethodUnlisted = "method_unlisted", 405;
     /// The route takes no WebSockets: the manifest does not say `websocket = true`.
     UpgradeUnlisted = "upgrade_unlisted", 403;
+    /// A connection from elsewhere than the load balancers that the manifest names.
+    ProxyUntrusted = "proxy_untrusted", 403;
+    /// A load balancer's connection without a PROXY header that can be read.
+    ProxyHeaderInvalid = "proxy_header_invalid", 400;
     /// The path or a header could be read in two ways.
     RequestAmbiguous = "request_ambiguous", 400;
     /// No session, token or grant came with the request.

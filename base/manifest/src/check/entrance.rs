@@ -1,0 +1,169 @@
+//! The edge: address, hosts, and for each host exactly one certificate.
+//!
+//! Guarantees: A1 a host without a certificate is a mistake of the manifest and not of the first handshake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Component, Path};
+
+use trust::Network;
+
+use super::{Check, LIST_MAX, is_host, issuers};
+use crate::model::entrance::{covers, is_local};
+use crate::model::{Acme, Certificate, Edge};
+use crate::problem::suggestion;
+
+/// Certificates of one edge.
+const CERTIFICATES_MAX: usize = 64;
+/// Addresses that an authority may write to.
+const CONTACTS_MAX: usize = 8;
+
+impl Check<'_, '_, '_> {
+    pub(super) fn edge(&mut self) -> Option<Edge> {
+        let w = &self.written.edge;
+        let listen = w.listen.as_deref().unwrap_or("127.0.0.1:8443").parse();
+        if listen.is_err() {
+            self.document.problem(&["edge", "listen"], "write an address and a port, as in \"127.0.0.1:8443\"", None);
+        }
+        let hosts: BTreeSet<_> = w.hosts.clone().unwrap_or_else(|| vec!["localhost".to_owned()]).into_iter().collect();
+        if hosts.is_empty() || hosts.len() > LIST_MAX || !hosts.iter().all(|h| is_host(h)) {
+            self.document.problem(&["edge", "hosts"], "write host names in lower case, as in [\"video.example\"]", None);
+        }
+        let idle = w.session_idle.map_or(30 * 60_000, |d| d.0);
+        let life = w.session_life.map_or(12 * 3_600_000, |d| d.0);
+        if idle > life {
+            self.document.problem(&["edge", "session_idle"], "a session cannot be idle for longer than it lives", None);
+        }
+        let issuers = issuers::issuers(self.document, &w.issuer);
+        let certificates = self.certificates(&hosts);
+        let acme = self.acme(&hosts, &certificates);
+        let proxies = self.proxies();
+        let edge = Edge { listen: listen.ok()?, hosts, session_idle_ms: idle, session_life_ms: life, issuers, certificates, acme, proxies };
+        for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
+            let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
+            self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));
+        }
+        Some(edge)
+    }
+
+    fn certificates(&mut self, hosts: &BTreeSet<String>) -> BTreeMap<String, Certificate> {
+        let written = self.written;
+        if written.edge.certificate.len() > CERTIFICATES_MAX {
+            self.document.problem(&["edge", "certificate"], format!("more than {CERTIFICATES_MAX} of them"), None);
+        }
+        let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, w) in &written.edge.certificate {
+            if !trust::spiffe::is_name(name) {
+                self.not_a_name(&["edge", "certificate", name], name);
+            }
+            self.file(&["edge", "certificate", name, "chain"], &w.chain);
+            self.file(&["edge", "certificate", name, "key"], &w.key);
+            if w.hosts.is_empty() || w.hosts.len() > LIST_MAX {
+                let message = "write the names that it is for, as in [\"shop.example\", \"*.shop.example\"]";
+                self.document.problem(&["edge", "certificate", name, "hosts"], message, None);
+            }
+            for (i, host) in w.hosts.iter().enumerate() {
+                let path: &[&str] = &["edge", "certificate", name, "hosts", &i.to_string()];
+                if !is_host(host.strip_prefix("*.").unwrap_or(host)) {
+                    self.document.problem(path, format!("'{host}' is no host name and no wildcard as in \"*.shop.example\""), None);
+                } else if !hosts.iter().any(|own| covers(host, own)) {
+                    let help = suggestion(host, hosts.iter().map(String::as_str));
+                    self.document.problem(path, format!("the edge has no host '{host}'; add it to edge.hosts"), Some(help));
+                } else if let Some(other) = named.insert(host, name) {
+                    self.document.problem(path, format!("the certificate '{other}' is also for '{host}'"), None);
+                }
+            }
+        }
+        // A name in full wins over a wildcard.
+        let of = |host: &str| {
+            let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            named.get(host).or_else(|| named.get(wildcard?.as_str())).copied()
+        };
+        let certificate = |name: &String, w: &crate::written::Certificate| Certificate {
+            names: w.hosts.iter().cloned().collect(),
+            hosts: hosts.iter().filter(|host| of(host) == Some(name)).cloned().collect(),
+            chain: w.chain.clone(),
+            key: w.key.clone(),
+        };
+        written.edge.certificate.iter().map(|(name, w)| (name.clone(), certificate(name, w))).collect()
+    }
+
+    fn acme(&mut self, hosts: &BTreeSet<String>, certificates: &BTreeMap<String, Certificate>) -> Option<Acme> {
+        let w = self.written.edge.acme.as_ref()?;
+        let at = |key| ["edge", "acme", key];
+        let rest = w.directory.strip_prefix("https://").unwrap_or_default();
+        if rest.is_empty() || w.directory.len() > 255 || rest.contains(['#', '@', ' ']) {
+            self.document.problem(&at("directory"), "write the address of the authority's directory, which begins with https://", None);
+        }
+        if !w.terms_agreed {
+            let help = Some("read the terms that the directory names, and write terms_agreed = true".to_owned());
+            self.document.problem(&at("terms_agreed"), "without agreement to its terms an authority gives no account", help);
+        }
+        if w.contact.len() > CONTACTS_MAX || w.contact.iter().any(|to| to.strip_prefix("mailto:").is_none_or(|to| !to.contains('@'))) {
+            self.document.problem(
+                &at("contact"),
+                format!("write at most {CONTACTS_MAX} addresses, as in [\"mailto:operator@shop.example\"]"),
+                None,
+            );
+        }
+        if let Some(root) = &w.root {
+            self.file(&at("root"), root);
+        }
+        if w.hosts.is_empty() {
+            self.document.problem(&at("hosts"), "write the hosts that it gets certificates for", None);
+        }
+        for (i, host) in w.hosts.iter().enumerate() {
+            let path: &[&str] = &["edge", "acme", "hosts", &i.to_string()];
+            let brought = certificates.iter().find(|(_, certificate)| certificate.hosts.contains(host));
+            if host.starts_with("*.") {
+                let help = Some("bring that certificate as files, in [edge.certificate.NAME]".to_owned());
+                self.document.problem(path, "a wildcard is proved by DNS alone, which the edge does not do", help);
+            } else if host.parse::<IpAddr>().is_ok() || is_local(host) {
+                let help = Some("leave it out: its certificate is made on this machine".to_owned());
+                self.document.problem(path, format!("no authority gives a certificate for '{host}'"), help);
+            } else if !hosts.contains(host) {
+                let help = suggestion(host, hosts.iter().map(String::as_str));
+                self.document.problem(path, format!("the edge has no host '{host}'; add it to edge.hosts"), Some(help));
+            } else if let Some((name, _)) = brought {
+                self.document.problem(path, format!("'{host}' has the certificate '{name}' already"), None);
+            }
+        }
+        Some(Acme {
+            directory: w.directory.clone(),
+            hosts: w.hosts.iter().cloned().collect(),
+            contact: w.contact.clone(),
+            root: w.root.clone(),
+        })
+    }
+
+    fn proxies(&mut self) -> BTreeSet<Network> {
+        let Some(w) = &self.written.edge.proxy_protocol else { return BTreeSet::new() };
+        let mut networks = BTreeSet::new();
+        if w.from.is_empty() || w.from.len() > LIST_MAX {
+            let message = format!("write 1 to {LIST_MAX} networks of load balancers, as in [\"10.0.0.0/8\"]");
+            self.document.problem(&["edge", "proxy_protocol", "from"], message, None);
+        }
+        for (i, text) in w.from.iter().enumerate() {
+            let path: &[&str] = &["edge", "proxy_protocol", "from", &i.to_string()];
+            match text.parse::<Network>() {
+                // Everybody could say to be anybody.
+                Ok(_) if text.ends_with("/0") => {
+                    self.document.problem(path, "this trusts every address there is; write the load balancers' own networks", None);
+                }
+                Ok(network) => {
+                    networks.insert(network);
+                }
+                Err(error) => self.document.problem(path, error.to_string(), None),
+            }
+        }
+        networks
+    }
+
+    /// A file beside the manifest, or an absolute path.
+    fn file(&mut self, path: &[&str], file: &str) {
+        let plain = !file.is_empty() && Path::new(file).components().all(|part| !matches!(part, Component::ParentDir));
+        if !plain {
+            self.document.problem(path, format!("'{file}' is no file's path without '..'"), None);
+        }
+    }
+}

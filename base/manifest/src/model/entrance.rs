@@ -1,0 +1,83 @@
+//! The edge: where it listens, what it is called, which certificates it shows, whom it believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+use trust::Network;
+
+use super::Issuer;
+
+/// The edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Host names that it answers to.
+    pub hosts: BTreeSet<String>,
+    /// Idle life of a session, ms.
+    pub session_idle_ms: u64,
+    /// Whole life of a session, ms.
+    pub session_life_ms: u64,
+    /// Identity providers whose access tokens count besides those of `login`, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub issuers: BTreeMap<String, Issuer>,
+    /// Certificates that were brought, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, Certificate>,
+    /// Certificates by ACME.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
+    /// Load balancers that say whom they connect for; none: nobody is believed.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub proxies: BTreeSet<Network>,
+}
+
+/// A certificate that was brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Names that it is for, wildcards among them.
+    pub names: BTreeSet<String>,
+    /// The edge's hosts that it is shown for: each host has one.
+    pub hosts: BTreeSet<String>,
+    /// PEM file of the chain, relative to the manifest's folder.
+    pub chain: String,
+    /// PEM file of the key, relative to the manifest's folder.
+    pub key: String,
+}
+
+/// Certificates by ACME.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Acme {
+    /// The authority's directory.
+    pub directory: String,
+    /// Hosts with a certificate each.
+    pub hosts: BTreeSet<String>,
+    /// Where the authority may write to.
+    pub contact: Vec<String>,
+    /// PEM file of the directory's root, relative to the manifest's folder; absent: the machine's.
+    pub root: Option<String>,
+}
+
+impl Edge {
+    /// Hosts of this machine, whose certificate is made here: those that no other certificate is for.
+    #[must_use]
+    pub fn local_hosts(&self) -> BTreeSet<String> {
+        let brought = self.certificates.values().flat_map(|certificate| &certificate.hosts);
+        let taken: BTreeSet<&String> = brought.chain(self.acme.iter().flat_map(|acme| &acme.hosts)).collect();
+        self.hosts.iter().filter(|host| !taken.contains(host)).cloned().collect()
+    }
+}
+
+/// Whether a host is of this machine alone (RFC 6761 section 6.3), so that its certificate can be made here.
+pub(crate) fn is_local(host: &str) -> bool {
+    host.parse::<IpAddr>().map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |address| address.is_loopback())
+}
+
+/// Whether a certificate's name covers a host: itself, or one label in the place of `*` (RFC 9525 section 6.3).
+pub(crate) fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
+        None => name == host,
+    }
+}

@@ -1,0 +1,42 @@
+//! How the edge lets people in, as it is written: certificates, ACME, load balancers in front.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A certificate that you bring. Its files are read again when they change; a pair that does not fit together is not taken.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// Names that it is for, as in ["shop.example", "*.shop.example"]; a host that is named whole wins over a wildcard.
+    pub(crate) hosts: Vec<String>,
+    /// PEM file of the chain, its own certificate first; relative to the manifest's folder.
+    pub(crate) chain: String,
+    /// PEM file of the private key; relative to the manifest's folder. Others than its owner and group may not read it.
+    pub(crate) key: String,
+}
+
+/// Certificates by ACME (RFC 8555), proved by the tls-alpn-01 challenge on the edge's own port, which the authority reaches as port 443.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acme {
+    /// Address of the authority's directory, as in "https://acme.example/directory".
+    pub(crate) directory: String,
+    /// Hosts of the edge that get a certificate each. No wildcards: they cannot be proved on the edge's own port.
+    pub(crate) hosts: Vec<String>,
+    /// Where the authority may write to, as in ["mailto:operator@shop.example"].
+    #[serde(default)]
+    pub(crate) contact: Vec<String>,
+    /// Whether you agree to the authority's terms of service; it gives no account without.
+    pub(crate) terms_agreed: bool,
+    /// PEM file with the root that the directory's own certificate ends in; relative to the manifest's folder. Default: those that
+    /// this machine trusts.
+    pub(crate) root: Option<String>,
+}
+
+/// The PROXY protocol (versions 1 and 2): each connection begins with the address that it was made for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProxyProtocol {
+    /// Networks of the load balancers, as in ["10.0.0.0/8"]. Connections from elsewhere, and without the header, are refused.
+    pub(crate) from: Vec<String>,
+}
