@@ -223,7 +223,7 @@ pub fn build(
         }
     }
 
-    builder.identity(&manifest.edge.hosts)?;
+    builder.identity(&manifest.edge.local_hosts())?;
     for (role, listener) in mesh {
         let settings = match role {
             "control" => builder.control_settings()?,
@@ -251,13 +251,7 @@ pub fn build(
         let run_as_id = users.get(&service).copied().unwrap_or_default();
         builder.guard(&service, replica, listener, run_as_id)?;
     }
-    let edge = roles::edge::Settings {
-        hosts: manifest.edge.hosts.iter().cloned().collect(),
-        port,
-        tls_dir: layout.data("identity").join("public"),
-        session_idle_s: manifest.edge.session_idle_ms / 1000,
-        session_life_s: manifest.edge.session_life_ms / 1000,
-    };
+    let edge = builder.edge_settings(port);
     builder.role("edge", 4, vec![("public".to_owned(), public.into())], serde_json::json!(edge))?;
     Ok(System { members: builder.members, origin })
 }
@@ -284,6 +278,36 @@ impl Builder<'_> {
         let settings = roles::identity::Settings { hosts: hosts.iter().cloned().collect() };
         let listener = unix_listener(&self.layout.run().join("identity.sock"))?;
         self.role("identity", 0, vec![("join".to_owned(), listener)], serde_json::json!(settings))
+    }
+
+    fn edge_settings(&self, port: u16) -> roles::edge::Settings {
+        let edge = &self.applied.manifest.edge;
+        // An absolute path stays what it is.
+        let absolute = |file: &str| self.applied.search.folder.join(file);
+        let listed = |hosts: &std::collections::BTreeSet<String>| hosts.iter().cloned().collect::<Vec<_>>();
+        let brought = edge.certificates.iter().map(|(name, certificate)| roles::edge::Brought {
+            name: name.clone(),
+            hosts: listed(&certificate.hosts),
+            chain: absolute(&certificate.chain),
+            key: absolute(&certificate.key),
+        });
+        let authority = edge.acme.as_ref().map(|acme| roles::edge::Authority {
+            directory: acme.directory.clone(),
+            hosts: listed(&acme.hosts),
+            contact: acme.contact.clone(),
+            root: acme.root.as_deref().map(absolute),
+        });
+        roles::edge::Settings {
+            hosts: listed(&edge.hosts),
+            port,
+            tls_dir: self.layout.data("identity").join("public"),
+            local_hosts: listed(&edge.local_hosts()),
+            certificates: brought.collect(),
+            acme: authority,
+            balancers: edge.proxies.iter().copied().collect(),
+            session_idle_s: edge.session_idle_ms / 1000,
+            session_life_s: edge.session_life_ms / 1000,
+        }
     }
 
     fn control_settings(&self) -> Result<serde_json::Value, SystemError> {

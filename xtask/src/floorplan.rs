@@ -53,6 +53,7 @@ const EVERYTHING: &[&str] = &[
 const WALLED: &[(&str, &[&str])] = &[
     ("rustls", &["proxy"]),
     ("tokio-rustls", &["proxy"]),
+    ("instant-acme", &["proxy"]),
     ("landlock", &["sandbox"]),
     ("seccompiler", &["sandbox"]),
     ("libc", &["sandbox"]),

@@ -35,6 +35,7 @@ pub const TEST: &[Need] = &[
     Need { program: "/usr/bin/node", package: "nodejs", why: "runs the AWS SDK for JavaScript, a client of the S3 tests" },
     Need { program: "npm", package: "npm", why: "installs that SDK" },
     Need { program: "openssl", package: "openssl", why: "a second opinion on certificate chains" },
+    Need { program: "pebble", package: "pebble", why: "an ACME authority, of whom the edge gets certificates" },
     Need { program: "setpriv", package: "util-linux", why: "tests as an unprivileged user" },
 ];
 

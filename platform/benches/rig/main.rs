@@ -24,7 +24,7 @@ use http::{Request, Response, StatusCode};
 use platform::spool::Spool;
 use proxy::bundle::PeerSvid;
 use proxy::client::{Address, MeshTransport, Patience};
-use proxy::edge::{Edge, Limits, Parts, Place, PublicCertificate, Sessions};
+use proxy::edge::{Balancers, CertificateFiles, Certificates, Edge, Entrance, Limits, Parts, Place, Sessions};
 use proxy::mesh::Guard;
 use proxy::svid::WorkloadIdentity;
 use telemetry::{Metrics, Recorder};
@@ -157,8 +157,11 @@ async fn edge(told: &Told) {
         clock: SystemClock::shared(),
         entropy: SystemEntropy::shared(),
     };
-    let certificate = PublicCertificate::load(&told.folder("cert"), &told.folder("key")).unwrap();
-    Edge::new(parts).unwrap().run(listen(port), certificate, CancellationToken::new()).await.unwrap();
+    let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let files = CertificateFiles { name: "rig".to_owned(), hosts, chain: told.folder("cert"), key: told.folder("key") };
+    let certificates = Certificates::open(vec![files]).unwrap();
+    let entrance = Entrance { certificates, balancers: Balancers::none(), acme: false };
+    Edge::new(parts).unwrap().run(listen(port), entrance, CancellationToken::new()).await.unwrap();
 }
 
 /// The limits are on, and never reached.

@@ -109,7 +109,9 @@ fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, fo
     if let Some(link) = link {
         say(format_args!("  First visit  {link}\n               (works once; whoever opens it becomes the administrator)"));
     }
-    say(format_args!("  Certificate  {}\n               (made here; trust it in your browser, or accept its warning)", ca.display()));
+    if ca.exists() {
+        say(format_args!("  Certificate  {}\n               (made here; trust it in your browser, or accept its warning)", ca.display()));
+    }
     say(format_args!("  Logs         {}", layout.logs().display()));
     say("\n  Ctrl-C ends it.");
 }

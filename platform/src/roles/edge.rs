@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use contract::Transport;
 use proxy::client::Patience;
-use proxy::edge::{Edge, Limits, Parts, Place, PublicCertificate, Sessions};
+use proxy::edge::{Acme, AcmeSettings, Balancers, CertificateFiles, Certificates, Edge, Entrance, Limits, Parts, Place, Sessions};
 use serde::{Deserialize, Serialize};
-use trust::{Fault, SpiffeId};
+use trust::{Fault, KeySealer, Network, SpiffeId};
 
 use crate::process::{Peers, Process, StartError};
 
@@ -19,12 +19,65 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Port that browsers use.
     pub port: u16,
-    /// Where `identity` puts the HTTPS certificate and its key.
+    /// Where `identity` puts the HTTPS certificate of this machine's own hosts, and its key.
     pub tls_dir: PathBuf,
+    /// Hosts of this machine alone.
+    pub local_hosts: Vec<String>,
+    /// Certificates that were brought.
+    pub certificates: Vec<Brought>,
+    /// Certificates by ACME.
+    pub acme: Option<Authority>,
+    /// Load balancers that say whom they connect for.
+    pub balancers: Vec<Network>,
     /// A session ends after so many seconds without a request.
     pub session_idle_s: u64,
     /// A session ends after so many seconds.
     pub session_life_s: u64,
+}
+
+/// A certificate that was brought.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brought {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Hosts that it is shown for.
+    pub hosts: Vec<String>,
+    /// PEM file of the chain.
+    pub chain: PathBuf,
+    /// PEM file of the key.
+    pub key: PathBuf,
+}
+
+/// An ACME authority.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Its directory.
+    pub directory: String,
+    /// Hosts with a certificate each.
+    pub hosts: Vec<String>,
+    /// Where it may write to.
+    pub contact: Vec<String>,
+    /// PEM file of the directory's root.
+    pub root: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The files of every certificate but those of ACME.
+    fn files(&self) -> Vec<CertificateFiles> {
+        let brought = self.certificates.iter().cloned();
+        let mut all: Vec<_> = brought.map(|Brought { name, hosts, chain, key }| CertificateFiles { name, hosts, chain, key }).collect();
+        if !self.local_hosts.is_empty() {
+            all.push(CertificateFiles {
+                name: "local".to_owned(),
+                hosts: self.local_hosts.clone(),
+                chain: self.tls_dir.join("chain.pem"),
+                key: self.tls_dir.join("key.pem"),
+            });
+        }
+        all
+    }
 }
 
 /// Runs it.
@@ -35,8 +88,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
     let joined = process.join().await?;
     process.first_view(&joined.view).await?;
-    let certificate =
-        PublicCertificate::load(&settings.tls_dir.join("chain.pem"), &settings.tls_dir.join("key.pem")).map_err(StartError::failed_by)?;
+    let certificates = Certificates::open(settings.files()).map_err(StartError::refused_by)?;
+    let acme = acme(&process, &settings, &certificates)?;
     let (clock, entropy) = (process.clock.clone(), process.entropy.clone());
     let database = process.boot.dir.join("sessions.db");
     let sessions = Sessions::open(&database, settings.session_idle_s, settings.session_life_s, clock.clone(), entropy.clone());
@@ -57,8 +110,21 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let listener = process.listeners().tcp("public")?;
     process.wait_until_minting(&joined).await?;
     process.ready(None).await;
-    edge.run(listener, certificate, process.stop.clone()).await.map_err(StartError::failed_by)?;
+    let entrance = Entrance { certificates, balancers: Balancers::of(settings.balancers), acme: acme.is_some() };
+    if let Some(acme) = acme {
+        tokio::spawn(acme.run(process.stop.clone()));
+    }
+    edge.run(listener, entrance, process.stop.clone()).await.map_err(StartError::failed_by)?;
     process.finish(&joined.identity).await
+}
+
+fn acme(process: &Process, settings: &Settings, certificates: &Arc<Certificates>) -> Result<Option<Acme>, StartError> {
+    let Some(told) = settings.acme.clone() else { return Ok(None) };
+    let sealer = KeySealer::new("edge", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?;
+    let folder = process.boot.dir.join("acme");
+    let told = AcmeSettings { directory: told.directory, hosts: told.hosts, contact: told.contact, root: told.root, folder };
+    let (recorder, clock, entropy) = (process.recorder.clone(), process.clock.clone(), process.entropy.clone());
+    Acme::open(told, sealer, Arc::clone(certificates), recorder, clock, entropy).map(Some).map_err(StartError::refused_by)
 }
 
 #[derive(Debug)]

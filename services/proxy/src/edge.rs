@@ -7,8 +7,10 @@
 //! Guarantees: A1 A3 A4 A5 A6 A7 A9 A11 A13 A14 A17 A18, J5, J7 at this point.
 //! Not here:   who may (the view's policies), who is who (`login`), bytes of objects (`objects`).
 
+mod acme;
 mod admission;
 mod answer;
+mod certificates;
 mod cookie;
 mod cors;
 mod destination;
@@ -21,6 +23,7 @@ mod onward;
 mod pass;
 mod person;
 mod possession;
+mod proxied;
 mod session;
 mod sign_in;
 mod socket;
@@ -51,9 +54,12 @@ use crate::passage::Idle;
 use crate::view::{Loaded, ViewHolder};
 use crate::{events, grpc, headers, limits};
 
+pub use self::acme::{Acme, AcmeError, AcmeSettings};
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
-pub use self::listen::{CertificateError, PublicCertificate};
+pub use self::certificates::{CertificateError, CertificateFiles, Certificates, Looked};
+pub use self::listen::Entrance;
+pub use self::proxied::Balancers;
 pub use self::session::Sessions;
 pub use self::visit::Place;
 

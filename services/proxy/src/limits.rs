@@ -6,6 +6,10 @@
 
 /// A TLS handshake must be done after this.
 pub const HANDSHAKE_MS: u64 = 10_000;
+/// A load balancer's PROXY header must be there after this.
+pub const PROXY_HEADER_MS: u64 = 5_000;
+/// And may have so many bytes behind its fixed part, type-length-values included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2_048;
 /// The head of a request must be there this long after the connection is ready for it (also: idle HTTP/1.1 connections end).
 pub const HEAD_READ_MS: u64 = 30_000;
 /// A request's body must make progress at least this often.

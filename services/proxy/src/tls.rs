@@ -28,6 +28,9 @@ pub const H2: &[u8] = b"h2";
 /// HTTP/1.1.
 pub const HTTP1: &[u8] = b"http/1.1";
 
+/// The challenge by which an ACME authority finds that a host is ours (RFC 8737).
+pub const ACME: &[u8] = b"acme-tls/1";
+
 /// A raw flow between guards.
 pub const TCP: &[u8] = b"palisade-tcp/1";
 

@@ -7,6 +7,7 @@
 
 mod boundary;
 mod browser;
+mod certificates;
 mod contained;
 mod figures;
 mod given_up;

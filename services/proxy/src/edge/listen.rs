@@ -1,33 +1,29 @@
 //! Listening: public TLS connections, each with HTTP/1.1 or HTTP/2 on it.
 //!
-//! The certificate comes from two PEM files and is read again when they change, without a connection lost; a pair that does not fit
-//! together is not taken. There is no plain-text port.
+//! There is no plain-text port.
 //!
-//! Spec:       RFC 8446, RFC 9325 sections 3.1.1 and 4.2 (TLS 1.3, floor 1.2, AEAD and forward secrecy alone), RFC 7301 (ALPN).
-//! Guarantees: A1; A13 time-outs and counts of connections before a request is read.
-//! Not here:   HTTP itself (`serve::connection`), mutual TLS (`tls`).
+//! Spec:       RFC 8446, RFC 9325 sections 3.1.1 and 4.2 (TLS 1.3, floor 1.2, AEAD and forward secrecy alone), RFC 7301 (ALPN),
+//!             RFC 5077 and RFC 8446 section 4.6.1 (tickets).
+//! Guarantees: A1; A13 time-outs and counts of connections before a request is read; C14 X25519MLKEM768 is preferred.
+//! Not here:   HTTP itself (`serve::connection`), mutual TLS (`tls`), which certificate is shown (`certificates`).
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use contract::Body;
 use http::Request;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use trust::{Clock, DenyReason, Digest};
+use trust::{Clock, DenyReason};
 
+use super::certificates::{Certificates, Looked};
+use super::proxied::Balancers;
 use super::{Edge, POINT, admission};
 use crate::passage::Passage;
 use crate::serve::afterwards::Afterwards;
@@ -37,104 +33,35 @@ use crate::{limits, tls};
 
 /// A connection without a request under way for so long is closed.
 const CONNECTION_IDLE: Duration = Duration::from_secs(120);
-/// How often the certificate's files are looked at.
+/// How often the certificates' files are looked at.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(5);
 /// How often those who have not asked for a while are forgotten.
 const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why a certificate was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file could not be read.
-    #[error("cannot read {path}; the certificate chain and its key must be PEM files that this process may read")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file is not PEM of what it should hold.
-    #[error("{path} does not hold a certificate chain or private key in PEM")]
-    Pem {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Key and certificate do not belong together, or the key is of no supported kind.
-    #[error("the private key does not fit the certificate, or is of no supported kind")]
-    Mismatch(#[source] rustls::Error),
-}
-
-/// The certificate that the public sees; replaced while connections go on.
-pub struct PublicCertificate {
-    chain: PathBuf,
-    key: PathBuf,
-    current: ArcSwap<Held>,
-}
-
-struct Held {
-    certified: Arc<CertifiedKey>,
-    seen: Digest,
-}
-
-impl PublicCertificate {
-    /// Loads chain (leaf first) and key (PKCS #8, SEC 1 or PKCS #1) from PEM files.
-    ///
-    /// # Errors
-    /// See `CertificateError`.
-    pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
-        let held = open(chain, key)?;
-        Ok(Arc::new(Self { chain: chain.to_owned(), key: key.to_owned(), current: ArcSwap::from_pointee(held) }))
-    }
-
-    /// Reads the files again; whether there was something new.
-    ///
-    /// # Errors
-    /// See `CertificateError`; the present certificate stays.
-    pub fn reload(&self) -> Result<bool, CertificateError> {
-        let held = open(&self.chain, &self.key)?;
-        let new = held.seen != self.current.load().seen;
-        if new {
-            self.current.store(Arc::new(held));
-        }
-        Ok(new)
-    }
-}
-
-impl ResolvesServerCert for PublicCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.load().certified))
-    }
-}
-
-impl fmt::Debug for PublicCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublicCertificate").field("chain", &self.chain).finish_non_exhaustive()
-    }
-}
-
-fn open(chain: &Path, key: &Path) -> Result<Held, CertificateError> {
-    let read = |path: &Path| std::fs::read(path).map_err(|source| CertificateError::File { path: path.to_owned(), source });
-    let pem = |path: &Path| CertificateError::Pem { path: path.to_owned() };
-    let (chain_pem, key_pem) = (read(chain)?, zeroize::Zeroizing::new(read(key)?));
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&chain_pem).collect::<Result<_, _>>().map_err(|_| pem(chain))?;
-    if certificates.is_empty() {
-        return Err(pem(chain));
-    }
-    let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| pem(key))?;
-    // `from_der` checks that the key is the certificate's.
-    let certified = CertifiedKey::from_der(certificates, private, &tls::provider()).map_err(CertificateError::Mismatch)?;
-    let seen = Digest::of(&[Digest::of(&chain_pem).as_bytes().as_slice(), Digest::of(&key_pem).as_bytes()].concat());
-    Ok(Held { certified: Arc::new(certified), seen })
+/// How the public comes in.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What it is shown.
+    pub certificates: Arc<Certificates>,
+    /// Who is believed about whom a connection is made for.
+    pub balancers: Balancers,
+    /// Whether an authority may ask for proofs (tls-alpn-01).
+    pub acme: bool,
 }
 
 /// The public side of TLS.
-fn server_config(certificate: Arc<PublicCertificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn server_config(entrance: &Entrance) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(certificate);
+        .with_cert_resolver(Arc::clone(&entrance.certificates) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![tls::H2.to_vec(), tls::HTTP1.to_vec()];
+    if entrance.acme {
+        config.alpn_protocols.push(tls::ACME.to_vec());
+    }
+    // Tickets under keys that live in memory alone and are replaced every six hours; nothing is kept for who does not come back.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     // No 0-RTT: a request that can be replayed by whoever recorded it is not one person's request.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
@@ -221,30 +148,31 @@ impl Edge {
     ///
     /// # Errors
     /// When the listener cannot be used, or TLS cannot be set up (a defect of the build).
-    pub async fn run(
-        self: Arc<Self>,
-        listener: std::net::TcpListener,
-        certificate: Arc<PublicCertificate>,
-        stop: CancellationToken,
-    ) -> std::io::Result<()> {
+    pub async fn run(self: Arc<Self>, listener: std::net::TcpListener, entrance: Entrance, stop: CancellationToken) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let acceptor = TlsAcceptor::from(server_config(Arc::clone(&certificate)).map_err(std::io::Error::other)?);
+        let acceptor = TlsAcceptor::from(server_config(&entrance).map_err(std::io::Error::other)?);
         let connections = Arc::new(Connections::default());
         let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
-        let upkeep = tokio::spawn(Arc::clone(&self).keep_up(certificate, stop.clone()));
-        let serve = |(tcp, from): (TcpStream, SocketAddr)| {
+        let balancers = Arc::new(entrance.balancers);
+        let upkeep = tokio::spawn(Arc::clone(&self).keep_up(entrance.certificates, stop.clone()));
+        let serve = |(mut tcp, peer): (TcpStream, SocketAddr)| {
             let (edge, acceptor, stop, begun) = (Arc::clone(&self), acceptor.clone(), stop.clone(), Arc::clone(&begun));
             let (connections, max) = (Arc::clone(&connections), edge.limits.address_connections_max);
+            let balancers = Arc::clone(&balancers);
             async move {
-                let refused = || refuse(&edge.recorder, POINT, from.ip().to_string(), DenyReason::ConcurrencyExceeded);
+                let refused = |from: IpAddr, reason| refuse(&edge.recorder, POINT, from.to_string(), reason);
+                let from = match balancers.caller(&mut tcp, peer.ip()).await {
+                    Ok(from) => from,
+                    Err(reason) => return refused(peer.ip(), reason),
+                };
                 // Looked at before, so that a handshake is not made in vain; taken after, so that silence takes nobody's place.
-                if connections.full(from.ip(), max) {
-                    return refused();
+                if connections.full(from, max) {
+                    return refused(from, DenyReason::ConcurrencyExceeded);
                 }
-                let Some(stream) = edge.shake(tcp, from.ip(), &acceptor, &begun).await else { return };
-                let Some(place) = connections.one_more(from.ip(), max) else { return refused() };
-                Arc::clone(&edge).connection(stream, from.ip(), &stop).await;
+                let Some(stream) = edge.shake(tcp, from, &acceptor, &begun).await else { return };
+                let Some(place) = connections.one_more(from, max) else { return refused(from, DenyReason::ConcurrencyExceeded) };
+                Arc::clone(&edge).connection(stream, from, &stop).await;
                 drop(place);
             }
         };
@@ -262,6 +190,11 @@ impl Edge {
             self.recorder.metrics().act("edge.handshake.failed");
             return None;
         };
+        if stream.get_ref().1.alpn_protocol() == Some(tls::ACME) {
+            // The handshake was the whole answer (RFC 8737 section 3).
+            self.recorder.metrics().act("edge.challenge.answered");
+            return None;
+        }
         Some(stream)
     }
 
@@ -304,19 +237,28 @@ impl Edge {
         }
     }
 
-    /// Looks after the certificate and the counts.
-    async fn keep_up(self: Arc<Self>, certificate: Arc<PublicCertificate>, stop: CancellationToken) {
+    /// Looks at the certificates' files.
+    fn look(&self, certificates: &Certificates) {
+        for looked in certificates.look() {
+            // It is shown, or not, whether or not the record is kept; what cannot be kept stops requests soon enough.
+            let _recorded = match looked {
+                Looked::Taken(event) => self.recorder.record(None, &event),
+                Looked::Refused(event) => self.recorder.record(None, &event),
+            };
+        }
+        for (host, not_after_s) in certificates.ends() {
+            self.recorder.metrics().certificate_ends(&host, not_after_s);
+        }
+    }
+
+    /// Looks after the certificates and the counts.
+    async fn keep_up(self: Arc<Self>, certificates: Arc<Certificates>, stop: CancellationToken) {
         let (mut look, mut sweep) = (tokio::time::interval(CERTIFICATE_PAUSE), tokio::time::interval(SWEEP_PAUSE));
         loop {
             let asked = self.clock.monotonic();
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = look.tick() => {
-                    // Half-written files are read again at the next look; the certificate in force stays.
-                    if let Ok(true) = certificate.reload() {
-                        self.recorder.metrics().act("edge.certificate.reloaded");
-                    }
-                }
+                _ = look.tick() => self.look(&certificates),
                 _ = sweep.tick() => {
                     self.admission.sweep();
                     self.passes.sweep(self.clock.monotonic());

@@ -1,14 +1,18 @@
 //! The gateway, with peers in this process and real TLS where TLS is the question.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod acme;
 mod agreeing;
 mod bearer;
+mod certificates;
 mod failing;
 mod flood;
 mod issuer;
 mod origins;
 mod passing;
 mod possession;
+mod proxied;
+mod resumption;
 mod routing;
 mod session;
 mod smuggling;

@@ -232,3 +232,31 @@ async fn rotation_on_both_ends_drops_no_request() {
     let (status, said) = long.await.unwrap();
     assert_eq!((status, said["bytes"].as_u64()), (200, Some(10)));
 }
+
+// D1, C12: nothing is resumed, whatever a caller keeps, so each connection checks the SVID anew, and a revocation holds at once.
+#[tokio::test]
+async fn no_session_of_the_mesh_is_resumed_so_none_outlives_a_revocation() {
+    let world = World::new();
+    let back = world.identity("back");
+    let (_guard, address) = world.guard("back", &world.back_view(), mirror);
+    let caller = world.identity("front");
+    let mut keeping = (*config(&world, Some(&caller))).clone();
+    keeping.resumption = rustls::client::Resumption::in_memory_sessions(64);
+    let keeping = Arc::new(keeping);
+    for _ in 0..3 {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("mesh.invalid").unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(keeping.clone()).connect(name, stream).await.unwrap();
+        let token = world.token("ann", "view");
+        let text = format!("GET /things/1 HTTP/1.1\r\nHost: back\r\nConnection: close\r\nTxn-Token: {token}\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut back = Vec::new();
+        let _ended = stream.read_to_end(&mut back).await;
+        assert!(back.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&back));
+        let session = stream.get_ref().1;
+        assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(session.tls13_tickets_received(), 0, "no ticket is ever given");
+    }
+    drop(back);
+}

@@ -16,22 +16,41 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{Settings, World};
-use crate::edge::PublicCertificate;
+use crate::edge::{Balancers, CertificateFiles, Certificates, Entrance};
 
 pub(super) struct Served {
     pub(super) world: World,
     pub(super) address: SocketAddr,
     pub(super) root: CertificateDer<'static>,
     pub(super) stop: CancellationToken,
-    certificate: Arc<PublicCertificate>,
+    pub(super) certificates: Arc<Certificates>,
 }
 
-fn write_certificate(folder: &std::path::Path) -> CertificateDer<'static> {
+/// Writes a new certificate for those hosts, and its key, into `NAME.pem` and `NAME.key`.
+pub(super) fn write_certificate(folder: &std::path::Path, name: &str, hosts: &[&str]) -> CertificateDer<'static> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    std::fs::write(folder.join("chain.pem"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let certificate = CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+    write_key(folder, name, &key);
     certificate.der().clone()
+}
+
+pub(super) fn write_key(folder: &std::path::Path, name: &str, key: &KeyPair) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(format!("{name}.key"));
+    std::fs::write(&path, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The files that `write_certificate` wrote.
+pub(super) fn files(folder: &std::path::Path, name: &str, hosts: &[&str]) -> CertificateFiles {
+    CertificateFiles {
+        name: name.to_owned(),
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        chain: folder.join(format!("{name}.pem")),
+        key: folder.join(format!("{name}.key")),
+    }
 }
 
 pub(super) async fn served(settings: Settings) -> Served {
@@ -46,16 +65,38 @@ pub async fn served_behind(settings: Settings) -> Served {
 }
 
 async fn serve(listener: std::net::TcpListener, world: World) -> Served {
+    let root = write_certificate(world.folder.path(), "local", &["localhost", "127.0.0.1"]);
+    let certificates = Certificates::open(vec![files(world.folder.path(), "local", &["localhost", "127.0.0.1"])]).unwrap();
+    serve_with(listener, world, root, certificates, Balancers::none(), false)
+}
+
+pub(super) fn serve_with(
+    listener: std::net::TcpListener,
+    world: World,
+    root: CertificateDer<'static>,
+    certificates: Arc<Certificates>,
+    balancers: Balancers,
+    acme: bool,
+) -> Served {
     let address = listener.local_addr().unwrap();
-    let root = write_certificate(world.folder.path());
-    let certificate = PublicCertificate::load(&world.folder.path().join("chain.pem"), &world.folder.path().join("key.pem")).unwrap();
     let stop = CancellationToken::new();
-    tokio::spawn(world.edge.clone().run(listener, certificate.clone(), stop.clone()));
-    Served { world, address, root, stop, certificate }
+    let entrance = Entrance { certificates: certificates.clone(), balancers, acme };
+    tokio::spawn(world.edge.clone().run(listener, entrance, stop.clone()));
+    Served { world, address, root, stop, certificates }
 }
 
 pub(super) async fn connect(
     served: &Served,
+    root: &CertificateDer<'static>,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    over(TcpStream::connect(served.address).await?, root, version, alpn).await
+}
+
+/// TLS over a connection that there is already.
+pub(super) async fn over(
+    tcp: TcpStream,
     root: &CertificateDer<'static>,
     version: &'static SupportedProtocolVersion,
     alpn: &[u8],
@@ -70,7 +111,6 @@ pub(super) async fn connect(
     if !alpn.is_empty() {
         config.alpn_protocols = vec![alpn.to_vec()];
     }
-    let tcp = TcpStream::connect(served.address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
@@ -183,22 +223,6 @@ async fn smuggling_shapes_are_refused_on_the_wire() {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{head:?}: {}", String::from_utf8_lossy(&answer));
     }
     assert_eq!((served.world.api.count(), served.world.audited()), (0, 5));
-    served.stop.cancel();
-}
-
-#[tokio::test]
-async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not_taken() {
-    let served = served(Settings::default()).await;
-    let live = connect(&served, &served.root, &rustls::version::TLS13, b"http/1.1").await.unwrap();
-    let new = write_certificate(served.world.folder.path());
-    assert!(served.certificate.reload().unwrap());
-    assert!(connect(&served, &served.root, &rustls::version::TLS13, b"").await.is_err(), "the old one is no longer shown");
-    connect(&served, &new, &rustls::version::TLS13, b"").await.unwrap();
-    drop(live);
-    let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    std::fs::write(served.world.folder.path().join("key.pem"), other.serialize_pem()).unwrap();
-    assert!(served.certificate.reload().is_err(), "key and certificate do not belong together");
-    connect(&served, &new, &rustls::version::TLS13, b"").await.unwrap();
     served.stop.cancel();
 }
 

@@ -41,6 +41,11 @@ pub const START_MS: u64 = 1_800_000_000_000;
 pub struct Hand(AtomicU64);
 
 impl Hand {
+    /// A clock that stands there.
+    pub fn at(unix_ms: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(unix_ms)))
+    }
+
     pub fn forward_s(&self, s: u64) {
         self.0.fetch_add(s * 1000, Ordering::SeqCst);
     }
@@ -393,11 +398,12 @@ pub struct Settings {
     pub port: u16,
     pub limits: Limits,
     pub with_view: bool,
+    pub hosts: &'static [&'static str],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { port: 8443, limits: Limits::standard(), with_view: true }
+        Self { port: 8443, limits: Limits::standard(), with_view: true, hosts: &["localhost", "127.0.0.1"] }
     }
 }
 
@@ -519,7 +525,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(&folder.path().join("edge.db"), 1800, 8 * 3600, shared.clone(), entropy.clone()).await.unwrap();
         let edge = Edge::new(Parts {
-            place: Place { hosts: BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned()]), port: settings.port },
+            place: Place { hosts: settings.hosts.iter().map(|host| (*host).to_owned()).collect(), port: settings.port },
             limits: settings.limits,
             views: views.clone(),
             sessions,
@@ -586,6 +592,13 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("no tunnel has ended: {why}");
+    }
+
+    /// Reasons of the connections that were refused before a request, in order.
+    pub fn connection_refusals(&self) -> Vec<String> {
+        let kept = self.sink.kept.audit.lock().unwrap();
+        let refused = kept.iter().filter(|r| r.event == "ConnectionRefused");
+        refused.filter_map(|r| r.fields.get("reason")?.as_str().map(str::to_owned)).collect()
     }
 
     pub fn audited(&self) -> usize {
