@@ -3,6 +3,7 @@
 mod audit;
 mod explain;
 mod files;
+mod keys;
 mod metrics;
 mod people;
 mod up;
@@ -74,6 +75,9 @@ enum Command {
     /// People who may sign in.
     #[command(subcommand)]
     User(people::User),
+    /// API keys, for programs that cannot sign in.
+    #[command(subcommand)]
+    Key(keys::Key),
     /// Put a changed manifest into force: all of it, everywhere, or nothing.
     Apply {
         #[command(flatten)]
@@ -132,6 +136,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Audit(audit) => audit.run(format),
         Command::Sandbox(sandbox) => sandbox.run(format),
         Command::User(user) => user.run(format),
+        Command::Key(key) => key.run(format),
         Command::Apply { manifest, dir } => files::apply(&manifest.manifest, &dir.dir, format),
         Command::Revoke { spiffe_id, dir } => people::revoke(&spiffe_id, &dir.dir, format),
         Command::Metrics(dir) => metrics::metrics(&dir.dir, format),

@@ -231,6 +231,7 @@ pub fn build(
                 origin: origin.clone(),
                 system: manifest.name.clone(),
                 scopes: manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect(),
+                clients: manifest.edge.clients.iter().map(declared).collect(),
             }),
             "evidence" => {
                 serde_json::json!(roles::evidence::Settings { anchor: layout.data("anchor"), otlp: otlp.map(ToString::to_string) })
@@ -415,4 +416,10 @@ fn unix_listener(path: &Path) -> Result<OwnedFd, SystemError> {
 
 fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> SystemError + 'p {
     move |source| SystemError::Io { what, path: path.display().to_string(), source }
+}
+
+/// An application as `login` knows it.
+fn declared((id, client): (&String, &manifest::Client)) -> contract::login::ClientProfile {
+    let manifest::Client { returns, opaque, proof_required } = client.clone();
+    contract::login::ClientProfile { id: id.clone(), returns, opaque, proof_required }
 }

@@ -14,6 +14,7 @@ pub mod guard;
 pub mod identity;
 pub mod login;
 pub mod objects;
+pub mod opaque;
 pub mod queue;
 pub mod room;
 pub mod route;

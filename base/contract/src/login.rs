@@ -20,11 +20,15 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/token", action: "login.token", who: EDGE },
     Route { method: "GET", path: "/userinfo", action: "login.userinfo", who: EDGE },
     Route { method: "POST", path: "/revoke", action: "login.token.revoke", who: EDGE },
+    Route { method: "POST", path: "/introspect", action: "login.introspect", who: EDGE },
     Route { method: "GET", path: "/end-session", action: "login.end_session", who: EDGE },
     Route { method: "GET", path: "/style.css", action: "login.style", who: EDGE },
     Route { method: "POST", path: "/users", action: "login.user.invite", who: Who::Operator },
     Route { method: "GET", path: "/users", action: "login.user.list", who: Who::Operator },
     Route { method: "DELETE", path: "/users/{user}", action: "login.user.remove", who: Who::Operator },
+    Route { method: "POST", path: "/keys", action: "login.key.create", who: Who::Operator },
+    Route { method: "GET", path: "/keys", action: "login.key.list", who: Who::Operator },
+    Route { method: "DELETE", path: "/keys/{key}", action: "login.key.revoke", who: Who::Operator },
 ];
 
 /// Header by which the edge, as OIDC client, tells its own token requests from those it only passes on. Stripped from browsers' requests.
@@ -43,6 +47,20 @@ pub const ISSUER_PATH: &str = "/oidc";
 pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
+
+/// An application that people may sign in to, as the manifest declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientProfile {
+    /// Its `client_id`.
+    pub id: String,
+    /// Addresses that people are sent back to, exactly; `http://127.0.0.1/PATH` stands for any port.
+    pub returns: BTreeSet<String>,
+    /// Its access tokens are references.
+    pub opaque: bool,
+    /// It gets no token without a proof of a key.
+    pub proof_required: bool,
+}
 
 /// Invites a person; they choose their password behind a one-time link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,6 +95,56 @@ pub struct Person {
     pub roles: BTreeSet<String>,
     /// Whether the one-time link was used.
     pub enrolled: bool,
+}
+
+/// Makes an API key for a person.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// The person's id: the key acts for them, counts against their rate, and ends with them.
+    pub user: String,
+    /// What will use it: 1 to 64 characters.
+    pub name: String,
+    /// Scopes that it brings; routes without a scope need none.
+    pub scopes: BTreeSet<String>,
+    /// Its life, in seconds: 366 days at most.
+    pub life_s: u64,
+}
+
+/// The answer to `NewKey`: the one time that the key is shown.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeyMade {
+    /// Its id, for `revoke`.
+    pub id: String,
+    /// The key.
+    pub key: String,
+    /// Its end, seconds since the epoch.
+    pub expires_s: u64,
+}
+
+impl std::fmt::Debug for KeyMade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyMade").field("id", &self.id).field("expires_s", &self.expires_s).finish_non_exhaustive()
+    }
+}
+
+/// An API key in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: String,
+    /// Whom it acts for.
+    pub user: String,
+    /// What uses it.
+    pub name: String,
+    /// Its scopes.
+    pub scopes: BTreeSet<String>,
+    /// When it was made, seconds since the epoch.
+    pub created_s: u64,
+    /// Its end.
+    pub expires_s: u64,
+    /// When it was revoked, if it was.
+    pub revoked_s: Option<u64>,
 }
 
 /// Claims of an access token (RFC 9068, section 2.2). These and no others: a claim that nobody here reads could be one that limits.

@@ -15,6 +15,7 @@ use crate::written::Written;
 use crate::{MANIFEST_BYTES_MAX, PURPOSE_OPERATE, RESERVED_SEGMENTS, ROLE_NAMES};
 
 mod buckets;
+mod clients;
 mod entrance;
 mod issuers;
 mod services;

@@ -43,6 +43,17 @@ pub struct Manifest {
     pub(crate) digest: Option<Digest>,
 }
 
+/// An application that people may sign in to: an OAuth client without a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Client {
+    /// Addresses that people are sent back to; on the loopback without a port, which is the program's choice.
+    pub returns: BTreeSet<String>,
+    /// Its access tokens are references.
+    pub opaque: bool,
+    /// It gets no token without a proof of a key (RFC 9449).
+    pub proof_required: bool,
+}
+
 /// An identity provider besides `login`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Issuer {

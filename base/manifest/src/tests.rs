@@ -371,5 +371,25 @@ fn mistakes_about_certificates_and_load_balancers_are_named() {
         assert!(SHOP.contains(from), "{from}");
         let text = refused(&edge_with(&SHOP.replacen(from, to, 1))).to_string();
         assert!(text.contains(message) && text.contains(help), "{to}: {text}");
+
+// B3, M2: applications are declared with the exact addresses that people are sent back to.
+#[test]
+fn applications_are_checked_address_by_address() {
+    let with = |name: &str, returns: &str| format!("{VIDEO}\n[edge.client.{name}]\nreturns = [{returns}]\ntokens = \"opaque\"\n");
+    let good = Manifest::parse("palisade.toml", &with("app", r#""https://app.example/cb", "http://127.0.0.1/cb""#)).unwrap();
+    assert!(good.edge.clients["app"].opaque && !good.edge.clients["app"].proof_required);
+    let wrong = [
+        (with("app", ""), "1 to 16 addresses"),
+        (with("app", r#""http://app.example/cb""#), "no address to return to"),
+        (with("app", r#""https://a@app.example/cb""#), "no address to return to"),
+        (with("app", r#""https://app.example/#x""#), "no address to return to"),
+        (with("app", r#""http://127.0.0.1:80/cb""#), "no address to return to"),
+        (with("app", r#""https:///cb""#), "no address to return to"),
+        (with("edge", r#""https://app.example/cb""#), "Palisade's own clients"),
+        (with("App", r#""https://app.example/cb""#), "lower-case"),
+    ];
+    for (text, said) in wrong {
+        let error = refused(&text).to_string();
+        assert!(error.contains(said), "{said}: {error}");
     }
 }

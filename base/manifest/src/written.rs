@@ -79,6 +79,34 @@ pub(crate) struct Edge {
     pub(crate) acme: Option<Acme>,
     /// Load balancers that say whom they connect for (PROXY protocol); by default nobody is believed.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// Applications that people may sign in to besides the system's own pages; none by default.
+    #[serde(default)]
+    pub(crate) client: BTreeMap<String, Client>,
+}
+
+/// An application that people may sign in to: an OAuth client without a secret. Its name is its 'client_id'.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Client {
+    /// Addresses that people are sent back to, exactly; "http://127.0.0.1/PATH" is any port there.
+    pub(crate) returns: Vec<String>,
+    /// "signed" (default): access tokens that say what they are for. "opaque": references, which end within a second of a revocation.
+    #[serde(default)]
+    pub(crate) tokens: Tokens,
+    /// It gets no token without a proof of a key (DPoP); default false: tokens are bound where it proves one.
+    #[serde(default)]
+    pub(crate) dpop: bool,
+}
+
+/// What an application's access tokens are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tokens {
+    /// They say what they are for.
+    #[default]
+    Signed,
+    /// They are references.
+    Opaque,
 }
 
 /// An identity provider besides the system's own. Its people are `NAME|SUB` here, and have no role of ours.

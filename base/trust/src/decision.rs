@@ -119,6 +119,8 @@ deny_reasons! {
     TokenNotYetValid = "token_not_yet_valid", 401;
     /// A token past its end.
     TokenExpired = "token_expired", 401;
+    /// An API key or opaque token that is unknown, was revoked, or has ended.
+    TokenInactive = "token_inactive", 401;
     /// A token for somebody else.
     AudienceMismatch = "audience_mismatch", 401;
     /// A token that is bound to a key came without a proof of it (RFC 9449, section 7.1).

@@ -131,6 +131,21 @@ impl House {
                 let tokens = self.tokens().await;
                 asked(edge, "POST", "/revoke", &marked, &encoded(&[("token", tokens["refresh_token"].as_str().unwrap())]))
             }
+            "login.introspect" => {
+                let tokens = self.tokens().await;
+                asked(edge, "POST", "/introspect", &marked, &encoded(&[("token", tokens["access_token"].as_str().unwrap())]))
+            }
+            "login.key.create" => {
+                let user = self.somebody().await;
+                asked(operator(), "POST", "/keys", &[], &format!(r#"{{"user":"{user}","name":"ci","scopes":["videos"],"life_s":60}}"#))
+            }
+            "login.key.list" => asked(operator(), "GET", "/keys", &[], ""),
+            "login.key.revoke" => {
+                let new = format!(r#"{{"user":"{}","name":"ci","scopes":[],"life_s":60}}"#, self.somebody().await);
+                let made = self.text("login", &operator(), request("POST", "/keys", &[], &new)).await;
+                let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+                asked(operator(), "DELETE", &format!("/keys/{}", made["id"].as_str().unwrap()), &[], "")
+            }
             "login.end_session" => {
                 let id = self.tokens().await["id_token"].as_str().unwrap().to_owned();
                 let path = format!("/end-session?{}", encoded(&[("id_token_hint", &id)]));
@@ -138,13 +153,17 @@ impl House {
             }
             "login.user.invite" => asked(operator(), "POST", "/users", &[], r#"{"name":"Bob"}"#),
             "login.user.list" => asked(operator(), "GET", "/users", &[], ""),
-            "login.user.remove" => {
-                let invited = self.text("login", &operator(), request("POST", "/users", &[], r#"{"name":"Gone"}"#)).await;
-                let invited: serde_json::Value = serde_json::from_str(&invited).unwrap();
-                asked(operator(), "DELETE", &format!("/users/{}", invited["user"].as_str().unwrap()), &[], "")
-            }
+            "login.user.remove" => asked(operator(), "DELETE", &format!("/users/{}", self.somebody().await), &[], ""),
             _ => return None,
         })
+    }
+
+    /// The id of somebody who was invited.
+    async fn somebody(&self) -> String {
+        let invite = format!(r#"{{"name":"S{}"}}"#, self.fresh());
+        let invited = self.text("login", &operator(), request("POST", "/users", &[], &invite)).await;
+        let invited: serde_json::Value = serde_json::from_str(&invited).unwrap();
+        invited["user"].as_str().unwrap().to_owned()
     }
 
     async fn asked_objects(&self, route: &Route) -> Option<Asked> {

@@ -211,6 +211,7 @@ impl House {
             system: "video".to_owned(),
             trust_domain: domain.clone(),
             scopes: ["videos".to_owned()].into(),
+            clients: Vec::new(),
             sealer: sealer("login"),
             clock: clock.clone(),
             entropy: entropy.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use contract::login::ClientProfile;
 use login::{Login, LoginConfig};
 use proxy::enforce::Views;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Settings {
     pub system: String,
     /// Scopes of the manifest's routes.
     pub scopes: BTreeSet<String>,
+    /// Applications that the manifest declares.
+    pub clients: Vec<ClientProfile>,
 }
 
 /// Runs it.
@@ -37,6 +40,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         system: settings.system,
         trust_domain: process.boot.trust_domain.clone(),
         scopes: settings.scopes,
+        clients: settings.clients,
         sealer: KeySealer::new("login", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?,
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),

@@ -5,7 +5,7 @@
 //!
 //! Spec:       OpenID Connect Core, section 3.1.2; RFC 6749, section 4.1; RFC 7636, section 4.3; RFC 9207, section 2.
 //! Guarantees: B1, B2.
-//! Not here:   consent (both clients are the system's own; B11), pushed requests (B3).
+//! Not here:   consent (the operator declares every client; B11), pushed requests (B3).
 
 use std::collections::BTreeSet;
 
@@ -57,9 +57,9 @@ struct Freshness {
 }
 
 impl Wanted {
-    /// The client.
-    pub(crate) fn client(&self) -> Option<Client> {
-        Client::parse(&self.client)
+    /// The client's `client_id`.
+    pub(crate) fn client(&self) -> &str {
+        &self.client
     }
 }
 
@@ -75,9 +75,9 @@ impl Inner {
             text: "The application that sent you here is not known, or asked to send you somewhere that it must not. You have not been signed in.",
             reason: Some(DenyReason::CallerNotAdmitted),
         };
-        let client = params.get("client_id").and_then(Client::parse).ok_or_else(stranger)?;
+        let client = params.get("client_id").and_then(|id| self.client(id)).ok_or_else(stranger)?;
         let redirect_uri = params.get("redirect_uri").filter(|uri| client.may_return_to(uri, &self.public_origin)).ok_or_else(stranger)?;
-        let (wanted, freshness) = match self.wanted(&params, client, redirect_uri) {
+        let (wanted, freshness) = match self.wanted(&params, &client, redirect_uri) {
             Ok(understood) => understood,
             Err(error) => return self.back_with_error(redirect_uri, params.get("state"), error),
         };
@@ -155,7 +155,7 @@ impl Inner {
     }
 
     /// What the parameters ask for, or the error code for the client.
-    fn wanted(&self, params: &Params, client: Client, redirect_uri: &str) -> Result<(Wanted, Freshness), &'static str> {
+    fn wanted(&self, params: &Params, client: &Client, redirect_uri: &str) -> Result<(Wanted, Freshness), &'static str> {
         if params.get("request").is_some() {
             return Err("request_not_supported");
         }

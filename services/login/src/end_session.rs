@@ -13,7 +13,6 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 
 use crate::answer::{self, Refusal};
-use crate::client::Client;
 use crate::form::{Params, set_cookie, with_params};
 use crate::provider::Inner;
 use crate::session;
@@ -49,8 +48,9 @@ impl Inner {
         self.end_session_of(&sid).await?;
         let own = session.as_ref().is_some_and(|s| s.sid == sid);
         let cookie = own.then(|| set_cookie(session::COOKIE, "", 0));
-        let client = hint.as_ref().and_then(|hint| Client::parse(&hint.aud));
-        let to = params.get("post_logout_redirect_uri").filter(|uri| client.is_some_and(|c| c.may_end_at(uri, &self.public_origin)));
+        let client = hint.as_ref().and_then(|hint| self.client(&hint.aud));
+        let to =
+            params.get("post_logout_redirect_uri").filter(|uri| client.as_ref().is_some_and(|c| c.may_end_at(uri, &self.public_origin)));
         match (to, cookie) {
             (Some(uri), cookie) => answer::redirect(&with_params(uri, &[("state", params.get("state"))]), cookie.as_deref()),
             (None, Some(cookie)) => answer::redirect(&format!("{ISSUER_PATH}/end-session"), Some(&cookie)),

@@ -1,7 +1,7 @@
 //! `login`: people. An OpenID Connect provider with its own sign-in and enrolment pages.
 //!
 //! Spec:       OpenID Connect Core 1.0 and Discovery 1.0; RFC 6749 as narrowed by RFC 9700; RFC 7636 (PKCE), RFC 8252 (native
-//!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RFC 9449 (DPoP), RP-Initiated
+//!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RFC 7662 (introspection), RFC 9449 (DPoP), RP-Initiated
 //!             Logout 1.0.
 //! Guarantees: B1 discovery, keys, code flow; B2 PKCE with S256 or nothing; B6 a refresh token works once, a replay ends its family;
 //!             B12 Argon2id, common passwords refused, growing delays, and nobody learns who has an account.
@@ -13,13 +13,15 @@
 //! | `authorize`, `sign_in`, `enrol`, `end_session` | what browsers see |
 //! | `token`, `userinfo` | what clients see |
 //! | `possession` | tokens that are bound to a client's key |
-//! | `people` | what the operator sees |
+//! | `introspect` | what the edge asks about |
+//! | `people`, `api_key` | what the operator sees |
 //! | `password`, `throttle` | what guessing meets |
 //! | `keys` | the keys that sign, and their successors |
 //!
 //! Every secret that is handed out (session, code, refresh token, link) has 256 random bits and is kept as a digest only.
 
 mod answer;
+mod api_key;
 mod authorize;
 mod client;
 mod common_passwords;
@@ -28,6 +30,7 @@ mod device;
 mod end_session;
 mod enrol;
 mod form;
+mod introspect;
 mod keys;
 mod page;
 mod password;

@@ -60,7 +60,7 @@ struct NoticePage<'a> {
 }
 
 /// What the sign-in page is filled with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct SignIn<'a> {
     /// The authorization request that it serves.
     pub(crate) request: &'a str,
@@ -91,7 +91,7 @@ impl Inner {
         let (token, cookie) = self.form_token(headers);
         let SignIn { request, client, name, error } = filled;
         let page = SignInPage { frame: self.frame(), token: &token, request, name, error };
-        html(status, page.render(), client.form_targets(), cookie.as_deref())
+        html(status, page.render(), &client.form_targets(), cookie.as_deref())
     }
 
     /// The enrolment page.

@@ -1,12 +1,12 @@
 //! The provider as a whole: what it is opened with, and what its parts share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use contract::dpop::Proofs;
-use contract::login::{ISSUER_PATH, Invited};
+use contract::login::{ClientProfile, ISSUER_PATH, Invited};
 use sqlx::Row;
 use state::{StateError, Store, sqlx};
 use telemetry::Recorder;
@@ -33,6 +33,8 @@ pub struct LoginConfig {
     pub trust_domain: TrustDomain,
     /// Scopes that may be granted beside `openid`, `profile` and `offline_access`.
     pub scopes: BTreeSet<String>,
+    /// Applications that people may sign in to besides the system's own pages.
+    pub clients: Vec<ClientProfile>,
     /// Seals the signing keys and the installation's secret at rest.
     pub sealer: KeySealer,
     /// Time.
@@ -85,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) system: String,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) scopes: BTreeSet<String>,
+    pub(crate) clients: BTreeMap<String, Arc<ClientProfile>>,
     pub(crate) entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
@@ -118,6 +121,7 @@ impl Login {
             system: config.system,
             trust_domain: config.trust_domain,
             scopes,
+            clients: config.clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect(),
             entropy: config.entropy,
             clock: config.clock,
             recorder: config.recorder,

@@ -54,10 +54,14 @@ impl Inner {
             "login.token" if edge => self.token(caller, request).await,
             "login.token.revoke" if edge => self.revoke(caller, request).await,
             "login.userinfo" if edge => self.userinfo(request.headers()).await,
+            "login.introspect" if edge => self.introspect(request).await,
             "login.end_session" if edge => self.end_session(caller, &request.into_parts().0).await,
             "login.user.invite" if operator => self.invite(caller, request).await,
             "login.user.list" if operator => self.list().await,
             "login.user.remove" if operator => self.remove(caller, value).await,
+            "login.key.create" if operator => self.make_key(caller, request).await,
+            "login.key.list" if operator => self.list_keys().await,
+            "login.key.revoke" if operator => self.revoke_key(caller, value).await,
             _ => Err(Refusal::Denied(DenyReason::CallerNotAdmitted)),
         }
     }
@@ -100,6 +104,8 @@ impl Inner {
             "userinfo_endpoint": at("/userinfo"),
             "jwks_uri": at("/jwks"),
             "revocation_endpoint": at("/revoke"),
+            "introspection_endpoint": at("/introspect"),
+            "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
             "end_session_endpoint": at("/end-session"),
             "scopes_supported": self.scopes,
             "response_types_supported": ["code"],

@@ -35,4 +35,19 @@ CREATE TABLE throttle (key TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_s I
 ",
     },
     Migration { version: 2, name: "families that are bound to a key", sql: "ALTER TABLE family ADD COLUMN jkt TEXT;" },
+    Migration {
+        version: 3,
+        name: "API keys, tokens by reference",
+        sql: "
+CREATE TABLE api_key (
+    id TEXT PRIMARY KEY, mac TEXT NOT NULL UNIQUE, user TEXT NOT NULL REFERENCES person (user) ON DELETE CASCADE, name TEXT NOT NULL,
+    scope TEXT NOT NULL, created_s INTEGER NOT NULL, expires_s INTEGER NOT NULL, revoked_s INTEGER) STRICT;
+CREATE INDEX api_key_by_user ON api_key (user);
+CREATE TABLE access (
+    mac TEXT PRIMARY KEY, family TEXT NOT NULL REFERENCES family (family) ON DELETE CASCADE, claims TEXT NOT NULL,
+    expires_s INTEGER NOT NULL) STRICT;
+CREATE INDEX access_by_family ON access (family);
+CREATE INDEX access_by_end ON access (expires_s);
+",
+    },
 ];

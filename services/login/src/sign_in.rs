@@ -60,8 +60,12 @@ impl Inner {
         let refuse = |reason| -> Result<Response<Body>, Refusal> {
             let short = account.get(..16).unwrap_or_default().to_owned();
             self.record(caller.trace, &SignInRefused { account: short, reason })?;
-            let filled =
-                SignIn { request: carried, client, name: if name.len() <= INPUT_BYTES_MAX { name } else { "" }, error: Some(WRONG) };
+            let filled = SignIn {
+                request: carried,
+                client: client.clone(),
+                name: if name.len() <= INPUT_BYTES_MAX { name } else { "" },
+                error: Some(WRONG),
+            };
             self.sign_in_page(&headers, StatusCode::UNAUTHORIZED, filled)
         };
         if !throttle::attempt(&self.store, &counted, self.now_s()).await? {
@@ -82,7 +86,7 @@ impl Inner {
 
     fn brought_with_client(&self, carried: &str) -> Result<(Wanted, crate::client::Client), Refusal> {
         let wanted = self.brought(carried);
-        let pair = wanted.and_then(|wanted| wanted.client().map(|client| (wanted, client)));
+        let pair = wanted.and_then(|wanted| self.client(wanted.client()).map(|client| (wanted, client)));
         pair.ok_or(Refusal::Page {
             status: StatusCode::BAD_REQUEST,
             title: "This sign-in has ended",

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use contract::dpop::Proof;
 use contract::login::{ACCESS_TYP, AccessClaims, Confirmation, ID_TYP};
+use contract::opaque::{self, Kind};
 use contract::signing::{self, SigningError};
 use contract::{Body, Caller, body};
 use http::{Request, Response, StatusCode};
@@ -24,7 +25,7 @@ use sqlx::Row;
 use state::{WriteTxn, int, sqlx, uint};
 use subtle::ConstantTimeEq;
 use telemetry::event::CredentialReplayed;
-use trust::Fault;
+use trust::{DenyReason, Fault};
 
 use crate::answer::{self, Refusal};
 use crate::client::Client;
@@ -86,12 +87,15 @@ impl Inner {
     pub(crate) async fn token(&self, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let headers = request.headers().clone();
         let params = Params::of_form(request).await.map_err(|_| Refusal::request("the body is not a form with each parameter once"))?;
-        let client = Client::authenticated(&headers, &params).ok_or_else(Refusal::client)?;
+        let client = self.authenticated(&headers, &params).ok_or_else(Refusal::client)?;
         let proof = self.proof(&headers, "POST", "/token", None).map_err(at_token)?;
         self.keys.tend(self.now_s()).await?;
+        if client.must_prove() && proof.is_none() {
+            return Err(at_token(DenyReason::ProofMissing));
+        }
         match params.get("grant_type") {
-            Some("authorization_code") => self.exchange(caller, client, &params, proof).await,
-            Some("refresh_token") => self.refresh(caller, client, &params, proof).await,
+            Some("authorization_code") => self.exchange(caller, &client, &params, proof).await,
+            Some("refresh_token") => self.refresh(caller, &client, &params, proof).await,
             Some(_) => Err(Refusal::OAuth {
                 status: StatusCode::BAD_REQUEST,
                 error: "unsupported_grant_type",
@@ -102,7 +106,7 @@ impl Inner {
         }
     }
 
-    async fn exchange(&self, caller: &Caller, client: Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
+    async fn exchange(&self, caller: &Caller, client: &Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
         let code = params.get("code").ok_or(Refusal::request("code is missing"))?;
         let redirect_uri = params.get("redirect_uri").ok_or(Refusal::request("redirect_uri is missing"))?;
         let verifier = params.get("code_verifier").ok_or(Refusal::request("code_verifier is missing"))?;
@@ -139,7 +143,7 @@ impl Inner {
         self.issue(caller, txn, &grant, &scope, refresh).await
     }
 
-    async fn refresh(&self, caller: &Caller, client: Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
+    async fn refresh(&self, caller: &Caller, client: &Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
         let shown = params.get("refresh_token").ok_or(Refusal::request("refresh_token is missing"))?;
         let now_s = self.now_s();
         let mut txn = self.store.write().await?;
@@ -179,10 +183,11 @@ impl Inner {
     pub(crate) async fn revoke(&self, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let headers = request.headers().clone();
         let params = Params::of_form(request).await.map_err(|_| Refusal::request("the body is not a form with each parameter once"))?;
-        let client = Client::authenticated(&headers, &params).ok_or_else(Refusal::client)?;
+        let client = self.authenticated(&headers, &params).ok_or_else(Refusal::client)?;
         let token = params.get("token").ok_or(Refusal::request("token is missing"))?;
         let family = match self.genuine(token) {
             Some(claims) => claims.jti.split_once('.').map(|(family, _)| family.to_owned()),
+            None if opaque::kind_of(token) == Some(Kind::Token) => self.family_of_reference(token).await?,
             None => {
                 let row = sqlx::query("SELECT family FROM refresh WHERE digest = ?").bind(digest_of(token));
                 row.fetch_optional(self.store.reader()).await?.map(|row| row.try_get(0)).transpose()?
@@ -240,7 +245,7 @@ impl Inner {
     async fn issue(
         &self,
         caller: &Caller,
-        txn: WriteTxn,
+        mut txn: WriteTxn,
         grant: &Grant,
         scope: &str,
         refresh: Option<Credential>,
@@ -262,7 +267,12 @@ impl Inner {
             sid: grant.sid.clone(),
             cnf: grant.jkt.clone().map(|jkt| Confirmation { jkt: Some(jkt) }),
         };
-        let access = key.sign(ACCESS_TYP, &[], &access).map_err(signed)?;
+        let opaque = self.client(&grant.client).is_some_and(|client| client.is_opaque());
+        let access = if opaque {
+            self.add_reference(&mut txn, &grant.family, &access).await?.expose().clone()
+        } else {
+            key.sign(ACCESS_TYP, &[], &access).map_err(signed)?
+        };
         let profile = scope.split(' ').any(|s| s == "profile").then_some(grant.name.as_str());
         let id = IdClaims {
             iss: &self.issuer,

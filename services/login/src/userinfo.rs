@@ -3,6 +3,7 @@
 //! Spec: OpenID Connect Core, section 5.3; RFC 6750, sections 2.1 and 3.1; RFC 9449, section 7.1.
 
 use contract::Body;
+use contract::opaque::{self, Kind};
 use http::{HeaderMap, Response, StatusCode, header};
 use serde_json::json;
 use sqlx::Row;
@@ -22,7 +23,12 @@ impl Inner {
         let by_key = shown.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"));
         let known = shown.filter(|(scheme, _)| by_key || scheme.eq_ignore_ascii_case("bearer"));
         let token = known.ok_or_else(|| refused(DenyReason::CredentialMissing))?.1;
-        let claims = self.genuine(token).ok_or_else(|| refused(DenyReason::TokenInvalid))?;
+        let claims = match opaque::kind_of(token) {
+            Some(Kind::Token) => self.token_claims(token).await?,
+            Some(Kind::Key) => None,
+            None => self.genuine(token),
+        };
+        let claims = claims.ok_or_else(|| refused(DenyReason::TokenInvalid))?;
         if claims.exp <= self.now_s() {
             return Err(refused(DenyReason::TokenExpired));
         }

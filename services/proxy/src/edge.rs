@@ -24,6 +24,7 @@ mod pass;
 mod person;
 mod possession;
 mod proxied;
+mod reference;
 mod session;
 mod sign_in;
 mod socket;

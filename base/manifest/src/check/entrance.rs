@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 
 use trust::Network;
 
-use super::{Check, LIST_MAX, is_host, issuers};
+use super::{Check, LIST_MAX, clients, is_host, issuers};
 use crate::model::entrance::{covers, is_local};
 use crate::model::{Acme, Certificate, Edge};
 use crate::problem::suggestion;
@@ -35,10 +35,13 @@ impl Check<'_, '_, '_> {
             self.document.problem(&["edge", "session_idle"], "a session cannot be idle for longer than it lives", None);
         }
         let issuers = issuers::issuers(self.document, &w.issuer);
+        let clients = clients::clients(self.document, &w.client);
         let certificates = self.certificates(&hosts);
         let acme = self.acme(&hosts, &certificates);
         let proxies = self.proxies();
-        let edge = Edge { listen: listen.ok()?, hosts, session_idle_ms: idle, session_life_ms: life, issuers, certificates, acme, proxies };
+        let (session_idle_ms, session_life_ms) = (idle, life);
+        let edge =
+            Edge { listen: listen.ok()?, hosts, session_idle_ms, session_life_ms, issuers, clients, certificates, acme, proxies };
         for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
             let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
             self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));

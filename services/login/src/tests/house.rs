@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-use contract::login::{CLIENT_HEADER, Invite, Invited, SOURCE_HEADER};
+use contract::login::{CLIENT_HEADER, ClientProfile, Invite, Invited, SOURCE_HEADER};
 use contract::{Caller, LocalPeer, Peer, Room, body};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::Value;
@@ -74,6 +74,20 @@ impl House {
             system: "video <test>".to_owned(),
             trust_domain: TrustDomain::parse("video.example").unwrap(),
             scopes: ["videos".to_owned()].into(),
+            clients: vec![
+                ClientProfile {
+                    id: "app".to_owned(),
+                    returns: ["https://app.example/back?x=1".to_owned()].into(),
+                    opaque: true,
+                    proof_required: false,
+                },
+                ClientProfile {
+                    id: "native".to_owned(),
+                    returns: ["http://127.0.0.1/cb".to_owned()].into(),
+                    opaque: false,
+                    proof_required: true,
+                },
+            ],
             sealer: KeySealer::new("login", &Secret::new([key; 32]), Arc::clone(&entropy)).unwrap(),
             recorder: Recorder::new(Arc::clone(sink) as _, Arc::clone(&clock), Arc::clone(&entropy), Arc::new(Metrics::new())),
             clock,
@@ -89,6 +103,10 @@ impl House {
 
     pub(super) fn pass(&self, seconds: u64) {
         self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    pub(super) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {

@@ -56,6 +56,7 @@ async fn keys_of_another_installation_do_not_open() {
             system: "video".to_owned(),
             trust_domain: TrustDomain::parse("video.example").unwrap(),
             scopes: Default::default(),
+            clients: vec![],
             sealer: KeySealer::new("login", &Secret::new([key; 32]), Arc::clone(&entropy)).unwrap(),
             recorder: telemetry::Recorder::new(sink, Arc::clone(&clock), Arc::clone(&entropy), Arc::new(telemetry::Metrics::new())),
             clock,

@@ -3,7 +3,7 @@
 //! Everything goes over the mesh to `role/login`; the edge's SVID is its client authentication. Keys are cached, fetched again when
 //! they are old or a token names an unknown one, and never more often than once in `FETCH_PAUSE`.
 //!
-//! Spec:       OpenID Connect Core 1.0 section 3.1.3; RFC 9068 sections 2 and 4; RFC 7517; RFC 7636; RFC 7009; RFC 8725.
+//! Spec:       OpenID Connect Core 1.0 section 3.1.3; RFC 9068 sections 2 and 4; RFC 7517; RFC 7636; RFC 7009; RFC 7662; RFC 8725.
 //! Guarantees: A7 algorithm, type, key, issuer, audience and times are checked exactly; A17 without keys no token is accepted.
 //! Not here:   issuing (`login`), sessions (`session`), browser redirects (`sign_in`).
 
@@ -198,6 +198,36 @@ impl Login {
     pub async fn revoke(&self, token: &Secret<String>, origin: &str, trace: TraceContext) -> Result<(), Fault> {
         let form = [("token", token.expose().as_str()), ("token_type_hint", "refresh_token")];
         self.post("/revoke", &form, origin, trace).await.map(|_| ())
+    }
+
+    /// What a reference stands for now (RFC 7662).
+    ///
+    /// # Errors
+    /// `TokenInactive` when it stands for nothing, `IssuerMismatch` and `AudienceMismatch` when it is not for `origin`; `DependencyDown`
+    /// when `login` cannot be asked, or gives what cannot be read.
+    pub async fn introspect(&self, reference: &str, origin: &str, trace: TraceContext) -> Result<AccessClaims, DenyReason> {
+        let down = |fault: Fault| {
+            self.report("login.introspect", &fault);
+            DenyReason::DependencyDown
+        };
+        let (status, bytes) = self.post("/introspect", &[("token", reference)], origin, trace).await.map_err(down)?;
+        if !status.is_success() {
+            return Err(down(Fault::unavailable(format!("login answered {status}"))));
+        }
+        let unreadable = |error| down(Fault::unavailable("login's answer about a token cannot be read").because(error));
+        let mut said: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if said.remove("active") != Some(true.into()) {
+            return Err(DenyReason::TokenInactive);
+        }
+        said.remove("token_type");
+        let claims: AccessClaims = serde_json::from_value(said.into()).map_err(unreadable)?;
+        if claims.sub.is_empty() || claims.iss != issuer(origin) {
+            return Err(DenyReason::IssuerMismatch);
+        }
+        if claims.aud != origin {
+            return Err(DenyReason::AudienceMismatch);
+        }
+        Ok(claims)
     }
 
     async fn grant(&self, form: &[(&str, &str)], origin: &str, trace: TraceContext) -> Result<Granted, GrantError> {

@@ -3,16 +3,18 @@
 //! An access token lives minutes; a session hours. Before a session's token ends it is renewed by the refresh grant: once per session
 //! at a time, and to the end even if the browser has gone, since a rotated token that is not kept would end the session.
 //!
-//! Guarantees: A7, A17 (no keys, no `login`, no database: nobody is let in), B6 at the client's side.
+//! Guarantees: A7, A8, A12, A17 (no keys, no `login`, no database: nobody is let in), B6 at the client's side.
 
 use std::sync::Arc;
 
 use contract::login::AccessClaims;
+use contract::opaque;
 use tokio::sync::Mutex;
 use trust::{Clock, DenyReason, Digest, Fault, TraceContext};
 
 use super::known::{Known, Under};
 use super::oidc::{GrantError, Login};
+use super::reference::References;
 use super::session::{Reference, Session, Sessions, Tokens};
 use super::stop::Stop;
 use super::visit::{Credential, Visit};
@@ -58,6 +60,7 @@ pub struct People {
     login: Arc<Login>,
     clock: Arc<dyn Clock>,
     known: Arc<Known>,
+    references: Arc<References>,
     // Striped by the session's digest: two sessions may wait for each other, one never renews twice at once.
     renewing: Arc<[Arc<Mutex<()>>]>,
 }
@@ -66,13 +69,14 @@ impl People {
     /// Over those.
     #[must_use]
     pub fn new(sessions: Sessions, login: Arc<Login>, clock: Arc<dyn Clock>) -> Self {
-        Self { sessions, login, clock, known: Arc::default(), renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
+        let references = Arc::new(References::new(Arc::clone(&login), Arc::clone(&clock)));
+        Self { sessions, login, clock, known: Arc::default(), references, renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
     }
 
     /// The person that the visit's credential stands for.
     ///
     /// # Errors
-    /// `CredentialMissing`, `SessionEnded`, `TokenInvalid`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` or `Failed` when nobody can tell.
+    /// `CredentialMissing`, `SessionEnded`, `TokenInvalid`, `TokenInactive`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` or `Failed` when nobody can tell.
     pub async fn identify(&self, view: &Loaded, visit: &Visit, trace: TraceContext) -> Result<Person, Stop> {
         self.person(view, &visit.credential, &visit.origin, trace).await
     }
@@ -86,7 +90,7 @@ impl People {
             Credential::Nothing => Err(DenyReason::CredentialMissing.into()),
             Credential::SessionMalformed => Err(DenyReason::SessionEnded.into()),
             Credential::Token { token, .. } => {
-                let (claims, credential) = self.bearer(view, token.expose(), origin).await?;
+                let (claims, credential) = self.bearer(view, token.expose(), origin, trace).await?;
                 Ok(Person { claims, credential, name: String::new(), by_cookie: false })
             }
             Credential::Session(id) => {
@@ -99,8 +103,17 @@ impl People {
     }
 
     /// The claims of an access token, verified now or a moment ago.
-    async fn bearer(&self, view: &Loaded, token: &str, origin: &str) -> Result<(Arc<AccessClaims>, Digest), DenyReason> {
+    async fn bearer(
+        &self,
+        view: &Loaded,
+        token: &str,
+        origin: &str,
+        trace: TraceContext,
+    ) -> Result<(Arc<AccessClaims>, Digest), DenyReason> {
         let credential = Digest::of(&[token.as_bytes(), b" ", origin.as_bytes()].concat());
+        if opaque::is_meant(token) {
+            return Ok((self.references.claims(token, credential, origin, trace).await?, credential));
+        }
         let (epoch, clock) = (view.view.epoch, &*self.clock);
         let holds = |under: &Under| under.epoch == epoch && under.keys.is_none_or(|keys| self.login.keys_of() == Some(keys));
         if let Some(claims) = self.known.find(&credential, holds, clock)? {

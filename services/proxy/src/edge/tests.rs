@@ -12,6 +12,7 @@ mod origins;
 mod passing;
 mod possession;
 mod proxied;
+mod reference;
 mod resumption;
 mod routing;
 mod session;

@@ -166,6 +166,9 @@ pub struct FakeLogin {
     pub roles: Mutex<BTreeSet<String>>,
     pub scope: Mutex<String>,
     pub token_life_s: AtomicU64,
+    /// What opaque tokens and keys stand for.
+    pub references: Mutex<HashMap<String, AccessClaims>>,
+    pub introspections: AtomicUsize,
     /// What its access tokens are bound to.
     pub bound_to: Mutex<Option<Confirmation>>,
     /// Who signs in.
@@ -266,6 +269,20 @@ impl Transport for FakeLogin {
                 // Slow enough for requests of one session to meet.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Ok(self.grant(&form))
+            }
+            ("/introspect", true) => {
+                self.introspections.fetch_add(1, Ordering::SeqCst);
+                let bytes = body::collect(sent, 10_000).await?;
+                let form: BTreeMap<String, String> = url::form_urlencoded::parse(&bytes).into_owned().collect();
+                // Slow enough for questions about one reference to meet.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let Some(claims) = self.references.lock().unwrap().get(&form["token"]).cloned() else {
+                    return Ok(body::json(StatusCode::OK, &json!({"active": false})));
+                };
+                let mut said = serde_json::to_value(claims).unwrap();
+                said["active"] = true.into();
+                said["token_type"] = "Bearer".into();
+                Ok(body::json(StatusCode::OK, &said))
             }
             ("/revoke", true) => {
                 *self.refresh.lock().unwrap() = None;
@@ -513,6 +530,8 @@ impl World {
             scope: Mutex::new("openid videos".to_owned()),
             token_life_s: AtomicU64::new(300),
             bound_to: Mutex::default(),
+            references: Mutex::default(),
+            introspections: AtomicUsize::new(0),
             origin: Mutex::new(ORIGIN.to_owned()),
             user: Mutex::new("u-anna".to_owned()),
         });
