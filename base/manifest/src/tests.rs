@@ -371,6 +371,8 @@ fn mistakes_about_certificates_and_load_balancers_are_named() {
         assert!(SHOP.contains(from), "{from}");
         let text = refused(&edge_with(&SHOP.replacen(from, to, 1))).to_string();
         assert!(text.contains(message) && text.contains(help), "{to}: {text}");
+    }
+}
 
 // B3, M2: applications are declared with the exact addresses that people are sent back to.
 #[test]

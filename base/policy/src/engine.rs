@@ -3,6 +3,9 @@
 //! A slice is believed only after it has passed: strict validation, the manifest's facts on its own entities, a probe that action
 //! groups work in its stores, and every flow's example with its near misses. Then `decide`: undeclared names are refused before
 //! Cedar is asked; any evaluation error is a denial (POLICY, trap 2); what is left is Cedar's answer, with one exact reason.
+//!
+//! A policy with `@shadow` takes no part in the decision. Where one could apply the question is asked once more with it, and both
+//! answers are recorded (A16, E12, D12); to put it into force, take the word away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,6 +17,9 @@ use crate::bundle::{Bundle, BundleError, parse_schema, strictly_valid, validate}
 use crate::cedar::{CedarError, Vocabulary, explained, scoped};
 use crate::question::{Action, ObjectFacts, Question, Resource};
 use crate::slice::{Cell, PolicySlice, may_apply};
+
+/// Annotation of a policy that is tried out: it is evaluated, recorded, and has no effect.
+const SHADOW: &str = "shadow";
 
 /// Decides. Cheap to share, without interior state.
 #[derive(Debug)]
@@ -75,6 +81,8 @@ struct Prepared {
     /// What a forbid means to the caller.
     denies: BTreeMap<PolicyId, DenyReason>,
     reads_roles: bool,
+    /// All of them with those in shadow, where there are such.
+    shadow: Option<Box<Prepared>>,
 }
 
 /// What a permit needs, from its annotations, to explain why it did not apply.
@@ -129,7 +137,7 @@ impl Engine {
     /// When the bundle's parts do not fit together.
     pub fn whole(bundle: &Bundle, epoch: u64) -> Result<Self, CedarError> {
         let vocabulary = Arc::clone(&bundle.vocabulary);
-        let rules = Arc::new(Rules::Whole(Box::new(prepared(bundle.parsed.clone()))));
+        let rules = Arc::new(Rules::Whole(Box::new(prepared(bundle.parsed.clone())?)));
         Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes: Arc::new(bundle.purposes.clone()), rules, epoch })
     }
 
@@ -158,10 +166,21 @@ impl Engine {
     pub fn decide(&self, question: &Question<'_>) -> Answer {
         match self.prepared_for(question) {
             Err(reason) => self.denied(reason, Vec::new(), Vec::new()),
-            Ok(rules) => match self.ask(question, rules) {
-                Ok(response) => self.answer(question, rules, &response),
-                Err(error) => self.denied(DenyReason::PolicyFailed, Vec::new(), vec![error.0]),
-            },
+            Ok(rules) => {
+                let Answer { decision, errors } = self.under_rules(question, rules);
+                let decision = match &rules.shadow {
+                    Some(shadow) => decision.beside(self.under_rules(question, shadow).decision),
+                    None => decision,
+                };
+                Answer { decision, errors }
+            }
+        }
+    }
+
+    fn under_rules(&self, question: &Question<'_>, rules: &Prepared) -> Answer {
+        match self.ask(question, rules) {
+            Ok(response) => self.answer(question, rules, &response),
+            Err(error) => self.denied(DenyReason::PolicyFailed, Vec::new(), vec![error.0]),
         }
     }
 
@@ -204,7 +223,7 @@ impl Engine {
             return self.denied(DenyReason::PolicyFailed, policies, errors);
         }
         if response.decision() == Cedar::Allow {
-            return Answer { decision: Decision::Allow { policies, epoch: self.epoch }, errors };
+            return Answer { decision: Decision::Allow { policies, epoch: self.epoch, shadow: None }, errors };
         }
         let meant = response.diagnostics().reason().filter_map(|id| rules.denies.get(id)).min().copied();
         let reason = match meant {
@@ -216,7 +235,7 @@ impl Engine {
     }
 
     fn denied(&self, reason: DenyReason, policies: Vec<String>, errors: Vec<String>) -> Answer {
-        Answer { decision: Decision::Deny { reason, policies, epoch: self.epoch }, errors }
+        Answer { decision: Decision::Deny { reason, policies, epoch: self.epoch, shadow: None }, errors }
     }
 
     /// The manifest's facts hold on the entities that came along.
@@ -244,7 +263,7 @@ impl Engine {
             for group in action.groups() {
                 let text = format!("forbid(principal, action in Action::\"{group}\", resource);");
                 let probe = crate::cedar::policy("probe", &text)?;
-                let set = prepared(PolicySet::from_policies([probe]).map_err(CedarError::of)?);
+                let set = prepared(PolicySet::from_policies([probe]).map_err(CedarError::of)?)?;
                 let question = Question { caller: "internet", action, resource: &resource, authority: None };
                 if self.ask(&question, &set)?.diagnostics().reason().next().is_none() {
                     return Err(LoadError::GroupsBroken(action));
@@ -264,10 +283,20 @@ fn prepared_cell(cell: &Cell, schema: &Schema) -> Result<Prepared, LoadError> {
         narrowed.add(parse(scoped(json, &cell.caller, cell.action, cell.action.resource_type(), index))?).map_err(CedarError::of)?;
     }
     validate(&narrowed, schema)?;
-    Ok(prepared(set))
+    Ok(prepared(set)?)
 }
 
-fn prepared(set: PolicySet) -> Prepared {
+/// Takes the policies in shadow apart.
+fn prepared(all: PolicySet) -> Result<Prepared, CedarError> {
+    if !all.policies().any(|policy| policy.annotation(SHADOW).is_some()) {
+        return Ok(prepared_set(all));
+    }
+    let in_force = all.policies().filter(|policy| policy.annotation(SHADOW).is_none()).cloned();
+    let in_force = prepared_set(PolicySet::from_policies(in_force).map_err(CedarError::of)?);
+    Ok(Prepared { shadow: Some(Box::new(prepared_set(all))), ..in_force })
+}
+
+fn prepared_set(set: PolicySet) -> Prepared {
     let (mut permits, mut denies, mut reads_roles) = (Vec::new(), BTreeMap::new(), false);
     for policy in set.policies() {
         // Over-approximated on purpose: a person that is not needed costs time, a person that is missing an error, which is a denial.
@@ -280,7 +309,7 @@ fn prepared(set: PolicySet) -> Prepared {
             denies.insert(policy.id().clone(), reason);
         }
     }
-    Prepared { set, permits, denies, reads_roles }
+    Prepared { set, permits, denies, reads_roles, shadow: None }
 }
 
 impl Prepared {

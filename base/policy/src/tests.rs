@@ -8,6 +8,7 @@ use trust::{Authority, Decision, DenyReason, Job, ObjectRef, TrustDomain, Worklo
 
 use super::*;
 
+mod shadow;
 mod slices;
 mod traps;
 
@@ -90,7 +91,7 @@ fn check(engine: &Engine, rows: &[Row]) {
     for (caller, action, resource, authority, expect) in rows {
         let answer = engine.decide(&Question { caller, action: *action, resource, authority: authority.as_ref() });
         match (&answer.decision, expect) {
-            (Decision::Allow { policies, epoch }, Ok(flow)) => {
+            (Decision::Allow { policies, epoch, .. }, Ok(flow)) => {
                 assert_eq!(
                     (policies.as_slice(), *epoch),
                     ([(*flow).to_owned()].as_slice(), engine.epoch()),

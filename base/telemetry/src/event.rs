@@ -67,6 +67,9 @@ impl Event for CallDecided {
     }
     fn count(&self, metrics: &Metrics) {
         metrics.decision(self.point, &self.action, self.decision.deny_reason());
+        if let Some(shadow) = self.decision.shadow() {
+            metrics.shadow(self.point, &self.action, self.decision.is_allow(), shadow.allow);
+        }
     }
     fn refusal(&self) -> Option<(&'static str, &str)> {
         self.decision.deny_reason().map(|_| (self.point, self.principal.as_str()))

@@ -20,6 +20,14 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShadowLabels {
+    point: &'static str,
+    action: String,
+    decided: &'static str,
+    would: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ActLabels {
     act: &'static str,
 }
@@ -45,6 +53,7 @@ struct HostLabels {
 pub struct Metrics {
     registry: Mutex<Registry>,
     decisions: Family<DecisionLabels, Counter>,
+    shadows: Family<ShadowLabels, Counter>,
     acts: Family<ActLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<PointLabels, Histogram, fn() -> Histogram>,
@@ -61,6 +70,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("palisade");
         let decisions = Family::default();
         registry.register("decisions", "Answers of enforcement points, by reason", Family::clone(&decisions));
+        let shadows = Family::default();
+        registry.register("shadow_decisions", "Answers beside those that policies in shadow would have given", Family::clone(&shadows));
         let acts = Family::default();
         registry.register("acts", "Acts that took effect", Family::clone(&acts));
         let requests = Family::default();
@@ -86,6 +97,7 @@ impl Metrics {
         Self {
             registry: Mutex::new(registry),
             decisions,
+            shadows,
             acts,
             requests,
             durations,
@@ -100,6 +112,13 @@ impl Metrics {
     pub fn decision(&self, point: &'static str, action: &str, denied: Option<DenyReason>) {
         let labels = DecisionLabels { point, action: action.to_owned(), outcome: denied.map_or("allow", DenyReason::code) };
         self.decisions.get_or_create(&labels).inc();
+    }
+
+    /// Counts an answer beside the one that policies in shadow would have given.
+    pub fn shadow(&self, point: &'static str, action: &str, allowed: bool, would_allow: bool) {
+        let word = |allow| if allow { "allow" } else { "deny" };
+        let labels = ShadowLabels { point, action: action.to_owned(), decided: word(allowed), would: word(would_allow) };
+        self.shadows.get_or_create(&labels).inc();
     }
 
     /// Counts an act.

@@ -14,6 +14,9 @@ pub enum Decision {
         policies: Vec<String>,
         /// The epoch of the view that decided.
         epoch: u64,
+        /// What the answer would be with the policies in shadow; nothing where none is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shadow: Option<Shadow>,
     },
     /// Denied.
     Deny {
@@ -23,20 +26,56 @@ pub enum Decision {
         policies: Vec<String>,
         /// The epoch of the view that decided, 0 if there was none.
         epoch: u64,
+        /// What the answer would be with the policies in shadow; nothing where none is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shadow: Option<Shadow>,
     },
+}
+
+/// The answer that policies in shadow would have made of it. It is recorded beside the decision and has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// Whether the request would have gone on.
+    pub allow: bool,
+    /// The reason of the refusal that it would have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<DenyReason>,
+    /// Ids of the policies that would have determined it.
+    pub policies: Vec<String>,
 }
 
 impl Decision {
     /// A refusal that no policy was asked about.
     #[must_use]
     pub fn deny(reason: DenyReason) -> Self {
-        Self::Deny { reason, policies: Vec::new(), epoch: 0 }
+        Self::Deny { reason, policies: Vec::new(), epoch: 0, shadow: None }
     }
 
     /// Whether the request may go on.
     #[must_use]
     pub fn is_allow(&self) -> bool {
         matches!(self, Self::Allow { .. })
+    }
+
+    /// What policies in shadow say.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Shadow> {
+        match self {
+            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => shadow.as_ref(),
+        }
+    }
+
+    /// The same decision, beside what `would` have been decided.
+    #[must_use]
+    pub fn beside(mut self, would: Self) -> Self {
+        let said = match would {
+            Self::Allow { policies, .. } => Shadow { allow: true, reason: None, policies },
+            Self::Deny { reason, policies, .. } => Shadow { allow: false, reason: Some(reason), policies },
+        };
+        match &mut self {
+            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => *shadow = Some(said),
+        }
+        self
     }
 
     /// The reason of a refusal.

@@ -18,7 +18,7 @@ pub mod trace;
 
 pub use authority::{Authority, Job, ObjectRef};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
-pub use decision::{Decision, DenyReason};
+pub use decision::{Decision, DenyReason, Shadow};
 pub use digest::Digest;
 pub use fault::{Fault, FaultKind, Origin, Retry};
 pub use network::{Network, NetworkError};

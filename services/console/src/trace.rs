@@ -208,6 +208,11 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
         (false, true) => format!("refused: {}", phrase::reason(reason)),
     };
     let epoch = answer.get("epoch").and_then(Value::as_u64).filter(|e| *e > 0).map(|e| e.to_string()).unwrap_or_default();
+    let shadow = match answer.get("shadow").and_then(|shadow| shadow.get("allow")).and_then(Value::as_bool) {
+        Some(true) => "would be allowed".to_owned(),
+        Some(false) => "would be refused".to_owned(),
+        None => String::new(),
+    };
     let field = |name: &str| phrase::field(fields, name).to_owned();
     let facts = vec![
         ("caller", phrase::node(&field("principal")).to_owned()),
@@ -216,6 +221,7 @@ pub(crate) fn decision(stored: &StoredRecord) -> Option<Decision> {
         ("for", field("user")),
         ("purpose", field("purpose")),
         ("job", phrase::short(&field("job"), 20)),
+        ("in shadow", shadow),
         ("epoch", epoch),
     ];
     Some(Decision {

@@ -249,8 +249,8 @@ impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (event, notes) = (&self.0.event, &self.0.notes);
         let (decision, reason, policies, epoch) = match &event.decision {
-            Decision::Allow { policies, epoch } => ("allow", "", policies, epoch),
-            Decision::Deny { reason, policies, epoch } => ("deny", reason.code(), policies, epoch),
+            Decision::Allow { policies, epoch, .. } => ("allow", "", policies, epoch),
+            Decision::Deny { reason, policies, epoch, .. } => ("deny", reason.code(), policies, epoch),
         };
         let said = [
             ("point", event.point),
@@ -273,6 +273,9 @@ impl Serialize for Attributes<'_> {
         }
         if !policies.is_empty() {
             map.serialize_entry("policy", &policies.join(" "))?;
+        }
+        if let Some(shadow) = event.decision.shadow() {
+            map.serialize_entry("shadow", if shadow.allow { "allow" } else { "deny" })?;
         }
         map.serialize_entry("epoch", epoch)?;
         map.end()

@@ -106,7 +106,7 @@ impl Enforcement {
             Ok(admitted) => admitted,
             Err(reason) => return account.refuse(reason),
         };
-        if let Err(reason) = account.decide(Decision::Allow { policies: Vec::new(), epoch: admitted.epoch }) {
+        if let Err(reason) = account.decide(Decision::Allow { policies: Vec::new(), epoch: admitted.epoch, shadow: None }) {
             return account.denied(reason);
         }
         if let Err(fault) = in_origin_form(&mut request) {

@@ -15,6 +15,7 @@ mod joining;
 mod leaving;
 mod replicas;
 mod screening;
+mod shadow;
 pub(crate) mod sockets;
 mod streaming;
 mod traces;

@@ -60,7 +60,11 @@ pub(crate) struct Matrix(BTreeSet<(String, &'static str, String)>);
 impl Decide for Matrix {
     fn decide(&self, ask: &Ask<'_>) -> Decision {
         let listed = self.0.contains(&(ask.principal.workload.name().to_owned(), ask.action.as_str(), ask.queue.to_owned()));
-        if listed { Decision::Allow { policies: vec!["test".into()], epoch: 1 } } else { Decision::deny(DenyReason::PolicyDenied) }
+        if listed {
+            Decision::Allow { policies: vec!["test".into()], epoch: 1, shadow: None }
+        } else {
+            Decision::deny(DenyReason::PolicyDenied)
+        }
     }
 }
 

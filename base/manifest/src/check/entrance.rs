@@ -40,8 +40,7 @@ impl Check<'_, '_, '_> {
         let acme = self.acme(&hosts, &certificates);
         let proxies = self.proxies();
         let (session_idle_ms, session_life_ms) = (idle, life);
-        let edge =
-            Edge { listen: listen.ok()?, hosts, session_idle_ms, session_life_ms, issuers, clients, certificates, acme, proxies };
+        let edge = Edge { listen: listen.ok()?, hosts, session_idle_ms, session_life_ms, issuers, clients, certificates, acme, proxies };
         for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
             let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
             self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));

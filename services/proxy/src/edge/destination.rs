@@ -231,5 +231,5 @@ fn service(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Destina
 
 fn method_unlisted(methods: &[&str]) -> Stop {
     let allow = methods.iter().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
-    Stop::Refused(Refusal { allow: Some(allow), ..Refusal::from(DenyReason::MethodUnlisted) })
+    Stop::Refused(Refusal { allow: Some(allow.into()), ..Refusal::from(DenyReason::MethodUnlisted) })
 }

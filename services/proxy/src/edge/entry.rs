@@ -57,8 +57,10 @@ pub fn pass_key(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &d
 /// # Errors
 /// `CrossSite`, `CredentialMissing`, `ScopeMissing`, `CallerNotAdmitted`, or what the policy says.
 pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
-    let own =
-        |rule: &str, authority| Entry { decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch }, authority };
+    let own = |rule: &str, authority| Entry {
+        decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch, shadow: None },
+        authority,
+    };
     same_site(visit, person)?;
     match &visit.destination {
         Destination::Session(page) => match page {
@@ -98,7 +100,9 @@ pub fn service(view: &Loaded, route: &PublicRoute, person: &Person, clock: &dyn 
     let service = route.service.as_service().ok_or(DenyReason::RouteUnknown)?;
     match view.engine.decide(&Question::Enter { service, route: &text, authority: Some(&authority) }) {
         decision @ Decision::Allow { .. } => Ok(Entry { decision, authority: Some(authority) }),
-        Decision::Deny { reason, policies, epoch } => Err(Stop::Refused(Refusal { policies, epoch, ..Refusal::from(reason) })),
+        Decision::Deny { reason, policies, epoch, shadow } => {
+            Err(Stop::Refused(Refusal { policies, epoch, shadow, ..Refusal::from(reason) }))
+        }
     }
 }
 

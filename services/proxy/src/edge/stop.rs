@@ -1,6 +1,6 @@
 //! Why a request went no further.
 
-use trust::{Decision, DenyReason, Fault};
+use trust::{Decision, DenyReason, Fault, Shadow};
 
 use super::admission::Standing;
 
@@ -29,6 +29,8 @@ pub struct Refusal {
     pub policies: Vec<String>,
     /// Epoch of the view that decided.
     pub epoch: u64,
+    /// What policies in shadow would have made of it.
+    pub shadow: Option<Shadow>,
     /// Seconds after which another attempt makes sense.
     pub retry_after_s: Option<u64>,
     /// Methods that the path has.
@@ -41,7 +43,7 @@ impl Refusal {
     /// As an answer of an enforcement point.
     #[must_use]
     pub fn decision(&self) -> Decision {
-        Decision::Deny { reason: self.reason, policies: self.policies.clone(), epoch: self.epoch }
+        Decision::Deny { reason: self.reason, policies: self.policies.clone(), epoch: self.epoch, shadow: self.shadow.clone() }
     }
 }
 
@@ -56,7 +58,15 @@ impl From<DenyReason> for Refusal {
                 | DenyReason::DependencyDown
                 | DenyReason::AuditUnavailable
         );
-        Self { reason, policies: Vec::new(), epoch: 0, retry_after_s: retry_after_s.then_some(1), allow: None, standing: None }
+        Self {
+            reason,
+            policies: Vec::new(),
+            epoch: 0,
+            shadow: None,
+            retry_after_s: retry_after_s.then_some(1),
+            allow: None,
+            standing: None,
+        }
     }
 }
 

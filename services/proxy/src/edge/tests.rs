@@ -16,6 +16,7 @@ mod reference;
 mod resumption;
 mod routing;
 mod session;
+mod shadow;
 mod smuggling;
 mod sockets;
 mod tls;

@@ -89,7 +89,7 @@ fn decide(
         account.authority(&taken.delivered.authority);
     }
     admit(&loaded, flow, port, request)?;
-    account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch })?;
+    account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch, shadow: None })?;
     Ok((flow.peer.clone(), taken))
 }
 

@@ -173,8 +173,14 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_policies("")
+    }
+
+    /// With policies by hand.
+    pub fn with_policies(text: &str) -> Self {
         let manifest = Manifest::parse("pair.toml", PAIR).unwrap_or_else(|error| panic!("{error:?}"));
-        let policies = policy::Bundle::build(&manifest, &BTreeMap::new()).unwrap_or_else(|error| panic!("{error}"));
+        let by_hand = BTreeMap::from([("hand.cedar".to_owned(), text.to_owned())]);
+        let policies = policy::Bundle::build(&manifest, &by_hand).unwrap_or_else(|error| panic!("{error}"));
         let ca = TestCa::new("pair.example");
         let clock = MovedClock::by(0);
         let sink = Arc::new(MemorySink::default());
@@ -282,8 +288,13 @@ impl World {
 
     /// A token that the edge minted for `user` and `purpose`.
     pub fn token(&self, user: &str, purpose: &str) -> String {
+        self.mint(&authority(user, purpose))
+    }
+
+    /// A token that the edge minted for an authority.
+    pub fn mint(&self, authority: &Authority) -> String {
         let verifier = contract::txn_token::Verifier::new(self.ca.domain.clone(), &self.view(self.edge.id()).authority_keys);
-        self.edge.minter(&verifier).unwrap().mint(&authority(user, purpose), 300, &*self.clock).unwrap()
+        self.edge.minter(&verifier).unwrap().mint(authority, 300, &*self.clock).unwrap()
     }
 
     /// A token that the queue narrowed to a job.

@@ -345,6 +345,11 @@ const BARRED: &str = r#"
 @id("barred")
 forbid(principal, action == Action::"enter", resource == Route::"api:GET /api/videos")
   when { context has authority && context.authority.user.roles.contains("barred") };
+
+@id("soon-barred")
+@shadow
+forbid(principal, action == Action::"enter", resource == Route::"api:GET /api/videos/{id}")
+  when { context has authority && context.authority.user.roles.contains("guest") };
 "#;
 
 /// A new P-256 signing key and its public JWK.

@@ -47,7 +47,7 @@ fn decide(guard: &Guard, port: u16, account: &mut Account) -> Result<Outbound, D
     let loaded = guard.views.fresh()?;
     let flow = match_flow(&loaded, port)?.clone();
     account.act("call", format!("{} tcp", flow.peer), format!("to {}", flow.peer.workload.name()));
-    account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch })?;
+    account.decide(Decision::Allow { policies: Vec::new(), epoch: loaded.view.epoch, shadow: None })?;
     Ok(flow)
 }
 
