@@ -16,7 +16,7 @@ pub enum Decision {
         epoch: u64,
         /// What the answer would be with the policies in shadow; nothing where none is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        shadow: Option<Shadow>,
+        shadow: Option<Box<Shadow>>,
     },
     /// Denied.
     Deny {
@@ -28,7 +28,7 @@ pub enum Decision {
         epoch: u64,
         /// What the answer would be with the policies in shadow; nothing where none is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        shadow: Option<Shadow>,
+        shadow: Option<Box<Shadow>>,
     },
 }
 
@@ -61,7 +61,7 @@ impl Decision {
     #[must_use]
     pub fn shadow(&self) -> Option<&Shadow> {
         match self {
-            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => shadow.as_ref(),
+            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => shadow.as_deref(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Decision {
             Self::Deny { reason, policies, .. } => Shadow { allow: false, reason: Some(reason), policies },
         };
         match &mut self {
-            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => *shadow = Some(said),
+            Self::Allow { shadow, .. } | Self::Deny { shadow, .. } => *shadow = Some(Box::new(said)),
         }
         self
     }

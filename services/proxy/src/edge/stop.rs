@@ -30,11 +30,11 @@ pub struct Refusal {
     /// Epoch of the view that decided.
     pub epoch: u64,
     /// What policies in shadow would have made of it.
-    pub shadow: Option<Shadow>,
+    pub shadow: Option<Box<Shadow>>,
     /// Seconds after which another attempt makes sense.
     pub retry_after_s: Option<u64>,
     /// Methods that the path has.
-    pub allow: Option<String>,
+    pub allow: Option<Box<str>>,
     /// The quota that is used up, by its name.
     pub standing: Option<(&'static str, Standing)>,
 }
