@@ -40,9 +40,9 @@ struct Inner {
     bytes: u64,
     next_seq: u64,
     /// Records as they stand in the file, with their numbers.
-    unshipped: VecDeque<(u64, Box<str>)>,
+    unshipped: VecDeque<(u64, String)>,
     /// Spans as JSON.
-    spans: VecDeque<Box<str>>,
+    spans: VecDeque<String>,
 }
 
 /// The sink of a process.
@@ -122,8 +122,8 @@ impl Spool {
         let metrics = self.metrics.render();
         let inner = self.lock();
         self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
-        let audit = inner.unshipped.iter().take(BATCH_MAX).map(|(_, line)| &**line);
-        let spans = inner.spans.iter().take(BATCH_MAX).map(|line| &**line);
+        let audit = inner.unshipped.iter().take(BATCH_MAX).map(|(_, line)| line.as_str());
+        let spans = inner.spans.iter().take(BATCH_MAX).map(String::as_str);
         WrittenBatch::new(&self.process, audit, spans, &metrics)
     }
 
@@ -187,14 +187,14 @@ impl Sink for Spool {
         line.pop();
         inner.bytes = inner.bytes.saturating_add(length);
         inner.next_seq = seq.saturating_add(1);
-        inner.unshipped.push_back((seq, line.into_boxed_str()));
+        inner.unshipped.push_back((seq, line));
         drop(inner);
         self.wake.notify_one();
         Ok(())
     }
 
     fn span(&self, span: NewSpan<'_>) {
-        let line = span.to_json().into_boxed_str();
+        let line = span.to_json();
         let mut inner = self.lock();
         if inner.spans.len() >= SPANS_MAX {
             self.metrics.span_dropped();

@@ -1,6 +1,7 @@
 //! The contract of `control`: the applied manifest, and each enforcement point's signed view of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trust::{Digest, SpiffeId, TrustDomain};
@@ -197,8 +198,8 @@ pub struct ServiceLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeProfile {
-    /// Public routes of services.
-    pub routes: Vec<PublicRoute>,
+    /// Public routes of services; a request under way shares its route's row.
+    pub routes: Vec<Arc<PublicRoute>>,
     /// Buckets whose presigned URLs it lets through, at `/BUCKET/KEY`, with the largest body for each in bytes.
     pub buckets: BTreeMap<String, u64>,
     /// Identity providers besides `login` whose access tokens count.

@@ -8,6 +8,7 @@
 pub mod certificate;
 pub mod event;
 pub mod gather;
+mod ids;
 pub mod metrics;
 pub mod recorder;
 

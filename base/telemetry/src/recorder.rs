@@ -9,7 +9,12 @@ use trust::{AuditRecord, Clock, Entropy, Span, TraceContext};
 
 use crate::event::{Event, Level};
 use crate::gather::Gather;
+use crate::ids::Store;
 use crate::metrics::Metrics;
+
+/// Most records' fields fit, and most spans' attributes: longer ones grow.
+const FIELDS_BYTES: usize = 512;
+const ATTRIBUTES_BYTES: usize = 768;
 
 /// The audit record could not be kept; the act must not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,14 +70,16 @@ impl NewRecord<'_> {
     /// Its line in a spool: an `AuditRecord` with that number, as JSON.
     #[must_use]
     pub fn to_json(&self, seq: u64) -> String {
-        let mut out = String::with_capacity(self.fields.len().saturating_add(160));
-        let (trace, span) = self.trace.map(|t| (t.trace_hex(), t.span_hex())).unwrap_or_default();
+        let mut out = String::with_capacity(self.fields.len().saturating_add(192));
         // Event names are constants of ours and the hexadecimal digits need no escapes. Writing into a String does not fail.
-        let _written = write!(
-            out,
-            r#"{{"seq":{seq},"at_ms":{},"event":"{}","trace":"{trace}","span":"{span}","fields":{}}}"#,
-            self.at_ms, self.event, self.fields
-        );
+        let _written = write!(out, r#"{{"seq":{seq},"at_ms":{},"event":"{}","trace":""#, self.at_ms, self.event);
+        let _written = match self.trace {
+            Some(trace) => write!(out, r#"{:032x}","span":"{:016x}"#, trace.trace_id, trace.span_id),
+            None => out.write_str(r#"","span":""#),
+        };
+        out.push_str(r#"","fields":"#);
+        out.push_str(self.fields);
+        out.push('}');
         out
     }
 }
@@ -81,22 +88,30 @@ impl NewSpan<'_> {
     /// A `Span` as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(self.attributes.len().saturating_add(256));
-        let parent = self.parent.map(|p| format!("{p:016x}")).unwrap_or_default();
-        let name = serde_json::Value::from(self.name);
+        let mut out = String::with_capacity(self.attributes.len().saturating_add(self.name.len()).saturating_add(256));
+        let (trace, span) = (self.context.trace_id, self.context.span_id);
+        let _written = write!(out, r#"{{"trace":"{trace:032x}","span":"{span:016x}","parent":""#);
+        if let Some(parent) = self.parent {
+            let _written = write!(out, "{parent:016x}");
+        }
+        // Names hold routes of the manifest, which may need escapes.
+        let name = serde_json::to_string(self.name).unwrap_or_else(|_| r#""""#.to_owned());
         let _written = write!(
             out,
-            r#"{{"trace":"{}","span":"{}","parent":"{parent}","name":{name},"kind":"{}","start_ns":{},"end_ns":{},"status":{},"attributes":{}}}"#,
-            self.context.trace_hex(),
-            self.context.span_hex(),
-            self.kind,
-            self.start_ns,
-            self.end_ns,
-            self.status,
-            self.attributes
+            r#"","name":{name},"kind":"{}","start_ns":{},"end_ns":{},"status":{},"attributes":"#,
+            self.kind, self.start_ns, self.end_ns, self.status
         );
+        out.push_str(self.attributes);
+        out.push('}');
         out
     }
+}
+
+/// As JSON, in a text that is long enough from the start.
+fn written<T: Serialize>(value: &T, bytes: usize) -> Option<String> {
+    let mut out = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut out, value).ok()?;
+    String::from_utf8(out).ok()
 }
 
 /// Says what happened.
@@ -104,7 +119,7 @@ impl NewSpan<'_> {
 pub struct Recorder {
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    ids: Arc<Store>,
     metrics: Arc<Metrics>,
     gather: Arc<Mutex<Gather>>,
     /// Whether anything is gathered and not yet told.
@@ -124,7 +139,7 @@ impl Recorder {
     /// A recorder that writes to `sink`.
     #[must_use]
     pub fn new(sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, metrics: Arc<Metrics>) -> Self {
-        Self { sink, clock, entropy, metrics, gather: Arc::default(), waits: Arc::default() }
+        Self { sink, clock, ids: Arc::new(Store::new(entropy)), metrics, gather: Arc::default(), waits: Arc::default() }
     }
 
     /// Records an event: log line, metric and, where its type says so, audit record. A refusal that is one of a flood is counted instead
@@ -170,7 +185,7 @@ impl Recorder {
 
     fn keep<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
         // Events are plain structures of ours; one that cannot be written could not be kept either.
-        let fields = serde_json::to_string(event).map_err(|_| AuditLost)?;
+        let fields = written(event, FIELDS_BYTES).ok_or(AuditLost)?;
         match event.level() {
             Level::Debug => tracing::debug!(event = E::NAME, fields),
             Level::Info => tracing::info!(event = E::NAME, fields),
@@ -186,14 +201,14 @@ impl Recorder {
     /// Starts a span under `parent`, or a new trace.
     #[must_use]
     pub fn start(&self, parent: Option<TraceContext>) -> SpanStart {
-        let context = parent.map_or_else(|| TraceContext::root(&*self.entropy), |p| p.child(&*self.entropy));
+        let context = parent.map_or_else(|| TraceContext::root(&*self.ids), |p| p.child(&*self.ids));
         SpanStart { context, parent: parent.map(|p| p.span_id), start_ns: self.clock.unix_ns() }
     }
 
     /// Ends a span and hands it on. `attributes` is written as a JSON object.
     pub fn end<A: Serialize>(&self, start: &SpanStart, name: &str, kind: &str, status: u16, attributes: &A) {
         // Attributes are texts and numbers of ours; a span without them is better than none.
-        let attributes = serde_json::to_string(attributes).unwrap_or_else(|_| "{}".to_owned());
+        let attributes = written(attributes, ATTRIBUTES_BYTES).unwrap_or_else(|| "{}".to_owned());
         self.sink.span(NewSpan {
             context: start.context,
             parent: start.parent,

@@ -114,7 +114,7 @@ async fn edge(told: &Told) {
     let mut view = world.view(&identity, vec![&identity]);
     let keys: serde_json::Value = serde_json::from_slice(&std::fs::read(told.text("jwks")).unwrap()).unwrap();
     view.edge = Some(EdgeProfile {
-        routes: vec![PublicRoute {
+        routes: vec![Arc::new(PublicRoute {
             service: app.clone(),
             method: "GET".into(),
             path: "/".into(),
@@ -126,7 +126,7 @@ async fn edge(told: &Told) {
             concurrency_max: None,
             cors: BTreeSet::new(),
             body_bytes_max: 1 << 20,
-        }],
+        })],
         buckets: BTreeMap::new(),
         issuers: vec![IssuerProfile {
             name: "bench".into(),

@@ -3,6 +3,7 @@
 //! Everything follows from the manifest's flows and from which role serves which contract; nothing else is reachable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use contract::control::{
     BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
@@ -171,7 +172,7 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
     let mut routes = Vec::new();
     for (name, service) in &manifest.services {
         for route in service.routes.iter().filter(|r| r.public) {
-            routes.push(PublicRoute {
+            routes.push(Arc::new(PublicRoute {
                 service: manifest.trust_domain.service(name),
                 method: route.method.clone(),
                 path: route.path.clone(),
@@ -183,7 +184,7 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
                 rate: route.rate.map(|r| RouteRate { requests: r.requests, period_ms: r.period_ms, burst: r.burst }),
                 concurrency_max: route.concurrency,
                 cors: route.cors.clone(),
-            });
+            }));
         }
     }
     let issuers = manifest.edge.issuers.iter().map(|(name, issuer)| IssuerProfile {

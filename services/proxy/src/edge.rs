@@ -258,9 +258,12 @@ impl Edge {
         let trace = account.trace();
         let role = |name: &str| view.view.trust_domain.role(name);
         let peer = match &visit.destination {
-            Destination::Session(page) => return self.session_page(*page, profile(&view)?, &visit, person, trace).await,
+            // Rare ways are boxed, so that every request's future, which moves as it begins, is not as large as theirs.
+            Destination::Session(page) => return Box::pin(self.session_page(*page, profile(&view)?, &visit, person, trace)).await,
             Destination::Preflight(preflight) => return Ok(preflight.answer()),
-            Destination::Login { .. } => return onward::pass(self.login.client(), &mut visit, body, None, trace).await,
+            Destination::Login { .. } => {
+                return Box::pin(onward::pass(self.login.client(), &mut visit, body, None, trace)).await;
+            }
             Destination::Presigned { .. } => {
                 account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
                 role("objects")
@@ -270,7 +273,8 @@ impl Edge {
                 Some(opening) => {
                     account.note("forwarded_to", route.service.to_string());
                     let route = route.clone();
-                    return self.open_socket(&route, opening, Admitted { visit, body, person, view, token }, trace).await;
+                    let admitted = Admitted { visit, body, person, view, token };
+                    return Box::pin(self.open_socket(&route, opening, admitted, trace)).await;
                 }
                 None => route.service.clone(),
             },

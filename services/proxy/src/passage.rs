@@ -54,9 +54,15 @@ impl Idle {
     }
 }
 
+/// Any body of bytes that can be watched.
+pub trait Source: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> Source for B {}
+
 /// A body with eyes on it.
-pub struct Passage {
-    inner: Body,
+pub struct Passage<B: Source> {
+    /// Nothing once it is read on.
+    inner: Option<B>,
     idle: Option<Idle>,
     /// Since when nothing has come while somebody waits.
     since: Option<Instant>,
@@ -77,15 +83,11 @@ pub enum Ended {
     Broken,
 }
 
-impl Passage {
+impl<B: Source> Passage<B> {
     /// Any body of bytes.
-    pub fn new<B>(body: B) -> Self
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub fn new(body: B) -> Self {
         Self {
-            inner: body.map_err(Into::into).boxed_unsync(),
+            inner: Some(body),
             idle: None,
             since: None,
             deadline: None,
@@ -168,6 +170,10 @@ impl Passage {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.inner.as_ref().is_none_or(B::is_end_stream)
+    }
+
     fn ended(&mut self, how: Ended) {
         if let Some(act) = self.at_end.take() {
             act(how);
@@ -175,13 +181,14 @@ impl Passage {
     }
 }
 
-impl HttpBody for Passage {
+impl<B: Source> HttpBody for Passage<B> {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let mut polled = Pin::new(inner).poll_frame(cx).map_err(Into::into);
         let late = match &polled {
             Poll::Pending => ready!(this.poll_late(cx)),
             // A source that never rests is late all the same; its end is its end.
@@ -196,7 +203,7 @@ impl HttpBody for Passage {
                 if let Some(progress) = &this.progress {
                     progress.0.fetch_add(1, Ordering::Relaxed);
                 }
-                if this.inner.is_end_stream() {
+                if this.is_over() {
                     this.ended(Ended::Whole);
                 }
             }
@@ -214,29 +221,30 @@ impl HttpBody for Passage {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), B::size_hint)
     }
 }
 
-impl Drop for Passage {
+impl<B: Source> Drop for Passage<B> {
     fn drop(&mut self) {
-        let how = if self.inner.is_end_stream() { Ended::Whole } else { Ended::Broken };
+        let how = if self.is_over() { Ended::Whole } else { Ended::Broken };
         self.ended(how);
         if self.lingers
             && how == Ended::Broken
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Some(body) = self.inner.take()
         {
-            runtime.spawn(read_on(std::mem::replace(&mut self.inner, contract::body::empty())));
+            runtime.spawn(read_on(body));
         }
     }
 }
 
 /// Reads what still comes and drops it, within limits of time and size.
-async fn read_on(mut body: Body) {
+async fn read_on<B: Source>(mut body: B) {
     let mut left = limits::LINGER_BYTES;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

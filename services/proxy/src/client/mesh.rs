@@ -82,16 +82,18 @@ impl MeshTransport {
         }
     }
 
-    /// A connection to this replica; made with little patience when there are `others`.
+    /// A connection to this replica that has room for one more request.
+    fn free(&self, endpoint: &Endpoint) -> Option<(Shared, Place)> {
+        let made_for = (endpoint.address, self.identity.generation());
+        endpoint.streams.free(made_for, |shared| self.identity.bundle().still_good(&shared.peer).is_ok())
+    }
+
+    /// A new connection to this replica, or one made while we waited; made with little patience when there are `others`.
     async fn connection(&self, endpoint: &Endpoint, others: bool) -> Result<(Shared, Place), CallFailed> {
         let made_for = (endpoint.address, self.identity.generation());
-        let good = |shared: &Shared| self.identity.bundle().still_good(&shared.peer).is_ok();
-        if let Some(found) = endpoint.streams.free(made_for, good) {
-            return Ok(found);
-        }
         let asked = Instant::now();
         let mut failed_at = endpoint.streams.making.lock().await;
-        if let Some(found) = endpoint.streams.free(made_for, good) {
+        if let Some(found) = self.free(endpoint) {
             return Ok(found);
         }
         if failed_at.is_some_and(|failed_at| failed_at > asked) {
@@ -147,12 +149,18 @@ impl MeshTransport {
         let replicas = self.replicas()?;
         let among = if self.patience == Patience::Delivery { Among::First } else { Among::InTurn };
         let progress = Progress::default();
-        let mut request = request.map(|body| Passage::new(body).counted(&progress).into_body());
+        let mut request = request;
+        if !request.body().is_end_stream() {
+            request = request.map(|body| Passage::new(body).counted(&progress).into_body());
+        }
         let mut fresh = false;
         loop {
             let (load, others) = self.balance.choose(&replicas, tried, among, Instant::now())?;
             let endpoint = Arc::clone(load.endpoint());
-            let (mut shared, place) = match self.connection(&endpoint, others).await {
+            // Mostly there is one; making one is a large future.
+            let found = self.free(&endpoint);
+            let found = if let Some(found) = found { Ok(found) } else { Box::pin(self.connection(&endpoint, others)).await };
+            let (mut shared, place) = match found {
                 Ok(found) => found,
                 Err(failed) => {
                     endpoint.failed(Instant::now());

@@ -7,6 +7,7 @@
 //! Not here:   who may (`authorise`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use contract::control::{EdgeProfile, PublicRoute};
 use contract::login::ISSUER_PATH;
@@ -46,7 +47,7 @@ pub enum Destination {
         route: &'static Route,
     },
     /// A service.
-    Service(PublicRoute),
+    Service(Arc<PublicRoute>),
     /// Nowhere: a browser asks whether a page of another origin may go there.
     Preflight(Preflight),
 }
@@ -223,7 +224,7 @@ fn presigned(method: &Method, path: &str, bucket: &str, body_bytes_max: u64) -> 
 fn service(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Destination, Stop> {
     let rows = profile.routes.iter().map(|row| (row.method.as_str(), row.path.as_str(), row));
     match canonical::choose(rows, method.as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)? {
-        Choice::Row(row, _) => Ok(Destination::Service(row.clone())),
+        Choice::Row(row, _) => Ok(Destination::Service(Arc::clone(row))),
         Choice::MethodUnlisted(methods) => Err(method_unlisted(&methods)),
         Choice::Unknown => Err(DenyReason::RouteUnknown.into()),
     }

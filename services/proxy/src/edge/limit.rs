@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use contract::{Body, BoxError};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 use trust::DenyReason;
@@ -105,6 +105,9 @@ struct Limited {
 /// `inner`, of which at most `bytes` pass; one more breaks it off, and so does a sender slower than the least pace.
 #[must_use]
 pub fn limit(inner: Body, bytes: u64, exceeded: &Exceeded) -> Body {
+    if inner.is_end_stream() {
+        return inner;
+    }
     Limited { inner, left: bytes, pace: Some(Pace::new(PACE_WINDOW)), exceeded: exceeded.clone() }.boxed_unsync()
 }
 

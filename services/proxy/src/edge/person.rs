@@ -93,13 +93,16 @@ impl People {
                 let (claims, credential) = self.bearer(view, token.expose(), origin, trace).await?;
                 Ok(Person { claims, credential, name: String::new(), by_cookie: false })
             }
-            Credential::Session(id) => {
-                let session = self.sessions.find(id).await?.filter(|s| s.origin == origin).ok_or(DenyReason::SessionEnded)?;
-                let session = if self.is_due(&session) { self.renew(id, trace).await? } else { session };
-                let credential = Digest::of(&[id.digest().as_bytes().as_slice(), session.claims.jti.as_bytes()].concat());
-                Ok(Person { claims: Arc::new(session.claims), credential, name: session.name, by_cookie: true })
-            }
+            // Boxed, since the database's future is large and the others' should not be.
+            Credential::Session(id) => Box::pin(self.session(id, origin, trace)).await,
         }
+    }
+
+    async fn session(&self, id: &Reference, origin: &str, trace: TraceContext) -> Result<Person, Stop> {
+        let session = self.sessions.find(id).await?.filter(|s| s.origin == origin).ok_or(DenyReason::SessionEnded)?;
+        let session = if self.is_due(&session) { self.renew(id, trace).await? } else { session };
+        let credential = Digest::of(&[id.digest().as_bytes().as_slice(), session.claims.jti.as_bytes()].concat());
+        Ok(Person { claims: Arc::new(session.claims), credential, name: session.name, by_cookie: true })
     }
 
     /// The claims of an access token, verified now or a moment ago.
@@ -121,7 +124,7 @@ impl People {
         }
         let (claims, keys) = match view.issuers.access(token, clock) {
             Some(claims) => (claims?, None),
-            None => (self.login.access(token, origin).await?, self.login.keys_of()),
+            None => (Box::pin(self.login.access(token, origin)).await?, self.login.keys_of()),
         };
         let claims = Arc::new(claims);
         self.known.keep(credential, Under { epoch, keys }, &claims, clock);

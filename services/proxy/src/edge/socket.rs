@@ -154,7 +154,7 @@ impl Watch {
         if person.claims.sub != self.user {
             return Err(DenyReason::SessionEnded.into());
         }
-        let route = profile(&view)?.routes.iter().find(|route| **route == self.route).ok_or(DenyReason::RouteUnknown)?;
+        let route = profile(&view)?.routes.iter().find(|route| ***route == self.route).ok_or(DenyReason::RouteUnknown)?;
         entry::service(&view, route, &person, &*self.clock, &*self.entropy).map(|_| ())
     }
 }

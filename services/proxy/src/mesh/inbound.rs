@@ -74,7 +74,7 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
         Err(decision) => return refused(account, decision),
     };
     if websocket::is_tunnel(request.headers()) {
-        return socket::open(guard, peer, admitted, account, request).await;
+        return Box::pin(socket::open(guard, peer, admitted, account, request)).await;
     }
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));
@@ -222,7 +222,7 @@ async fn forward(
     let deadline = Instant::now() + whole;
     let sent = async {
         // Whatever such a service is handed is a job (the manifest gives it no routes).
-        if admitted.fresh_per_job { guard.service.send_alone(request).await } else { guard.service.send(request, admitted.protocol).await }
+        if admitted.fresh_per_job { Box::pin(guard.service.send_alone(request)).await } else { guard.service.send(request, admitted.protocol).await }
     };
     let response = tokio::time::timeout_at(deadline, sent).await;
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;

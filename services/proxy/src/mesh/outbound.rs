@@ -57,7 +57,7 @@ async fn answered(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> R
         Err(reason) => return account.refuse(reason),
     };
     if let Some(opening) = opening {
-        return socket::open(guard, (port, to), taken, opening, account, request).await;
+        return Box::pin(socket::open(guard, (port, to), taken, opening, account, request)).await;
     }
     if headers::asks_upgrade(request.headers()) {
         return account.finish(body::plain(StatusCode::NOT_IMPLEMENTED));

@@ -1,5 +1,6 @@
 //! The way into the sandbox: plain HTTP/1.1 over connections that the assembly makes inside it, kept while they are idle.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,7 +49,6 @@ pub(super) fn adopt(stream: std::net::TcpStream) -> Result<TcpStream, CallFailed
 /// Speaks HTTP/1.1 on a connection into the sandbox.
 pub(super) async fn begin(stream: TcpStream) -> Result<Sender, CallFailed> {
     let (sender, connection) = http1::Builder::new()
-        .max_headers(trust::limits::HEADERS_MAX)
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
@@ -61,7 +61,8 @@ pub(super) async fn begin(stream: TcpStream) -> Result<Sender, CallFailed> {
 /// Connections to the service.
 pub(super) struct Service {
     connector: Arc<dyn Connector>,
-    idle: Arc<Mutex<Vec<(Sender, Instant)>>>,
+    /// Those that have waited longest first.
+    idle: Arc<Mutex<VecDeque<(Sender, Instant)>>>,
     h2c: H2c,
 }
 
@@ -73,7 +74,7 @@ impl Service {
     /// Sends a request in origin form; it is repeated only when an idle connection turned out to be closed before it was written.
     pub(super) async fn send(&self, mut request: Request<Body>, protocol: Protocol) -> Result<Response<Body>, CallFailed> {
         if protocol == Protocol::Grpc {
-            return self.h2c.send(request, self).await;
+            return Box::pin(self.h2c.send(request, self)).await;
         }
         *request.version_mut() = Version::HTTP_11;
         while let Some(mut sender) = self.take_idle() {
@@ -85,7 +86,7 @@ impl Service {
                 },
             }
         }
-        let mut sender = self.connect().await?;
+        let mut sender = Box::pin(self.connect()).await?;
         let response = sender.send_request(request).await.map_err(broken)?;
         Ok(self.keep_after(sender, response))
     }
@@ -103,7 +104,6 @@ impl Service {
     /// A connection for one request that changes the protocol.
     pub(super) async fn connect_to_upgrade(&self) -> Result<Sender, CallFailed> {
         let (sender, connection) = http1::Builder::new()
-            .max_headers(trust::limits::HEADERS_MAX)
             .max_buf_size(limits::HTTP1_BUFFER_BYTES)
             .handshake(TokioIo::new(self.stream().await?))
             .await
@@ -117,12 +117,17 @@ impl Service {
         adopt(self.connector.connect().await.map_err(CallFailed::Unreachable)?)
     }
 
+    /// The one that was used last, so that those not needed end.
     fn take_idle(&self) -> Option<Sender> {
-        let fresh = |since: Instant| since.elapsed() < Duration::from_millis(limits::SERVICE_IDLE_MS);
         let mut idle = self.idle.lock().ok()?;
-        idle.retain(|(sender, since)| !sender.is_closed() && fresh(*since));
+        let oldest = Instant::now().checked_sub(Duration::from_millis(limits::SERVICE_IDLE_MS));
+        let over = |(sender, since): &(Sender, Instant)| sender.is_closed() || oldest.is_some_and(|oldest| *since <= oldest);
+        while idle.front().is_some_and(over) {
+            idle.pop_front();
+        }
+        // One whose answer has only just ended may not be ready for the next request yet.
         let ready = idle.iter().rposition(|(sender, _)| sender.is_ready())?;
-        Some(idle.swap_remove(ready).0)
+        idle.remove(ready).map(|(sender, _)| sender)
     }
 
     /// Keeps the connection once the answer's last byte is there.
@@ -131,7 +136,7 @@ impl Service {
         let keep = move |ended| {
             let Ok(mut idle) = idle.lock() else { return };
             if ended == Ended::Whole && idle.len() < limits::SERVICE_IDLE_CONNECTIONS_MAX {
-                idle.push((sender, Instant::now()));
+                idle.push_back((sender, Instant::now()));
             }
         };
         response.map(|body| Passage::new(body).at_end(keep).into_body())

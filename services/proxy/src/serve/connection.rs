@@ -29,6 +29,9 @@ use crate::passage::{Idle, Passage};
 /// The first bytes of a connection come together, nearly always.
 const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
+/// hyper takes as many fields when it is told nothing, and only then keeps their places on the stack, unwritten.
+const _: () = assert!(trust::limits::HEADERS_MAX == 100, "tell hyper of it: max_headers");
+
 /// Serves HTTP/1.1; `refused` hears of messages that the screen did not let through.
 pub async fn http1<S, H, F, R>(stream: S, handler: H, stop: &CancellationToken, refused: R)
 where
@@ -53,7 +56,6 @@ where
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        .max_headers(trust::limits::HEADERS_MAX)
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .half_close(false);
     let (tunnels, opened) = (TaskTracker::new(), Opened::default());

@@ -1,7 +1,9 @@
 //! A screen before HTTP/1.1: messages whose framing two parsers could read in two ways never reach ours.
 //!
 //! It follows the framing of each message itself (that is the point: a second reading) and hands a head on only when it is whole and
-//! unambiguous. In place of a refused head the parser behind gets one that it answers with 400 and closes.
+//! unambiguous. In place of a refused head the parser behind gets one that it answers with 400 and closes. What comes is read to where
+//! the parser wants it, and stays there when it is whole heads or a body's bytes, as nearly always; only the rest is taken back, kept
+//! and copied.
 //!
 //! Spec:       RFC 9112 sections 2.2 (bare LF and CR), 3 (request line), 5.1 and 5.2 (white space, obs-fold), 6.1 to 6.3 (framing), 7.1 (chunks).
 //! Guarantees: A4 the request-smuggling shapes are refused: a length beside a transfer encoding, repeated or signed lengths, codings
@@ -17,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits;
 
-const READ_BYTES: usize = 16 * 1024;
 const CHUNK_LINE_BYTES_MAX: usize = 18;
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Not a method: every parser answers 400.
@@ -49,7 +50,6 @@ pub(crate) struct Screen<S, R> {
     state: State,
     passed: Vec<u8>,
     given: usize,
-    buffer: Vec<u8>,
     refused: R,
     opened: Opened,
 }
@@ -72,7 +72,34 @@ impl Opened {
 impl<S, R: Fn(&'static str)> Screen<S, R> {
     /// Screens what is read from `inner`; `refused` hears why something was not let through.
     pub(crate) fn new(inner: S, refused: R, opened: Opened) -> Self {
-        Self { inner, state: State::Head(Vec::new()), passed: Vec::new(), given: 0, buffer: vec![0; READ_BYTES], refused, opened }
+        Self { inner, state: State::Head(Vec::new()), passed: Vec::new(), given: 0, refused, opened }
+    }
+
+    /// How many of these bytes may go on where they are: those of a body, and whole heads at their beginning. What follows them is for
+    /// `take`, which also says what is wrong with it.
+    fn as_they_are(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.state {
+            State::Body(left) | State::ChunkData(left) => {
+                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left = left.saturating_sub(now as u64);
+                self.advance_data();
+                now
+            }
+            State::Head(begun) if begun.is_empty() => {
+                let mut passed = 0_usize;
+                while let Some((length, framing)) = whole_head(bytes.get(passed..).unwrap_or_default()) {
+                    passed = passed.saturating_add(length);
+                    self.state = match framing {
+                        Framing::Length(0) => continue,
+                        Framing::Length(length) => State::Body(length),
+                        Framing::Chunked => State::ChunkSize(Vec::new()),
+                    };
+                    break;
+                }
+                passed
+            }
+            _ => 0,
+        }
     }
 
     /// Takes bytes in; what may go on is appended to `passed`.
@@ -90,7 +117,7 @@ impl<S, R: Fn(&'static str)> Screen<S, R> {
                 }
                 State::Head(head) => {
                     // A line at a time.
-                    let line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end.saturating_add(1));
+                    let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end.saturating_add(1));
                     let (line, more) = bytes.split_at(line);
                     bytes = more;
                     if head.len().saturating_add(line.len()) > limits::HTTP1_BUFFER_BYTES {
@@ -179,21 +206,6 @@ impl<S, R: Fn(&'static str)> Screen<S, R> {
     }
 }
 
-impl<S: AsyncRead + Unpin, R: Fn(&'static str)> Screen<S, R> {
-    /// Inside a body there is nothing to look at but its end.
-    fn read_data(&mut self, left: u64, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(out.remaining()).min(READ_BYTES);
-        let mut part = ReadBuf::new(self.buffer.get_mut(..most).unwrap_or_default());
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
-        let read = part.filled();
-        out.put_slice(read);
-        let left = left.saturating_sub(read.len() as u64);
-        self.state = if matches!(self.state, State::Body(_)) { State::Body(left) } else { State::ChunkData(left) };
-        self.advance_data();
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl<S: AsyncRead + Unpin, R: Fn(&'static str) + Unpin> AsyncRead for Screen<S, R> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
@@ -211,22 +223,24 @@ impl<S: AsyncRead + Unpin, R: Fn(&'static str) + Unpin> AsyncRead for Screen<S, 
                 }
                 return Pin::new(&mut this.inner).poll_read(cx, out);
             }
-            if let State::Body(left) | State::ChunkData(left) = this.state {
-                return this.read_data(left, cx, out);
+            let before = out.filled().len();
+            ready!(Pin::new(&mut this.inner).poll_read(cx, out))?;
+            let came = out.filled().get(before..).unwrap_or_default();
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
             }
-            let mut buffer = std::mem::take(&mut this.buffer);
-            let mut part = ReadBuf::new(&mut buffer);
-            let polled = Pin::new(&mut this.inner).poll_read(cx, &mut part);
-            let read = part.filled().len();
-            let taken = match &polled {
-                Poll::Ready(Ok(())) if read > 0 => this.take(buffer.get(..read).unwrap_or_default()),
-                _ => Ok(()),
-            };
-            this.buffer = buffer;
-            ready!(polled)?;
-            if let Err(why) = taken {
-                this.refuse(why)?;
-            } else if read == 0 && this.passed.is_empty() {
+            let (stays, length) = (this.as_they_are(came), came.len());
+            if stays < length {
+                let rest = came.get(stays..).unwrap_or_default().to_vec();
+                out.set_filled(before.saturating_add(stays));
+                if let Err(why) = this.take(&rest)
+                    && let Err(broken) = this.refuse(why)
+                {
+                    out.set_filled(before);
+                    return Poll::Ready(Err(broken));
+                }
+            }
+            if stays > 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -255,29 +269,79 @@ impl<S: AsyncWrite + Unpin, R: Unpin> AsyncWrite for Screen<S, R> {
     }
 }
 
+/// The length and framing of the head that these bytes begin with, if all of it is there and nothing is wrong with it.
+fn whole_head(bytes: &[u8]) -> Option<(usize, Framing)> {
+    let mut end = 0_usize;
+    for line in memchr::memchr_iter(b'\n', bytes) {
+        let length = line.saturating_add(1);
+        // A bare LF, or too long a head: `take` knows.
+        if length > limits::HTTP1_BUFFER_BYTES || !bytes.get(..line)?.ends_with(b"\r") {
+            return None;
+        }
+        if length.saturating_sub(end) == 2 && end > 0 {
+            return Some((length, head(bytes.get(..length)?).ok()?));
+        }
+        end = length;
+    }
+    None
+}
+
 /// Reads a whole head, as strictly as the grammar is written, and says how its body ends.
 pub(crate) fn head(bytes: &[u8]) -> Result<Framing, &'static str> {
     let bytes = bytes.strip_suffix(b"\r\n\r\n").ok_or("the head does not end")?;
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    request_line(lines.next().unwrap_or_default())?;
+    let mut lines = Lines(Some(bytes));
+    let first = lines.next().unwrap_or_default();
+    request_line(first)?;
     let (mut length, mut chunked) = (None, false);
     for line in lines {
         let (name, value) = field(line)?;
-        match name.to_ascii_lowercase().replace('_', "-").as_str() {
-            "content-length" if name.contains('_') || length.is_some() => return Err("a repeated length"),
-            "content-length" => length = Some(decimal(value)?),
-            "transfer-encoding" if name.contains('_') || chunked => return Err("a repeated transfer encoding"),
-            "transfer-encoding" if value.eq_ignore_ascii_case(b"chunked") => chunked = true,
-            "transfer-encoding" => return Err("a transfer encoding other than chunked"),
-            _ => {}
+        if is_named(name, b"content-length") {
+            if name.contains(&b'_') || length.is_some() {
+                return Err("a repeated length");
+            }
+            length = Some(decimal(value)?);
+        } else if is_named(name, b"transfer-encoding") {
+            if name.contains(&b'_') || chunked {
+                return Err("a repeated transfer encoding");
+            }
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err("a transfer encoding other than chunked");
+            }
+            chunked = true;
         }
     }
     match (length, chunked) {
         (Some(_), true) => Err("a length beside a transfer encoding"),
-        (_, true) if bytes.split(|b| *b == b'\r').next().is_some_and(|line| line.ends_with(b"HTTP/1.0")) => Err("HTTP/1.0 knows no chunks"),
+        (_, true) if first.ends_with(b"HTTP/1.0") => Err("HTTP/1.0 knows no chunks"),
         (_, true) => Ok(Framing::Chunked),
         (length, false) => Ok(Framing::Length(length.unwrap_or_default())),
     }
+}
+
+/// The lines of a head without their ends.
+struct Lines<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0.take()?;
+        let line = match memchr::memchr(b'\n', rest) {
+            Some(end) => {
+                let (line, rest) = rest.split_at(end);
+                self.0 = Some(rest.get(1..).unwrap_or_default());
+                line
+            }
+            None => rest,
+        };
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+}
+
+/// Whether a name is this one (lower-case) in some parser's eyes: capitals are the same, and so is `_` for `-`.
+fn is_named(name: &[u8], meant: &[u8]) -> bool {
+    let same = |(its, meant): (&u8, &u8)| its.to_ascii_lowercase() == *meant || (*its == b'_' && *meant == b'-');
+    name.len() == meant.len() && name.iter().zip(meant).all(same)
 }
 
 fn request_line(line: &[u8]) -> Result<(), &'static str> {
@@ -292,19 +356,30 @@ fn request_line(line: &[u8]) -> Result<(), &'static str> {
     if method_fits && target_fits && version_fits { Ok(()) } else { Err("the request line is malformed") }
 }
 
+/// Which bytes a token may have (RFC 9110, section 5.6.2).
+const TOKEN: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    #[expect(clippy::indexing_slicing, reason = "the table has a place for every byte, and this is evaluated by the compiler")]
+    while byte < 0x80 {
+        let other = matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        table[byte as usize] = byte.is_ascii_alphanumeric() || other;
+        byte += 1;
+    }
+    table
+};
+
 /// Name and trimmed value of a field line (RFC 9112, section 5).
-fn field(line: &[u8]) -> Result<(&str, &[u8]), &'static str> {
-    let colon = line.iter().position(|byte| *byte == b':').ok_or("a field without a colon")?;
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let colon = memchr::memchr(b':', line).ok_or("a field without a colon")?;
     let (name, value) = line.split_at(colon);
-    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    if name.is_empty() || !name.iter().all(is_token) {
+    if name.is_empty() || !name.iter().all(|byte| TOKEN.get(usize::from(*byte)).is_some_and(|is| *is)) {
         return Err("a field's name is malformed, or folded");
     }
-    let value = value.strip_prefix(b":").unwrap_or_default();
-    if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+    let value = value.get(1..).unwrap_or_default();
+    // All of them at once, without a way out on the way: several bytes are compared together so.
+    if value.iter().fold(false, |found, byte| found | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f)) {
         return Err("a field's value has a control character");
     }
-    let name = std::str::from_utf8(name).map_err(|_| "a field's name is malformed")?;
     Ok((name, value.trim_ascii()))
 }
 

@@ -268,8 +268,8 @@ impl Rig {
         let more = ["GET /api/me:all", "GET /api/{x}", "POST /api/list", "GET /r/{*rest}", "GET /r/top/{x}", "DELETE /api/{x}"];
         for row in more {
             let (method, path) = row.split_once(' ').unwrap();
-            let like = profile.routes[0].clone();
-            profile.routes.push(contract::control::PublicRoute { method: method.to_owned(), path: path.to_owned(), ..like });
+            let like = contract::control::PublicRoute::clone(&profile.routes[0]);
+            profile.routes.push(std::sync::Arc::new(contract::control::PublicRoute { method: method.to_owned(), path: path.to_owned(), ..like }));
         }
         let rows: Vec<_> = profile.routes.iter().map(|r| (r.method.clone(), r.path.clone())).collect();
         let table = Table::parse(&rows.iter().map(|(m, p)| format!("{m} {p}")).collect::<Vec<_>>()).unwrap();

@@ -429,7 +429,7 @@ impl Default for Settings {
     }
 }
 
-fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> {
+fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<Arc<PublicRoute>> {
     let api = &manifest.services["api"];
     let public = |r: &manifest::Route| PublicRoute {
         service: domain.service("api"),
@@ -444,7 +444,7 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<PublicRoute> 
         concurrency_max: r.concurrency,
         cors: r.cors.clone(),
     };
-    api.routes.iter().map(public).collect()
+    api.routes.iter().map(public).map(Arc::new).collect()
 }
 
 fn profile_of(manifest: &Manifest, domain: &TrustDomain) -> EdgeProfile {
