@@ -10,6 +10,7 @@ mod balance;
 mod collector;
 mod connect;
 mod mesh;
+mod plain;
 pub(crate) mod streams;
 mod unix;
 

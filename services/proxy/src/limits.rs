@@ -104,6 +104,16 @@ pub const RETRIES_IDLE_MAX: u64 = 30;
 pub const RETRIES_MAX: u64 = 100;
 /// HTTP/2: connections from one process to one peer.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 16;
+/// HTTP/1.1 connections from one process to one replica of a peer, beside those of HTTP/2.
+pub const PLAIN_CONNECTIONS_MAX: usize = 64;
+/// Of these, so many are being made at the same time.
+pub const PLAIN_MAKING_MAX: usize = 4;
+/// Another is made when so many requests found none free.
+pub const PLAIN_MISSED_MIN: usize = 8;
+/// An idle one is used again within this; shorter than `HEAD_READ_MS`, after which the other side closes it.
+pub const PLAIN_IDLE_MS: u64 = 20_000;
+/// A request with a larger body, or one whose end is not known, goes over HTTP/2.
+pub const PLAIN_BODY_BYTES_MAX: u64 = 16 * 1024;
 /// HTTP/2: bytes of one stream under way.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// HTTP/2: bytes of one connection under way. As much as all its streams together, so that a stalled stream never stalls another.

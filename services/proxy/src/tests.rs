@@ -13,6 +13,7 @@ mod guarding;
 mod jobs;
 mod joining;
 mod leaving;
+mod plain;
 mod replicas;
 mod screening;
 mod shadow;

@@ -7,7 +7,7 @@
 //! Retries are counted against a budget: a fifth of the requests, and three a second. What may be repeated at all, `mesh` says.
 //!
 //! Guarantees: A15, D9: one of several replicas may die without the callers noticing; no storm of retries; fail fast.
-//! Not here:   connections (`streams`), who the peer is (`tls`).
+//! Not here:   connections (`streams`, `plain`), who the peer is (`tls`).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connect::CallFailed;
+use super::plain::Plain;
 use super::streams::Streams;
 use crate::limits;
 
@@ -29,6 +30,7 @@ pub(super) struct Endpoint {
     text: String,
     pub(super) address: SocketAddr,
     pub(super) streams: Streams,
+    pub(super) plain: Arc<Plain>,
     under_way: AtomicUsize,
     health: Mutex<Health>,
 }
@@ -126,7 +128,7 @@ impl Balance {
 
 impl Endpoint {
     fn new(text: String, address: SocketAddr) -> Self {
-        Self { text, address, streams: Streams::default(), under_way: AtomicUsize::new(0), health: Mutex::default() }
+        Self { text, address, streams: Streams::default(), plain: Arc::default(), under_way: AtomicUsize::new(0), health: Mutex::default() }
     }
 
     fn load(&self) -> usize {

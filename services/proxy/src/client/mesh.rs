@@ -1,4 +1,4 @@
-//! A peer of the mesh: mutual TLS to one SPIFFE ID, HTTP/2.
+//! A peer of the mesh: mutual TLS to one SPIFFE ID, HTTP/2, and HTTP/1.1 beside it for plain requests while there are many (`plain`).
 
 use std::fmt;
 use std::io;
@@ -19,8 +19,9 @@ use trust::{Fault, SpiffeId};
 
 use super::balance::{Among, Balance, Endpoint};
 use super::connect::{self, CallFailed};
+use super::plain::{self, Connection, Making};
 use super::streams::{self, Place, Shared};
-use crate::bundle::Usage;
+use crate::bundle::{PeerSvid, Usage};
 use crate::passage::{Passage, Progress};
 use crate::svid::WorkloadIdentity;
 use crate::view::ViewHolder;
@@ -51,6 +52,7 @@ pub struct MeshTransport {
     address: Address,
     patience: Patience,
     config: Arc<rustls::ClientConfig>,
+    config_plain: Arc<rustls::ClientConfig>,
     balance: Balance,
 }
 
@@ -61,14 +63,22 @@ impl MeshTransport {
     /// `Internal` when TLS cannot be configured, which is a defect of the build.
     pub fn new(identity: &Arc<WorkloadIdentity>, peer: SpiffeId, address: Address, patience: Patience) -> Result<Arc<Self>, Fault> {
         let config = tls::client(Some(identity), identity.bundle(), &peer, &[tls::H2]).map_err(Fault::internal)?;
-        let balance = Balance::new(limits::REQUESTS_PER_REPLICA_MAX);
-        Ok(Arc::new(Self { identity: Arc::clone(identity), peer, address, patience, config, balance }))
+        let mut config_plain = rustls::ClientConfig::clone(&config);
+        config_plain.alpn_protocols = vec![tls::HTTP1.to_vec()];
+        let (config_plain, balance) = (Arc::new(config_plain), Balance::new(limits::REQUESTS_PER_REPLICA_MAX));
+        Ok(Arc::new(Self { identity: Arc::clone(identity), peer, address, patience, config, config_plain, balance }))
     }
 
     /// The peer.
     #[must_use]
     pub fn peer(&self) -> &SpiffeId {
         &self.peer
+    }
+
+    /// How many HTTP/1.1 connections there are to its replicas.
+    #[cfg(test)]
+    pub(crate) fn plain_connections(&self) -> usize {
+        self.replicas().map(|replicas| replicas.iter().map(|one| one.plain.count()).sum()).unwrap_or_default()
     }
 
     /// The peer's replicas.
@@ -114,13 +124,39 @@ impl MeshTransport {
     }
 
     async fn begin(&self, stream: TcpStream, made_for: (SocketAddr, u64)) -> Result<Shared, CallFailed> {
-        let stream = connect::tls(stream, Arc::clone(&self.config)).await?;
-        let malformed = CallFailed::WrongPeer(trust::DenyReason::SvidMalformed);
-        let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(malformed)?;
-        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.identity.bundle().clock().unix_ms()));
-        let peer =
-            self.identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
+        let (stream, peer) = verified(&self.identity, Arc::clone(&self.config), stream).await?;
         Shared::begin(stream, made_for, peer).await
+    }
+
+    /// Makes an HTTP/1.1 connection to this replica, beside the requests.
+    fn make_plain(&self, endpoint: &Arc<Endpoint>, making: Making) {
+        let made_for = (endpoint.address, self.identity.generation());
+        let (identity, config, endpoint) = (Arc::clone(&self.identity), Arc::clone(&self.config_plain), Arc::clone(endpoint));
+        let make = async move {
+            let (stream, peer) = verified(&identity, config, connect::tcp_once(made_for.0).await?).await?;
+            Connection::begin(stream, made_for, peer, making).await
+        };
+        tokio::spawn(async move {
+            // If it fails, HTTP/2's will, too, and says so to its request.
+            if let Ok(Ok(connection)) = tokio::time::timeout(Duration::from_millis(limits::REPLICA_CONNECT_MS), make).await {
+                endpoint.plain.keep(connection);
+            }
+        });
+    }
+
+    /// A free HTTP/1.1 connection, if this request may take one.
+    fn free_plain(&self, endpoint: &Arc<Endpoint>, request: &Request<Body>) -> Option<Connection> {
+        if self.patience == Patience::Delivery || !plain::may_take(request) {
+            return None;
+        }
+        let made_for = (endpoint.address, self.identity.generation());
+        let found = endpoint.plain.take(made_for, |peer| self.identity.bundle().still_good(peer).is_ok());
+        if found.is_none()
+            && let Some(making) = endpoint.plain.missed()
+        {
+            self.make_plain(endpoint, making);
+        }
+        found
     }
 
     /// Sends a request; the answer's body streams. A GET or HEAD without a body whose connection broke before an answer is asked once
@@ -129,8 +165,8 @@ impl MeshTransport {
     ///
     /// # Errors
     /// See `CallFailed`.
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallFailed> {
-        let request = self.as_http2(request)?;
+    pub async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, CallFailed> {
+        headers::strip_hop_by_hop(request.headers_mut());
         let safe = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
         let (parts, sent) = request.into_parts();
         let again = safe.then(|| parts.clone());
@@ -145,18 +181,35 @@ impl MeshTransport {
     }
 
     /// One request to one replica; while nothing of it was written, the next one is tried when one cannot be reached.
-    async fn call_once(&self, request: Request<Body>, tried: &mut Vec<SocketAddr>) -> Result<Response<Body>, CallFailed> {
+    async fn call_once(&self, mut request: Request<Body>, tried: &mut Vec<SocketAddr>) -> Result<Response<Body>, CallFailed> {
         let replicas = self.replicas()?;
         let among = if self.patience == Patience::Delivery { Among::First } else { Among::InTurn };
         let progress = Progress::default();
-        let mut request = request;
         if !request.body().is_end_stream() {
             request = request.map(|body| Passage::new(body).counted(&progress).into_body());
         }
         let mut fresh = false;
         loop {
-            let (load, others) = self.balance.choose(&replicas, tried, among, Instant::now())?;
+            let (mut load, others) = self.balance.choose(&replicas, tried, among, Instant::now())?;
             let endpoint = Arc::clone(load.endpoint());
+            if let Some(connection) = self.free_plain(&endpoint, &request) {
+                match connection.send(request, &self.peer, Arc::clone(&endpoint.plain), load).await {
+                    Ok(response) => {
+                        endpoint.answered(response.status(), Instant::now());
+                        return Ok(response);
+                    }
+                    // It had been closed; over HTTP/2 then.
+                    Err(Ok(unsent)) => (request, load) = unsent,
+                    Err(Err(failed)) => {
+                        if matches!(failed, CallFailed::Broken(_) | CallFailed::Refused) {
+                            endpoint.failed(Instant::now());
+                            tried.push(endpoint.address);
+                        }
+                        return Err(failed);
+                    }
+                }
+            }
+            request = self.as_http2(request)?;
             // Mostly there is one; making one is a large future.
             let found = self.free(&endpoint);
             let found = if let Some(found) = found { Ok(found) } else { Box::pin(self.connection(&endpoint, others)).await };
@@ -235,6 +288,9 @@ impl MeshTransport {
 
     /// The peer's name stands in `:authority`, unless the caller says otherwise in `Host` (the edge passes the browser's on).
     fn as_http2(&self, mut request: Request<Body>) -> Result<Request<Body>, CallFailed> {
+        if request.uri().authority().is_some() {
+            return Ok(request);
+        }
         let said = take_host(request.headers_mut());
         let authority = said.map_or_else(|| Authority::try_from(self.peer.workload.name()).map_err(http::Error::from), Ok);
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -242,9 +298,22 @@ impl MeshTransport {
         parts.authority = Some(authority.map_err(CallFailed::Request)?);
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| CallFailed::Request(error.into()))?;
         *request.version_mut() = http::Version::HTTP_2;
-        headers::strip_hop_by_hop(request.headers_mut());
         Ok(request)
     }
+}
+
+/// TLS with the one peer that `config` accepts, and its SVID.
+async fn verified(
+    identity: &WorkloadIdentity,
+    config: Arc<rustls::ClientConfig>,
+    stream: TcpStream,
+) -> Result<(TlsStream<TcpStream>, Arc<PeerSvid>), CallFailed> {
+    let stream = connect::tls(stream, config).await?;
+    let malformed = CallFailed::WrongPeer(trust::DenyReason::SvidMalformed);
+    let (leaf, rest) = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first).ok_or(malformed)?;
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(identity.bundle().clock().unix_ms()));
+    let peer = identity.bundle().verify(leaf, rest, Usage::Server, now).map_err(|refusal| CallFailed::WrongPeer(refusal.reason))?;
+    Ok((stream, Arc::new(peer)))
 }
 
 /// Waits for the head of an answer, `patience` after the last progress of the request's body.

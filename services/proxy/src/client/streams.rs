@@ -22,7 +22,7 @@ pub(super) struct Shared {
     /// What it was made for: address and SVID generation.
     made_for: (std::net::SocketAddr, u64),
     /// The peer's SVID when it was made.
-    pub(super) peer: crate::bundle::PeerSvid,
+    pub(super) peer: Arc<crate::bundle::PeerSvid>,
     streams: Arc<AtomicUsize>,
 }
 
@@ -73,7 +73,7 @@ impl Shared {
     pub(super) async fn begin<S>(
         stream: S,
         made_for: (std::net::SocketAddr, u64),
-        peer: crate::bundle::PeerSvid,
+        peer: Arc<crate::bundle::PeerSvid>,
     ) -> Result<Self, CallFailed>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
