@@ -112,19 +112,26 @@ impl TraceContext {
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn trace_hex(&self) -> String {
-        format!("{:032x}", self.trace_id)
+        hex::encode(self.trace_id.to_be_bytes())
     }
 
     /// 16 hexadecimal digits.
     #[must_use]
     pub fn span_hex(&self) -> String {
-        format!("{:016x}", self.span_id)
+        hex::encode(self.span_id.to_be_bytes())
     }
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        // The places have two digits for each byte.
+        let _trace = text.get_mut(3..35).map(|to| hex::encode_to_slice(self.trace_id.to_be_bytes(), to));
+        let _span = text.get_mut(36..52).map(|to| hex::encode_to_slice(self.span_id.to_be_bytes(), to));
+        if let Some(flag) = text.last_mut().filter(|_| self.sampled) {
+            *flag = b'1';
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

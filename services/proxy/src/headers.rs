@@ -66,6 +66,11 @@ const B3: &[&str] = &["b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", 
 
 /// Removes what RFC 9110 section 7.6.1 says an intermediary removes.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip_hop_by_hop_and(headers, |_| false);
+}
+
+/// The same, and the fields whose name `is_meant`, all in one pass.
+pub fn strip_hop_by_hop_and(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -77,7 +82,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    remove(headers, |name| HOP_BY_HOP.contains(&name));
+    remove(headers, |name| HOP_BY_HOP.contains(&name) || is_meant(name));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -96,21 +101,27 @@ pub fn remove(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     }
 }
 
-fn claims_identity(name: &str) -> bool {
+/// Whether a field of this name claims an identity, an origin or another method.
+#[must_use]
+pub fn claims_identity(name: &str) -> bool {
+    // Every prefix begins with one of these letters, and most fields do not.
+    if !matches!(name.as_bytes().first(), Some(b'c' | b'f' | b'p' | b'r' | b's' | b't' | b'x')) {
+        return false;
+    }
     let name = if name.contains('_') { Cow::from(name.replace('_', "-")) } else { Cow::from(name) };
     IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Removes what a service's client library adds for a peer that it believes to be remote: dummy signatures and cookies.
-pub fn strip_credentials(headers: &mut HeaderMap) {
-    for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION] {
-        headers.remove(name);
-    }
+/// Whether it is a credential: a service's client library adds dummy signatures and cookies for a peer that it believes to be remote.
+#[must_use]
+pub fn is_credential(name: &str) -> bool {
+    matches!(name, "authorization" | "cookie" | "proxy-authorization")
 }
 
-/// Removes every header that names a trace.
-pub fn strip_trace(headers: &mut HeaderMap) {
-    remove(headers, |name| W3C.contains(&name) || B3.contains(&name));
+/// Whether it names a trace.
+#[must_use]
+pub fn names_trace(name: &str) -> bool {
+    W3C.contains(&name) || B3.contains(&name)
 }
 
 /// The span that a request says it belongs to: by `traceparent`, else by `b3`, else by the `X-B3-…` headers. One that is there counts

@@ -65,11 +65,11 @@ const GATEWAY_ONLY: &[&str] = &[
 
 /// Makes a peer's answer one that may leave the house.
 pub fn cleanse(source: Source, answer: &mut HeaderMap) {
-    headers::strip_hop_by_hop(answer);
-    headers::strip_identity(answer);
-    headers::strip_trace(answer);
     let logins_own = |name: &str| source == Source::Login && matches!(name, "www-authenticate" | "set-cookie" | dpop::NONCE_HEADER);
-    headers::remove(answer, |name| (GATEWAY_ONLY.contains(&name) || name == "set-cookie") && !logins_own(name));
+    headers::strip_hop_by_hop_and(answer, |name| {
+        let gateways = (GATEWAY_ONLY.contains(&name) || name == "set-cookie") && !logins_own(name);
+        gateways || headers::claims_identity(name) || headers::names_trace(name)
+    });
     if source == Source::Service {
         // Several policies are enforced together (CSP Level 3, section 8.1): its own can only narrow ours.
         answer.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
@@ -88,6 +88,8 @@ pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
     ];
+    // Once for all that follow, with the quotas'.
+    answer.reserve(fixed.len().saturating_add(5));
     for (name, value) in fixed {
         answer.insert(name, HeaderValue::from_static(value));
     }

@@ -13,7 +13,7 @@ use contract::control::EdgeProfile;
 use contract::{Body, dpop};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use trust::{DenyReason, Secret};
 
 use super::cookie;
@@ -25,7 +25,7 @@ use crate::account::Account;
 use crate::websocket::Opening;
 use crate::{canonical, headers};
 
-/// Headers by which tracing systems name a trace or carry things along it, besides those that `headers::strip_trace` removes.
+/// Headers by which tracing systems name a trace or carry things along it, besides those of `headers::names_trace`.
 const TRACE_HEADERS: &[&str] = &["baggage", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
@@ -114,6 +114,10 @@ impl Place {
     /// # Errors
     /// `RouteUnknown` when it is not one of ours.
     pub fn origin(&self, host: &str) -> Result<String, DenyReason> {
+        // As browsers write it, nearly always; everything else is read as carefully as it needs.
+        if self.is_written(host) {
+            return Ok(format!("https://{host}"));
+        }
         let authority: Authority = host.parse().map_err(|_| DenyReason::RequestAmbiguous)?;
         let name = authority.host().to_ascii_lowercase();
         let written_plainly =
@@ -125,6 +129,17 @@ impl Place {
             return Err(DenyReason::RouteUnknown);
         }
         Ok(self.origin_of(&name))
+    }
+
+    /// Whether it is one of our hosts, with our port, as `origin_of` would write it.
+    fn is_written(&self, host: &str) -> bool {
+        let name = match (self.port, host.rsplit_once(':')) {
+            (443, None) => host,
+            (443, Some(_)) | (_, None) => return false,
+            (port, Some((name, digits))) if !digits.starts_with(['0', '+']) && digits.parse() == Ok(port) => name,
+            _ => return false,
+        };
+        self.hosts.contains(name)
     }
 
     /// The origin that people sign in at.
@@ -180,16 +195,7 @@ impl Visit {
         let reader = cors::reader(&destination, fields);
         let (credential, proof) = (credential(fields)?, proof(fields)?);
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
-        let mut for_login = HeaderMap::new();
-        if let Some(value) = fields.get(header::AUTHORIZATION) {
-            for_login.insert(header::AUTHORIZATION, value.clone());
-        }
-        if let Some(value) = fields.get(dpop::HEADER) {
-            for_login.insert(dpop::HEADER, value.clone());
-        }
-        if let Some(value) = cookie::without_ours(fields) {
-            for_login.insert(header::COOKIE, value);
-        }
+        let for_login = if matches!(destination, Destination::Login { .. }) { kept_for_login(fields) } else { HeaderMap::new() };
         cleanse(fields);
         Ok((Self { from, origin, destination, credential, proof, browser, site, reader, for_login, opening, head }, body))
     }
@@ -295,13 +301,24 @@ fn proof(fields: &HeaderMap) -> Result<Option<String>, DenyReason> {
     }
 }
 
-fn cleanse(fields: &mut HeaderMap) {
-    headers::strip_hop_by_hop(fields);
-    headers::strip_identity(fields);
-    headers::strip_credentials(fields);
-    fields.remove(dpop::HEADER);
-    headers::strip_trace(fields);
-    for name in TRACE_HEADERS {
-        fields.remove(HeaderName::from_static(name));
+/// What `login` gets of the credentials: the token as it came, and the cookies that are not the edge's.
+fn kept_for_login(fields: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    if let Some(value) = fields.get(header::AUTHORIZATION) {
+        kept.insert(header::AUTHORIZATION, value.clone());
     }
+    if let Some(value) = fields.get(dpop::HEADER) {
+        kept.insert(dpop::HEADER, value.clone());
+    }
+    if let Some(value) = cookie::without_ours(fields) {
+        kept.insert(header::COOKIE, value);
+    }
+    kept
+}
+
+fn cleanse(fields: &mut HeaderMap) {
+    headers::strip_hop_by_hop_and(fields, |name| {
+        let is_credential = headers::is_credential(name) || name == dpop::HEADER;
+        is_credential || headers::claims_identity(name) || headers::names_trace(name) || TRACE_HEADERS.contains(&name)
+    });
 }

@@ -207,8 +207,7 @@ async fn forward(
 ) -> Result<Response<Body>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
-    headers::strip_hop_by_hop(request.headers_mut());
-    headers::strip_identity(request.headers_mut());
+    headers::strip_hop_by_hop_and(request.headers_mut(), |name| headers::claims_identity(name) || headers::names_trace(name));
     introduce(request.headers_mut(), &admitted.verified, trace);
     if let (Work::Delivery(_), Some(attempt)) = (&admitted.verified.work, attempt) {
         request.headers_mut().insert(ATTEMPT_HEADER, attempt);
@@ -240,7 +239,6 @@ async fn forward(
 /// Tells the service who asks, and gives it the token to pass along.
 fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
     to.insert(txn_token::HEADER, verified.token.clone());
-    headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
     headers::set(to, "b3", &trace.b3());
     headers::set(to, USER_HEADER, &verified.known.authority.user);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use contract::control::Outbound;
 use contract::{Body, Found, Who, body, txn_token};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use trust::{Decision, DenyReason, Fault, SpiffeId, TraceContext};
 
 use super::Guard;
@@ -159,14 +159,12 @@ async fn forward(
 
 /// What the peer gets of the service's headers, and what the guard says in its own name.
 fn onward(to: &mut HeaderMap, taken: Option<&Taken>, trace: TraceContext) {
-    headers::strip_hop_by_hop(to);
-    headers::strip_identity(to);
-    headers::strip_credentials(to);
-    to.remove(header::HOST);
+    headers::strip_hop_by_hop_and(to, |name| {
+        headers::claims_identity(name) || headers::is_credential(name) || headers::names_trace(name) || name == "host"
+    });
     if let Some(taken) = taken {
         to.insert(txn_token::HEADER, taken.token.clone());
     }
-    headers::strip_trace(to);
     headers::set(to, "traceparent", &trace.to_string());
 }
 

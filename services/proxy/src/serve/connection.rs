@@ -60,7 +60,8 @@ where
         .half_close(false);
     let (tunnels, opened) = (TaskTracker::new(), Opened::default());
     let service = service_fn(|mut request: Request<Incoming>| {
-        let idle = extensible(&mut request);
+        // A request without a body, which most are, has nothing that could be allowed more time.
+        let idle = if request.body().is_end_stream() { Idle::of(limits::BODY_IDLE_MS) } else { extensible(&mut request) };
         // Who expects `100 Continue` has sent nothing yet; reading on would ask for it.
         let waits = request.headers().contains_key(header::EXPECT);
         let answer = handler(request.map(|body| {

@@ -73,8 +73,7 @@ async fn upgrade(guard: &Guard, admitted: &Admitted, trace: TraceContext, mut re
     let unusable = |fault| CallFailed::Unreachable(std::io::Error::other(fault));
     in_origin_form(&mut request).map_err(unusable)?;
     *request.version_mut() = Version::HTTP_11;
-    headers::strip_hop_by_hop(request.headers_mut());
-    headers::strip_identity(request.headers_mut());
+    headers::strip_hop_by_hop_and(request.headers_mut(), |name| headers::claims_identity(name) || headers::names_trace(name));
     introduce(request.headers_mut(), &admitted.verified, trace);
     let nonce = trace.trace_id ^ u128::from(trace.span_id);
     let handshake = Handshake::begin(&mut request, nonce.to_be_bytes()).map_err(unusable)?;
