@@ -32,9 +32,6 @@ use tokio_util::sync::CancellationToken;
 use trust::{Fault, SpiffeId, SystemClock, SystemEntropy};
 use world::World;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What the command line said: `rig MODE name=value …`.
 struct Told(HashMap<String, String>);
 

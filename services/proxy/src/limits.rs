@@ -104,8 +104,9 @@ pub const RETRIES_IDLE_MAX: u64 = 30;
 pub const RETRIES_MAX: u64 = 100;
 /// HTTP/2: connections from one process to one peer.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 16;
-/// HTTP/1.1 connections from one process to one replica of a peer, beside those of HTTP/2.
-pub const PLAIN_CONNECTIONS_MAX: usize = 64;
+/// HTTP/1.1 connections from one process to one replica of a peer, beside those of HTTP/2. Also: while more requests than this are under
+/// way to it, new ones go over HTTP/2, where they share writes and wake-ups.
+pub const PLAIN_CONNECTIONS_MAX: usize = 16;
 /// Of these, so many are being made at the same time.
 pub const PLAIN_MAKING_MAX: usize = 4;
 /// Another is made when so many requests found none free.

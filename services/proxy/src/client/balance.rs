@@ -131,7 +131,8 @@ impl Endpoint {
         Self { text, address, streams: Streams::default(), plain: Arc::default(), under_way: AtomicUsize::new(0), health: Mutex::default() }
     }
 
-    fn load(&self) -> usize {
+    /// Requests under way.
+    pub(super) fn load(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }
 

@@ -146,7 +146,9 @@ impl MeshTransport {
 
     /// A free HTTP/1.1 connection, if this request may take one.
     fn free_plain(&self, endpoint: &Arc<Endpoint>, request: &Request<Body>) -> Option<Connection> {
-        if self.patience == Patience::Delivery || !plain::may_take(request) {
+        // Many together are cheaper over HTTP/2: several are written and read at once.
+        let are_many = endpoint.load() > limits::PLAIN_CONNECTIONS_MAX;
+        if are_many || self.patience == Patience::Delivery || !plain::may_take(request) {
             return None;
         }
         let made_for = (endpoint.address, self.identity.generation());

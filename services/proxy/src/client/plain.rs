@@ -1,6 +1,7 @@
 //! HTTP/1.1 connections to one replica of a peer: one request at a time on each, for requests that HTTP/2 would only make dearer.
 //!
-//! Beside HTTP/2, never in its place: a request takes a connection of these when one is free, and goes over HTTP/2 when none is. One more
+//! Beside HTTP/2, never in its place: a request takes a connection of these when one is free, and goes over HTTP/2 when none is, or when
+//! so many are under way that sharing writes is cheaper. One more
 //! is opened beside the requests, once several of them found none, so a flow with little to do has none at all. What streams, waits long
 //! or has trailers stays on HTTP/2.
 //!
