@@ -147,7 +147,7 @@ fn main() {
                 let user = if random.below(3) < 2 { owner.clone() } else { format!("user-{}", random.below(PEOPLE)) };
                 let by_job = authority.as_ref().is_some_and(|a| a.job.is_some());
                 let reference = if by_job { facts.reference.clone() } else { ObjectRef::new(&*facts.reference.bucket, &**key).unwrap() };
-                let verdict = if by_job { facts.verdict.clone() } else { Verdict::Clean };
+                let verdict = if by_job { facts.verdict } else { Verdict::Clean };
                 *facts = ObjectFacts { reference, verdict, owner: Some(owner.clone()), shared_with: shared.clone() };
                 authority = authority.map(|a| Authority { user, ..a });
             } else {

@@ -301,7 +301,7 @@ fn proof(fields: &HeaderMap) -> Result<Option<String>, DenyReason> {
     }
 }
 
-/// What `login` gets of the credentials: the token as it came, and the cookies that are not the edge's.
+/// What `login` gets of the credentials: the token and its proof as they came, and the cookies that are not the edge's.
 fn kept_for_login(fields: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     if let Some(value) = fields.get(header::AUTHORIZATION) {
