@@ -62,12 +62,14 @@ calls = ["bucket.originals:read", "bucket.originals:verdict", "bucket.renditions
 data = "video"
 quarantine_until = "validator"
 max_object = "2GiB"
+types = ["video/mp4"]
 events = { created = "queue.uploaded" }
 
 [bucket.renditions]
 data = "video"
 clean_from = ["validator"]
 max_object = "4GiB"
+types = ["video/mp4"]
 
 [queue.uploaded]
 data = "video"

@@ -5,7 +5,7 @@
 //! `identity` and `control`), an `evidence` that takes records and drops them, the app that stands in a sandbox's place, and a shim
 //! that gives the load generator's requests the transaction token that a service would pass along. The last two are not counted.
 //!
-//! `cargo xtask bench` builds and runs it; docs/performance.md has the method.
+//! docs/performance.md has the method.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark's scaffold: it stops at the first surprise")]
 
 mod app;

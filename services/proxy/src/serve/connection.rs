@@ -170,7 +170,7 @@ where
         .enable_connect_protocol();
     let (tunnels, answers) = (TaskTracker::new(), Answers::default());
     let service = service_fn(|mut request: Request<Incoming>| {
-        let idle = extensible(&mut request);
+        let idle = if request.body().is_end_stream() { Idle::of(limits::BODY_IDLE_MS) } else { extensible(&mut request) };
         let answer = handler(request.map(|body| {
             if body.is_end_stream() {
                 return contract::body::empty();
