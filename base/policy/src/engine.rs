@@ -13,8 +13,9 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Decision as Cedar, Effect, Policy, PolicyId, PolicySet, Schema};
 use trust::{Authority, Decision, DenyReason};
 
-use crate::bundle::{Bundle, BundleError, parse_schema, strictly_valid, validate};
+use crate::bundle::{Bundle, BundleError, strictly_valid, validate};
 use crate::cedar::{CedarError, Vocabulary, explained, scoped};
+use crate::loader::Loader;
 use crate::question::{Action, ObjectFacts, Question, Resource};
 use crate::slice::{Cell, PolicySlice, may_apply};
 
@@ -96,39 +97,44 @@ struct Need {
 }
 
 impl Engine {
-    /// Checks a slice and takes it.
+    /// Checks a slice and takes it. When several slices of one bundle are loaded, a `Loader` checks once what they share.
     ///
     /// # Errors
     /// See `LoadError`: a slice that fails in any point is not used at all.
     pub fn load(slice: &PolicySlice, epoch: u64) -> Result<Self, LoadError> {
-        let schema = parse_schema(&slice.schema)?;
-        let vocabulary = Arc::new(Vocabulary::new(&slice.entities, &schema)?);
+        Loader::default().load(slice, epoch)
+    }
+
+    /// The slice's cells over a vocabulary that fits it; nothing of it is checked yet but that they are strictly valid.
+    pub(crate) fn unchecked(slice: &PolicySlice, schema: &Schema, vocabulary: Arc<Vocabulary>, epoch: u64) -> Result<Self, LoadError> {
         let mut index: HashMap<String, HashMap<Action, HashMap<String, Arc<Prepared>>>> = HashMap::new();
         for cell in &slice.cells {
-            let prepared = Arc::new(prepared_cell(cell, &schema)?);
+            let prepared = Arc::new(prepared_cell(cell, schema)?);
             let by_action = index.entry(cell.caller.clone()).or_default().entry(cell.action).or_default();
             for resource in &cell.resources {
                 by_action.insert(resource.clone(), Arc::clone(&prepared));
             }
         }
         let (purposes, rules) = (Arc::new(slice.purposes.clone()), Arc::new(Rules::Sliced(index)));
-        let engine = Self { vocabulary, authorizer: Authorizer::new(), purposes, rules, epoch };
-        engine.check_facts(slice, &schema)?;
-        engine.check_groups()?;
+        Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes, rules, epoch })
+    }
+
+    /// Every example of the slice's flows is allowed, and its near misses are not.
+    pub(crate) fn check_examples(&self, slice: &PolicySlice) -> Result<(), LoadError> {
         for example in &slice.examples {
             let broken = |answer: &Answer| LoadError::ExampleBroken { flow: example.flow.clone(), answer: format!("{answer:?}") };
-            let answer = engine.decide(&example.question());
+            let answer = self.decide(&example.question());
             if !answer.decision.is_allow() {
                 return Err(broken(&answer));
             }
             for miss in example.near_misses() {
-                let answer = engine.decide(&miss);
+                let answer = self.decide(&miss);
                 if answer.decision.is_allow() || !answer.errors.is_empty() {
                     return Err(broken(&answer));
                 }
             }
         }
-        Ok(engine)
+        Ok(())
     }
 
     /// An engine over the whole bundle, unsliced: what slices are compared with, and what answers `why`.
@@ -239,7 +245,7 @@ impl Engine {
     }
 
     /// The manifest's facts hold on the entities that came along.
-    fn check_facts(&self, slice: &PolicySlice, schema: &Schema) -> Result<(), LoadError> {
+    pub(crate) fn check_facts(&self, slice: &PolicySlice, schema: &Schema) -> Result<(), LoadError> {
         let facts = strictly_valid(&slice.world, schema)?;
         let resource = Resource::Plane(crate::PLANES.first().map_or_else(String::new, |p| (*p).to_owned()));
         let question = Question { caller: "internet", action: Action::AdminView, resource: &resource, authority: None };
@@ -254,7 +260,7 @@ impl Engine {
     }
 
     /// A forbid over a group of actions fires in the very stores that `decide` builds (POLICY, trap 1).
-    fn check_groups(&self) -> Result<(), LoadError> {
+    pub(crate) fn check_groups(&self) -> Result<(), LoadError> {
         let Some(bucket) = self.vocabulary.declared_ids("Bucket").into_iter().next() else { return Ok(()) };
         let reference = trust::ObjectRef::new(bucket, "probe/probe").map_err(CedarError::of)?;
         let facts = ObjectFacts { reference, verdict: manifest::Verdict::Untyped, owner: None, shared_with: BTreeSet::new() };

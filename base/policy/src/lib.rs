@@ -13,6 +13,7 @@ mod cedar;
 mod engine;
 mod example;
 mod generate;
+mod loader;
 mod question;
 mod schema;
 mod slice;
@@ -21,6 +22,7 @@ mod world;
 pub use bundle::{Bundle, BundleError, Rule};
 pub use engine::{Answer, Engine, LoadError};
 pub use example::Example;
+pub use loader::Loader;
 pub use question::{Action, ObjectFacts, Question, Resource, caller_name};
 pub use slice::{Cell, PolicySlice, Slicer, slice_for};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use contract::control::{Apply, View};
 use manifest::{Lock, LockError, Manifest, ManifestError, Search};
-use policy::{Bundle, BundleError, Engine, LoadError, PolicySlice, Slicer};
+use policy::{Bundle, BundleError, LoadError, Loader, PolicySlice, Slicer};
 use serde_json::value::RawValue;
 use trust::{Digest, SpiffeId, TrustDomain};
 
@@ -130,7 +130,7 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files, present: Option
         }
     }
     let bundle = Bundle::build(&manifest, &apply.policies)?;
-    let mut slicer = Slicer::new(&bundle);
+    let (mut slicer, mut loader) = (Slicer::new(&bundle), Loader::default());
     let connections = profile::connections(&manifest);
     let mut shares = BTreeMap::new();
     for workload in profile::workloads(&manifest) {
@@ -138,7 +138,7 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files, present: Option
         let passed = present.and_then(|p| p.shares.get(&workload)).is_some_and(|before| before.slice.decides_as(&slice));
         if !passed {
             // What its owner will check, checked before it is in force: an epoch that a guard cannot load would be half applied.
-            Engine::load(&slice, 0).map_err(|source| ApplyRefused::Slice { workload: workload.clone(), source })?;
+            loader.load(&slice, 0).map_err(|source| ApplyRefused::Slice { workload: workload.clone(), source })?;
         }
         let text = serde_json::value::to_raw_value(&slice).map_err(|_| ApplyRefused::Unwritable(workload.clone()))?;
         let view = view_of(&workload, &manifest, &lock, ground, &connections, text.into());
