@@ -306,6 +306,7 @@ impl Builder<'_> {
             certificates: brought.collect(),
             acme: authority,
             balancers: edge.proxies.iter().copied().collect(),
+            client_ca: edge.client_ca.as_deref().map(absolute),
             session_idle_s: edge.session_idle_ms / 1000,
             session_life_s: edge.session_life_ms / 1000,
         }
@@ -420,6 +421,6 @@ fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> 
 
 /// An application as `login` knows it.
 fn declared((id, client): (&String, &manifest::Client)) -> contract::login::ClientProfile {
-    let manifest::Client { returns, opaque, proof_required } = client.clone();
-    contract::login::ClientProfile { id: id.clone(), returns, opaque, proof_required }
+    let manifest::Client { returns, opaque, proof_required, certificate } = client.clone();
+    contract::login::ClientProfile { id: id.clone(), returns, opaque, proof_required, certificate }
 }

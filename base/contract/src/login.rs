@@ -39,6 +39,11 @@ pub const EDGE_CLIENT: &str = "edge";
 /// Header in which the edge says the browser's address (no port), so that `login` can slow down a source of guesses. Stripped from
 /// browsers' requests.
 pub const SOURCE_HEADER: &str = "palisade-source";
+/// Header in which the edge says the SHA-256 (base64url) of the certificate that a client has shown and proven its key of. Stripped from
+/// outside.
+pub const CERTIFICATE_HEADER: &str = "palisade-client-certificate";
+/// Header in which the edge says that certificate's DNS names, with commas between. Stripped from outside.
+pub const NAMES_HEADER: &str = "palisade-client-names";
 /// Path of the edge's redirect URI.
 pub const EDGE_CALLBACK: &str = "/auth/callback";
 /// Path of the issuer under the public origin: `iss` is `https://HOST[:PORT]/oidc`. Access tokens have the public origin itself as `aud`.
@@ -60,6 +65,9 @@ pub struct ClientProfile {
     pub opaque: bool,
     /// It gets no token without a proof of a key.
     pub proof_required: bool,
+    /// The DNS name in the certificate that it shows itself to be by (RFC 8705); its tokens are bound to the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// Invites a person; they choose their password behind a one-time link.
@@ -187,4 +195,7 @@ pub struct Confirmation {
     /// Thumbprint of a key that each request must be proven with (RFC 9449, section 6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
+    /// SHA-256 of the certificate that its connection must show (RFC 8705, section 3.1).
+    #[serde(default, rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub x5t_s256: Option<String>,
 }

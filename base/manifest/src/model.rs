@@ -52,6 +52,9 @@ pub struct Client {
     pub opaque: bool,
     /// It gets no token without a proof of a key (RFC 9449).
     pub proof_required: bool,
+    /// DNS name in the certificate that it shows itself to be by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// An identity provider besides `login`.

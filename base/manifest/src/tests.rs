@@ -395,3 +395,18 @@ fn applications_are_checked_address_by_address() {
         assert!(error.contains(said), "{said}: {error}");
     }
 }
+
+// A10, M2: who shows a certificate is declared with its name, and only where certificates are asked for.
+#[test]
+fn an_application_with_a_certificate_needs_authorities() {
+    let with = |edge: &str, name: &str| {
+        let text = VIDEO.replacen("[edge]\n", &format!("[edge]\n{edge}"), 1);
+        format!("{text}\n[edge.client.batch]\nreturns = [\"https://app.example/cb\"]\ncertificate = \"{name}\"\n")
+    };
+    let asks = "client_ca = \"clients.pem\"\n";
+    let good = Manifest::parse("palisade.toml", &with(asks, "batch.partner.example")).unwrap();
+    assert_eq!(good.edge.client_ca.as_deref(), Some("clients.pem"));
+    assert_eq!(good.edge.clients["batch"].certificate.as_deref(), Some("batch.partner.example"));
+    assert!(refused(&with("", "batch.partner.example")).to_string().contains("asks nobody"));
+    assert!(refused(&with(asks, "Batch.example")).to_string().contains("DNS name"));
+}

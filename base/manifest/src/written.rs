@@ -82,6 +82,8 @@ pub(crate) struct Edge {
     /// Applications that people may sign in to besides the system's own pages; none by default.
     #[serde(default)]
     pub(crate) client: BTreeMap<String, Client>,
+    /// PEM file of the authorities of clients' certificates, relative to the manifest's folder. Without it none is asked for.
+    pub(crate) client_ca: Option<String>,
 }
 
 /// An application that people may sign in to: an OAuth client without a secret. Its name is its 'client_id'.
@@ -96,6 +98,8 @@ pub(crate) struct Client {
     /// It gets no token without a proof of a key (DPoP); default false: tokens are bound where it proves one.
     #[serde(default)]
     pub(crate) dpop: bool,
+    /// DNS name in the certificate that it shows itself to be by (mutual TLS); its tokens are bound to the certificate. Needs 'client_ca'.
+    pub(crate) certificate: Option<String>,
 }
 
 /// What an application's access tokens are.

@@ -166,6 +166,8 @@ deny_reasons! {
     ProofMissing = "proof_missing", 401;
     /// A token that is bound to no key came as if it were (RFC 9449, section 7.1).
     TokenUnbound = "token_unbound", 401;
+    /// A token that is bound to a certificate came over a connection without it (RFC 8705, section 3).
+    CertificateMismatch = "certificate_mismatch", 401;
     /// A DPoP proof that is no compact JWS, or whose header or claims are not those of one.
     ProofMalformed = "proof_malformed", 401;
     /// A DPoP proof of another `typ`.

@@ -150,6 +150,7 @@ async fn edge(told: &Told) {
     let parts = Parts {
         place: Place { hosts: BTreeSet::from(["127.0.0.1".to_owned()]), port },
         limits: generous(),
+        clients: proxy::edge::ClientAuthorities::none(),
         views: world.holder(&identity, &recorder, &view),
         sessions: Sessions::open(&sessions, 1800, 28_800, SystemClock::shared(), SystemEntropy::shared()).await.unwrap(),
         peers: Arc::new(Upstream(upstream)),

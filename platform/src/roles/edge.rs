@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use contract::Transport;
 use proxy::client::Patience;
-use proxy::edge::{Acme, AcmeSettings, Balancers, CertificateFiles, Certificates, Edge, Entrance, Limits, Parts, Place, Sessions};
+use proxy::edge::{
+    Acme, AcmeSettings, Balancers, CertificateFiles, Certificates, ClientAuthorities, Edge, Entrance, Limits, Parts, Place, Sessions,
+};
 use serde::{Deserialize, Serialize};
 use trust::{Fault, KeySealer, Network, SpiffeId};
 
@@ -29,6 +31,8 @@ pub struct Settings {
     pub acme: Option<Authority>,
     /// Load balancers that say whom they connect for.
     pub balancers: Vec<Network>,
+    /// PEM file of the authorities of clients' certificates.
+    pub client_ca: Option<PathBuf>,
     /// A session ends after so many seconds without a request.
     pub session_idle_s: u64,
     /// A session ends after so many seconds.
@@ -96,9 +100,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let sessions = sessions.await.map_err(StartError::refused_by)?;
     // An upload or a long answer is under way for as long as bytes move; the head of an answer may wait for a service that starts.
     let peers = joined.peers(Patience::Call);
+    let clients = settings.client_ca.as_deref().map_or_else(|| Ok(ClientAuthorities::none()), ClientAuthorities::load);
+    let clients = clients.map_err(StartError::refused_by)?;
     let edge = Edge::new(Parts {
         place: Place { hosts: settings.hosts.iter().cloned().collect(), port: settings.port },
         limits: Limits::standard(),
+        clients,
         views: joined.view.clone(),
         sessions,
         peers: Arc::new(Viewed(peers)),

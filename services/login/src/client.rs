@@ -1,7 +1,7 @@
 //! The OAuth clients: the edge, which proves itself by its SVID; the command line and the applications that the manifest declares,
-//! which have no secret to keep.
+//! which have no secret to keep; some of these show themselves by a certificate.
 //!
-//! Spec:       RFC 9700, section 2.1 (exact redirect URIs); RFC 8252, sections 7.3 and 8.4 (loopback, any port); RFC 9449, section 5.2.
+//! Spec:       RFC 9700, section 2.1 (exact redirect URIs); RFC 8252, sections 7.3 and 8.4 (loopback, any port); RFC 8705, section 2.1; RFC 9449, section 5.2.
 //! Guarantees: B2, B3 in part: a code goes to no other place.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use contract::login::{CLIENT_HEADER, ClientProfile, EDGE_CALLBACK, EDGE_CLIENT};
 use http::{HeaderMap, header};
 
 use crate::form::Params;
+use crate::possession;
 use crate::provider::Inner;
 
 /// The command line's `client_id`.
@@ -47,7 +48,10 @@ impl Inner {
         let mut marks = headers.get_all(CLIENT_HEADER).iter();
         match (marks.next(), marks.next()) {
             (Some(mark), None) if mark == EDGE_CLIENT => params.get("client_id").is_none_or(|id| id == EDGE_CLIENT).then_some(Client::Edge),
-            (None, None) => params.get("client_id").and_then(|id| self.client(id)).filter(|client| *client != Client::Edge),
+            (None, None) => {
+                let client = params.get("client_id").and_then(|id| self.client(id)).filter(|client| *client != Client::Edge)?;
+                client.certificate().is_none_or(|name| possession::has_name(headers, name)).then_some(client)
+            }
             _ => None,
         }
     }
@@ -99,6 +103,14 @@ impl Client {
     /// Whether its access tokens say nothing and stand for what is kept here.
     pub(crate) fn is_opaque(&self) -> bool {
         matches!(self, Self::Declared(client) if client.opaque)
+    }
+
+    /// The DNS name in the certificate that it must show (RFC 8705, section 2.1.2: `tls_client_auth_san_dns`).
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        match self {
+            Self::Declared(client) => client.certificate.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether it gets no token without a proof of a key (RFC 9449, section 5.2).

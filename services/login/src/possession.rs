@@ -9,7 +9,7 @@
 //! Not here:   what a proof is (`contract::dpop`).
 
 use contract::dpop::{self, About, Proof};
-use contract::login::ISSUER_PATH;
+use contract::login::{CERTIFICATE_HEADER, ISSUER_PATH, NAMES_HEADER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use trust::DenyReason;
 
@@ -39,6 +39,17 @@ impl Inner {
     pub(crate) fn nonce(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.proofs.nonce(self.now_s())).ok()
     }
+}
+
+/// The thumbprint of the certificate that the client has shown to the edge.
+pub(crate) fn thumbprint(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CERTIFICATE_HEADER)?.to_str().ok()
+}
+
+/// Whether that certificate has this DNS name.
+pub(crate) fn has_name(headers: &HeaderMap, name: &str) -> bool {
+    let names = headers.get(NAMES_HEADER).and_then(|names| names.to_str().ok()).unwrap_or_default();
+    thumbprint(headers).is_some() && names.split(',').any(|its| its == name)
 }
 
 /// A refusal at the token endpoint (RFC 9449, sections 5 and 8).

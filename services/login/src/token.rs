@@ -32,7 +32,7 @@ use crate::client::Client;
 use crate::credential::{Credential, digest_of, new_id};
 use crate::form::Params;
 use crate::people::roles_of;
-use crate::possession::at_token;
+use crate::possession::{self, at_token};
 use crate::provider::{Inner, LoginError};
 
 /// An access token lives this long.
@@ -43,6 +43,15 @@ const REFRESH_LIFE_S: u64 = 7 * 24 * 3600;
 const FAMILY_LIFE_S: u64 = 30 * 24 * 3600;
 /// A family without refresh tokens is remembered for this, to notice a replayed code.
 const MEMORY_S: u64 = 3600;
+
+/// What came with a code or a refresh token.
+#[derive(Debug)]
+struct Shown {
+    /// The proof of a key.
+    proof: Option<Proof>,
+    /// Thumbprint of the client's certificate, if it shows itself by one.
+    certificate: Option<String>,
+}
 
 /// What a code or a refresh token stands for.
 #[derive(Debug)]
@@ -58,6 +67,8 @@ struct Grant {
     nonce: Option<String>,
     /// The key that its tokens are bound to.
     jkt: Option<String>,
+    /// The certificate that its access token is bound to.
+    certificate: Option<String>,
     ends_s: u64,
     is_over: bool,
 }
@@ -89,13 +100,14 @@ impl Inner {
         let params = Params::of_form(request).await.map_err(|_| Refusal::request("the body is not a form with each parameter once"))?;
         let client = self.authenticated(&headers, &params).ok_or_else(Refusal::client)?;
         let proof = self.proof(&headers, "POST", "/token", None).map_err(at_token)?;
+        let certificate = client.certificate().and_then(|_| possession::thumbprint(&headers)).map(str::to_owned);
         self.keys.tend(self.now_s()).await?;
         if client.must_prove() && proof.is_none() {
             return Err(at_token(DenyReason::ProofMissing));
         }
         match params.get("grant_type") {
-            Some("authorization_code") => self.exchange(caller, &client, &params, proof).await,
-            Some("refresh_token") => self.refresh(caller, &client, &params, proof).await,
+            Some("authorization_code") => self.exchange(caller, &client, &params, Shown { proof, certificate }).await,
+            Some("refresh_token") => self.refresh(caller, &client, &params, Shown { proof, certificate }).await,
             Some(_) => Err(Refusal::OAuth {
                 status: StatusCode::BAD_REQUEST,
                 error: "unsupported_grant_type",
@@ -106,7 +118,7 @@ impl Inner {
         }
     }
 
-    async fn exchange(&self, caller: &Caller, client: &Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
+    async fn exchange(&self, caller: &Caller, client: &Client, params: &Params, brought: Shown) -> Result<Response<Body>, Refusal> {
         let code = params.get("code").ok_or(Refusal::request("code is missing"))?;
         let redirect_uri = params.get("redirect_uri").ok_or(Refusal::request("redirect_uri is missing"))?;
         let verifier = params.get("code_verifier").ok_or(Refusal::request("code_verifier is missing"))?;
@@ -126,14 +138,15 @@ impl Inner {
             && grant.client == client.id()
             && row.try_get::<String, _>(1)? == redirect_uri
             && is_verifier_of(verifier, &row.try_get::<String, _>(2)?)
-            && is_bearer(&grant, proof.as_ref());
+            && is_bearer(&grant, brought.proof.as_ref());
         if !bound {
             txn.commit().await?;
             return Err(Refusal::grant());
         }
-        if let Some(proof) = proof {
+        if let Some(proof) = brought.proof {
             grant.jkt = Some(self.spend(proof)?);
         }
+        grant.certificate = brought.certificate;
         grant.nonce = row.try_get(3)?;
         let offline = grant.scope.split(' ').any(|s| s == "offline_access");
         grant.ends_s = now_s.saturating_add(if offline { FAMILY_LIFE_S } else { MEMORY_S });
@@ -143,7 +156,7 @@ impl Inner {
         self.issue(caller, txn, &grant, &scope, refresh).await
     }
 
-    async fn refresh(&self, caller: &Caller, client: &Client, params: &Params, proof: Option<Proof>) -> Result<Response<Body>, Refusal> {
+    async fn refresh(&self, caller: &Caller, client: &Client, params: &Params, brought: Shown) -> Result<Response<Body>, Refusal> {
         let shown = params.get("refresh_token").ok_or(Refusal::request("refresh_token is missing"))?;
         let now_s = self.now_s();
         let mut txn = self.store.write().await?;
@@ -154,7 +167,7 @@ impl Inner {
         if row.try_get::<bool, _>(2)? || grant.client != client.id() {
             return Err(self.replayed(caller, txn, "refresh_token", &grant).await);
         }
-        if uint(row.try_get(1)?) <= now_s || grant.is_over || !is_bearer(&grant, proof.as_ref()) {
+        if uint(row.try_get(1)?) <= now_s || grant.is_over || !is_bearer(&grant, brought.proof.as_ref()) {
             return Err(Refusal::grant());
         }
         let scope = match params.get("scope") {
@@ -165,10 +178,11 @@ impl Inner {
                 return Err(Refusal::OAuth { status, error: "invalid_scope", text, reason: None });
             }
         };
-        if let Some(proof) = proof {
+        if let Some(proof) = brought.proof {
             grant.jkt = Some(self.spend(proof)?);
             self.hold(&mut txn, &grant).await?;
         }
+        grant.certificate = brought.certificate;
         sqlx::query("UPDATE refresh SET used = 1 WHERE digest = ?").bind(digest_of(shown)).execute(&mut *txn).await?;
         sqlx::query("DELETE FROM refresh WHERE family = ? AND expires_s <= ?")
             .bind(&grant.family)
@@ -265,7 +279,8 @@ impl Inner {
             roles: grant.roles.clone(),
             auth_time: grant.auth_time_s,
             sid: grant.sid.clone(),
-            cnf: grant.jkt.clone().map(|jkt| Confirmation { jkt: Some(jkt) }),
+            cnf: (grant.jkt.is_some() || grant.certificate.is_some())
+                .then(|| Confirmation { jkt: grant.jkt.clone(), x5t_s256: grant.certificate.clone() }),
         };
         let opaque = self.client(&grant.client).is_some_and(|client| client.is_opaque());
         let access = if opaque {
@@ -318,6 +333,7 @@ async fn grant_of(txn: &mut WriteTxn, family: &str, now_s: u64) -> Result<Grant,
         auth_time_s: uint(row.try_get(6)?),
         nonce: None,
         jkt: row.try_get(9)?,
+        certificate: None,
         ends_s,
         is_over: row.try_get::<bool, _>(8)? || ends_s <= now_s,
     })

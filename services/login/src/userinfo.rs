@@ -12,7 +12,7 @@ use trust::DenyReason;
 
 use crate::answer::{self, Refusal};
 use crate::people::roles_of;
-use crate::possession::at_resource;
+use crate::possession::{self, at_resource};
 use crate::provider::Inner;
 
 impl Inner {
@@ -32,14 +32,18 @@ impl Inner {
         if claims.exp <= self.now_s() {
             return Err(refused(DenyReason::TokenExpired));
         }
-        match (claims.cnf.as_ref(), by_key) {
+        let bound = claims.cnf.as_ref();
+        if bound.and_then(|bound| bound.x5t_s256.as_deref()).is_some_and(|its| possession::thumbprint(headers) != Some(its)) {
+            return Err(refused(DenyReason::CertificateMismatch));
+        }
+        match (bound.and_then(|bound| bound.jkt.as_deref()), by_key) {
             (None, false) => {}
             (None, true) => return Err(refused(DenyReason::TokenUnbound)),
             (Some(_), false) => return Err(refused(DenyReason::ProofMissing)),
-            (Some(bound), true) => {
+            (Some(jkt), true) => {
                 let proof = self.proof(headers, "GET", "/userinfo", Some(token)).map_err(refused)?;
                 let proof = proof.ok_or_else(|| refused(DenyReason::ProofMissing))?;
-                if bound.jkt.as_deref() != Some(proof.key.as_str()) {
+                if proof.key.as_str() != jkt {
                     return Err(refused(DenyReason::ProofKeyMismatch));
                 }
                 self.proofs.spend(proof, self.now_s()).map_err(refused)?;

@@ -4,13 +4,14 @@
 //! without an entry, no entry without an answer of the policy, and the record of the decision is kept before the decision takes effect.
 //!
 //! Spec:       DESIGN section 5.
-//! Guarantees: A1 A3 A4 A5 A6 A7 A9 A11 A13 A14 A17 A18, J5, J7 at this point.
+//! Guarantees: A1 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A17 A18, J5, J7 at this point.
 //! Not here:   who may (the view's policies), who is who (`login`), bytes of objects (`objects`).
 
 mod acme;
 mod admission;
 mod answer;
 mod certificates;
+mod client_certificate;
 mod cookie;
 mod cors;
 mod destination;
@@ -59,6 +60,7 @@ pub use self::acme::{Acme, AcmeError, AcmeSettings};
 pub use self::admission::Limits;
 pub use self::answer::TRACE_HEADER;
 pub use self::certificates::{CertificateError, CertificateFiles, Certificates, Looked};
+pub use self::client_certificate::{ClientAuthorities, ClientAuthoritiesError, ClientCertificate};
 pub use self::listen::Entrance;
 pub use self::proxied::Balancers;
 pub use self::session::Sessions;
@@ -83,6 +85,8 @@ pub struct Parts {
     pub place: Place,
     /// What one may ask for.
     pub limits: Limits,
+    /// Whose certificates clients may show.
+    pub clients: ClientAuthorities,
     /// What it may decide on; its identity mints the transaction tokens.
     pub views: Arc<ViewHolder>,
     /// Its own database.
@@ -102,6 +106,7 @@ pub struct Parts {
 pub struct Edge {
     place: Place,
     limits: Limits,
+    clients: ClientAuthorities,
     views: Arc<ViewHolder>,
     sessions: Sessions,
     people: People,
@@ -134,6 +139,7 @@ impl Edge {
             login,
             place: parts.place,
             limits: parts.limits,
+            clients: parts.clients,
             views: parts.views,
             sessions: parts.sessions,
             peers: parts.peers,
@@ -262,7 +268,7 @@ impl Edge {
             Destination::Session(page) => return Box::pin(self.session_page(*page, profile(&view)?, &visit, person, trace)).await,
             Destination::Preflight(preflight) => return Ok(preflight.answer()),
             Destination::Login { .. } => {
-                return Box::pin(onward::pass(self.login.client(), &mut visit, body, None, trace)).await;
+                return Box::pin(onward::pass(self.login.client(), &mut visit, body, None, trace, &*self.clock)).await;
             }
             Destination::Presigned { .. } => {
                 account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
@@ -281,7 +287,7 @@ impl Edge {
         };
         account.note("forwarded_to", peer.to_string());
         let transport = self.peers.transport(&peer)?;
-        let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace).await?;
+        let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace, &*self.clock).await?;
         if let (Destination::Service(route), true) = (&visit.destination, events::is_event_stream(answer.headers())) {
             let ending = self.watch(&visit, person.as_ref(), route, trace).withdrawn();
             return Ok(answer.map(|events| events::until(events, ending)));

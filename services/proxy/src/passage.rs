@@ -86,16 +86,7 @@ pub enum Ended {
 impl<B: Source> Passage<B> {
     /// Any body of bytes.
     pub fn new(body: B) -> Self {
-        Self {
-            inner: Some(body),
-            idle: None,
-            since: None,
-            deadline: None,
-            timer: None,
-            progress: None,
-            lingers: false,
-            at_end: None,
-        }
+        Self { inner: Some(body), idle: None, since: None, deadline: None, timer: None, progress: None, lingers: false, at_end: None }
     }
 
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.

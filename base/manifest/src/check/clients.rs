@@ -16,7 +16,7 @@ const RETURNS_MAX: usize = 16;
 const OWN: &[&str] = &["edge", "palisade-cli"];
 
 /// Checks them all.
-pub(super) fn clients(document: &mut Document<'_>, written: &BTreeMap<String, written::Client>) -> BTreeMap<String, Client> {
+pub(super) fn clients(document: &mut Document<'_>, written: &BTreeMap<String, written::Client>, asks: bool) -> BTreeMap<String, Client> {
     if written.len() > CLIENTS_MAX {
         document.problem(&["edge", "client"], format!("more than {CLIENTS_MAX} applications"), None);
     }
@@ -37,8 +37,21 @@ pub(super) fn clients(document: &mut Document<'_>, written: &BTreeMap<String, wr
             );
             document.problem(&at("returns"), format!("'{wrong}' is no address to return to"), help);
         }
-        let client =
-            Client { returns: w.returns.iter().cloned().collect(), opaque: w.tokens == written::Tokens::Opaque, proof_required: w.dpop };
+        if let Some(name) = &w.certificate {
+            let plain = name.len() <= 253 && name.split('.').all(trust::spiffe::is_name);
+            if !plain {
+                document.problem(&at("certificate"), "write the DNS name in its certificate, in lower case", None);
+            } else if !asks {
+                let help = Some("write client_ca = \"FILE.pem\" under [edge]".to_owned());
+                document.problem(&at("certificate"), "the edge asks nobody for a certificate", help);
+            }
+        }
+        let client = Client {
+            returns: w.returns.iter().cloned().collect(),
+            opaque: w.tokens == written::Tokens::Opaque,
+            proof_required: w.dpop,
+            certificate: w.certificate.clone(),
+        };
         clients.insert(name.clone(), client);
     }
     clients

@@ -35,12 +35,27 @@ impl Check<'_, '_, '_> {
             self.document.problem(&["edge", "session_idle"], "a session cannot be idle for longer than it lives", None);
         }
         let issuers = issuers::issuers(self.document, &w.issuer);
-        let clients = clients::clients(self.document, &w.client);
+        let clients = clients::clients(self.document, &w.client, w.client_ca.is_some());
         let certificates = self.certificates(&hosts);
         let acme = self.acme(&hosts, &certificates);
         let proxies = self.proxies();
         let (session_idle_ms, session_life_ms) = (idle, life);
-        let edge = Edge { listen: listen.ok()?, hosts, session_idle_ms, session_life_ms, issuers, clients, certificates, acme, proxies };
+        let client_ca = w.client_ca.clone();
+        if let Some(file) = &client_ca {
+            self.file(&["edge", "client_ca"], file);
+        }
+        let edge = Edge {
+            listen: listen.ok()?,
+            hosts,
+            session_idle_ms,
+            session_life_ms,
+            issuers,
+            clients,
+            client_ca,
+            certificates,
+            acme,
+            proxies,
+        };
         for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
             let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
             self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));

@@ -25,6 +25,9 @@ pub struct Edge {
     /// Applications that people may sign in to besides the system's own pages, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clients: BTreeMap<String, Client>,
+    /// PEM file of the authorities of clients' certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
     /// Certificates that were brought, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<String, Certificate>,

@@ -4,7 +4,7 @@ use contract::opaque::{self, Kind};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::house::{Answer, House, PASSWORD, VERIFIER, authorize};
+use super::house::{Answer, House, PASSWORD, VERIFIER, authorize, claims, edge_peer, form};
 
 const BACK: &str = "https://app.example/back?x=1";
 
@@ -97,4 +97,46 @@ async fn an_application_that_must_prove_a_key_gets_no_token_without() {
     let back = "http://127.0.0.1:4000/cb";
     let refused = redeem(&house, "native", back, &code(&house, "native", back).await).await;
     assert_eq!(refused.error(), (StatusCode::BAD_REQUEST, "invalid_dpop_proof".to_owned()));
+}
+
+// A10, B4: RFC 8705: an application that shows itself by a certificate gets tokens that are bound to it, and without it nothing.
+#[tokio::test]
+async fn an_application_with_a_certificate_gets_tokens_that_are_bound_to_it() {
+    let house = House::new().await;
+    house.person("Ada").await;
+    let back = "https://app.example/batch";
+    let thumbprint = "A".repeat(43);
+    let token = |fields: Vec<(&'static str, String)>, shown: Option<&'static str>| {
+        let (house, thumbprint) = (&house, thumbprint.clone());
+        async move {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let mut request = form("/token", &fields);
+            if let Some(names) = shown {
+                request.headers_mut().insert("palisade-client-certificate", thumbprint.parse().unwrap());
+                request.headers_mut().insert("palisade-client-names", names.parse().unwrap());
+            }
+            house.send(edge_peer(), request).await
+        }
+    };
+    let redeem = |code: String| {
+        let fields = [("grant_type", "authorization_code"), ("redirect_uri", back), ("code_verifier", VERIFIER), ("client_id", "batch")];
+        let mut fields: Vec<(&'static str, String)> = fields.map(|(name, value)| (name, value.to_owned())).to_vec();
+        fields.push(("code", code));
+        fields
+    };
+    let code = code(&house, "batch", back).await;
+    for shown in [None, Some("other.partner.example"), Some("batch.partner.example.evil")] {
+        let refused = token(redeem(code.clone()), shown).await;
+        assert_eq!(refused.error(), (StatusCode::UNAUTHORIZED, "invalid_client".to_owned()), "{shown:?}");
+    }
+    let given = token(redeem(code), Some("x.example,batch.partner.example")).await;
+    assert_eq!(given.status, StatusCode::OK, "{}", given.text);
+    let access = given.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(claims(&access)["cnf"], json!({"x5t#S256": thumbprint}));
+    assert_eq!(given.json()["token_type"], "Bearer");
+    assert_eq!(house.userinfo(&access).await.status, StatusCode::UNAUTHORIZED, "without the certificate");
+    let refresh = given.json()["refresh_token"].as_str().unwrap().to_owned();
+    let again = || vec![("grant_type", "refresh_token".to_owned()), ("refresh_token", refresh.clone()), ("client_id", "batch".to_owned())];
+    assert_eq!(token(again(), None).await.error().1, "invalid_client");
+    assert_eq!(token(again(), Some("batch.partner.example")).await.status, StatusCode::OK);
 }

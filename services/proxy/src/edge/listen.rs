@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use trust::{Clock, DenyReason};
 
 use super::certificates::{Certificates, Looked};
+use super::client_certificate::{ClientAuthorities, ClientCertificate};
 use super::proxied::Balancers;
 use super::{Edge, POINT, admission};
 use crate::passage::Passage;
@@ -50,10 +51,10 @@ pub struct Entrance {
 }
 
 /// The public side of TLS.
-fn server_config(entrance: &Entrance) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn server_config(entrance: &Entrance, clients: &ClientAuthorities) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients.verifier())
         .with_cert_resolver(Arc::clone(&entrance.certificates) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![tls::H2.to_vec(), tls::HTTP1.to_vec()];
     if entrance.acme {
@@ -65,6 +66,14 @@ fn server_config(entrance: &Entrance) -> Result<Arc<ServerConfig>, rustls::Error
     // No 0-RTT: a request that can be replayed by whoever recorded it is not one person's request.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// The request, with the certificate that its connection has shown.
+fn showing(mut request: Request<Body>, shown: Option<&Arc<ClientCertificate>>) -> Request<Body> {
+    if let Some(shown) = shown {
+        request.extensions_mut().insert(Arc::clone(shown));
+    }
+    request
 }
 
 /// Connections of each address.
@@ -151,7 +160,7 @@ impl Edge {
     pub async fn run(self: Arc<Self>, listener: std::net::TcpListener, entrance: Entrance, stop: CancellationToken) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let acceptor = TlsAcceptor::from(server_config(&entrance).map_err(std::io::Error::other)?);
+        let acceptor = TlsAcceptor::from(server_config(&entrance, &self.clients).map_err(std::io::Error::other)?);
         let connections = Arc::new(Connections::default());
         let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
         let balancers = Arc::new(entrance.balancers);
@@ -200,21 +209,29 @@ impl Edge {
 
     /// One connection: requests until it ends.
     async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, stop: &CancellationToken) {
+        let shown = ClientCertificate::of(stream.get_ref().1.peer_certificates());
         if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
-            return self.http2(stream, from, stop).await;
+            return self.http2(stream, shown, from, stop).await;
         }
         let refused = refused_messages(&self.recorder, POINT, from.to_string());
-        let handler = |request: Request<Body>| self.serve(from, request);
+        let handler = |request: Request<Body>| self.serve(from, showing(request, shown.as_ref()));
         connection::http1(stream, handler, stop, refused).await;
     }
 
     /// HTTP/2 has no time-out of its own for a connection without requests; HTTP/1.1's is that for the next head.
-    async fn http2(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, stop: &CancellationToken) {
+    async fn http2(
+        self: Arc<Self>,
+        stream: TlsStream<TcpStream>,
+        shown: Option<Arc<ClientCertificate>>,
+        from: IpAddr,
+        stop: &CancellationToken,
+    ) {
         let (activity, quiet) = (Activity::new(&self.clock), stop.child_token());
         let handler = {
             let (edge, activity) = (Arc::clone(&self), Arc::clone(&activity));
             move |request: Request<Body>| {
                 let (edge, under_way) = (Arc::clone(&edge), activity.begin());
+                let request = showing(request, shown.as_ref());
                 async move {
                     let mut answer = edge.serve(from, request).await;
                     match Afterwards::hold(&mut answer, under_way) {

@@ -5,10 +5,11 @@
 //! Guarantees: A11 the external credential never passes; A18 nothing is collected; a body over the limit is broken off.
 //! Not here:   connections, retries before the first byte, time-outs (`client`).
 
+use contract::login::{CERTIFICATE_HEADER, NAMES_HEADER};
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER};
 use contract::{Body, Call, Client, dpop, txn_token};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
-use trust::{Fault, TraceContext};
+use trust::{Clock, Fault, TraceContext};
 
 use super::admission;
 use super::answer::{self, Source};
@@ -33,6 +34,7 @@ pub async fn pass(
     body: Body,
     token: Option<&HeaderValue>,
     trace: TraceContext,
+    clock: &dyn Clock,
 ) -> Result<Response<Body>, Stop> {
     let source = match visit.destination {
         Destination::Service(_) => Source::Service,
@@ -42,7 +44,7 @@ pub async fn pass(
     let exceeded = Exceeded::default();
     let has_cors = visit.destination.route().is_some_and(|route| !route.cors.is_empty());
     let reader = visit.reader.clone();
-    let mut request = outgoing(visit, body, &exceeded)?;
+    let mut request = outgoing(visit, body, &exceeded, clock)?;
     if let Some(token) = token {
         request.headers_mut().insert(txn_token::HEADER, token.clone());
     }
@@ -60,7 +62,7 @@ pub async fn pass(
 }
 
 /// The request that goes on: the path that was decided on, none of the credentials.
-pub(super) fn outgoing(visit: &mut Visit, body: Body, exceeded: &Exceeded) -> Result<Request<Body>, Stop> {
+pub(super) fn outgoing(visit: &mut Visit, body: Body, exceeded: &Exceeded, clock: &dyn Clock) -> Result<Request<Body>, Stop> {
     let target = visit.target().to_owned();
     let query = visit.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let bytes_max = visit.destination.body_bytes_max();
@@ -72,6 +74,10 @@ pub(super) fn outgoing(visit: &mut Visit, body: Body, exceeded: &Exceeded) -> Re
             pass_login_its_own(&mut fields, &visit.for_login, route.action);
             headers::set(&mut fields, contract::login::SOURCE_HEADER, &admission::network(visit.from).to_string());
             headers::set(&mut fields, PUBLIC_ORIGIN_HEADER, &visit.origin);
+            if let Some((certificate, thumbprint)) = visit.certificate.as_ref().and_then(|c| Some((c, c.thumbprint(clock)?))) {
+                headers::set(&mut fields, CERTIFICATE_HEADER, thumbprint);
+                headers::set(&mut fields, NAMES_HEADER, &certificate.names().join(","));
+            }
             format!("{path}{query}")
         }
         Destination::Presigned { .. } => {

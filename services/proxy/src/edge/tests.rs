@@ -5,6 +5,7 @@ mod acme;
 mod agreeing;
 mod bearer;
 mod certificates;
+mod client_certificate;
 mod failing;
 mod flood;
 mod issuer;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use contract::control::EdgeProfile;
 use contract::{Body, dpop};
@@ -16,6 +17,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, header};
 use trust::{DenyReason, Secret};
 
+use super::client_certificate::ClientCertificate;
 use super::cookie;
 use super::cors::{self, Preflight};
 use super::destination::Destination;
@@ -94,6 +96,8 @@ pub struct Visit {
     pub credential: Credential,
     /// The proof of a key that came with it (RFC 9449).
     pub proof: Option<String>,
+    /// The certificate that its connection has shown.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Names the browser while it signs in.
     pub browser: Option<Reference>,
     /// Where it was made.
@@ -168,6 +172,7 @@ impl Visit {
     ) -> Result<(Self, Body), Stop> {
         let opening = Opening::take(&mut request)?;
         let (mut head, body) = request.into_parts();
+        let certificate = head.extensions.remove::<Arc<ClientCertificate>>();
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
         let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
         let origin = place.origin(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
@@ -197,7 +202,7 @@ impl Visit {
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let for_login = if matches!(destination, Destination::Login { .. }) { kept_for_login(fields) } else { HeaderMap::new() };
         cleanse(fields);
-        Ok((Self { from, origin, destination, credential, proof, browser, site, reader, for_login, opening, head }, body))
+        Ok((Self { from, origin, destination, credential, proof, certificate, browser, site, reader, for_login, opening, head }, body))
     }
 
     /// Path and query as the browser sent them.

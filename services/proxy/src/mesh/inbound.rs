@@ -221,7 +221,11 @@ async fn forward(
     let deadline = Instant::now() + whole;
     let sent = async {
         // Whatever such a service is handed is a job (the manifest gives it no routes).
-        if admitted.fresh_per_job { Box::pin(guard.service.send_alone(request)).await } else { guard.service.send(request, admitted.protocol).await }
+        if admitted.fresh_per_job {
+            Box::pin(guard.service.send_alone(request)).await
+        } else {
+            guard.service.send(request, admitted.protocol).await
+        }
     };
     let response = tokio::time::timeout_at(deadline, sent).await;
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;

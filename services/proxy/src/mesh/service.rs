@@ -48,11 +48,8 @@ pub(super) fn adopt(stream: std::net::TcpStream) -> Result<TcpStream, CallFailed
 
 /// Speaks HTTP/1.1 on a connection into the sandbox.
 pub(super) async fn begin(stream: TcpStream) -> Result<Sender, CallFailed> {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(limits::HTTP1_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(limits::HTTP1_BUFFER_BYTES).handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // Ends when the service closes it, or when the sender is dropped.
     tokio::spawn(connection);
     Ok(sender)

@@ -53,11 +53,7 @@ where
     R: Fn(&'static str) + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle)
-        .max_buf_size(limits::HTTP1_BUFFER_BYTES)
-        .half_close(false);
+    builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(limits::HTTP1_BUFFER_BYTES).half_close(false);
     let (tunnels, opened) = (TaskTracker::new(), Opened::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         // A request without a body, which most are, has nothing that could be allowed more time.

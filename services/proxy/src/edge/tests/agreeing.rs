@@ -269,7 +269,11 @@ impl Rig {
         for row in more {
             let (method, path) = row.split_once(' ').unwrap();
             let like = contract::control::PublicRoute::clone(&profile.routes[0]);
-            profile.routes.push(std::sync::Arc::new(contract::control::PublicRoute { method: method.to_owned(), path: path.to_owned(), ..like }));
+            profile.routes.push(std::sync::Arc::new(contract::control::PublicRoute {
+                method: method.to_owned(),
+                path: path.to_owned(),
+                ..like
+            }));
         }
         let rows: Vec<_> = profile.routes.iter().map(|r| (r.method.clone(), r.path.clone())).collect();
         let table = Table::parse(&rows.iter().map(|(m, p)| format!("{m} {p}")).collect::<Vec<_>>()).unwrap();
@@ -289,7 +293,7 @@ impl Rig {
         if matches!(destination, Destination::Session(_)) {
             return true;
         }
-        let onward = onward::outgoing(&mut visit, body, &Exceeded::default()).unwrap();
+        let onward = onward::outgoing(&mut visit, body, &Exceeded::default(), &*trust::SystemClock::shared()).unwrap();
         let (head, _) = onward.into_parts();
         assert!(head.headers.keys().all(|name| !name.as_str().starts_with("x-http-method") && !name.as_str().starts_with("x-original")));
         // The next hop: by HTTP/2 with the peer's authority, and by HTTP/1.1 as text.

@@ -25,7 +25,7 @@ impl Prover {
     }
 
     fn confirmation(&self) -> Confirmation {
-        Confirmation { jkt: Some(B64.encode(Digest::of(self.jwk.to_string().as_bytes()).as_bytes())) }
+        Confirmation { jkt: Some(B64.encode(Digest::of(self.jwk.to_string().as_bytes()).as_bytes())), x5t_s256: None }
     }
 
     /// A proof for `GET /api/videos` with that token; `changes` replace claims.

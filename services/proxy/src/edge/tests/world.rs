@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use telemetry::{MemorySink, Metrics, Recorder, Sink};
 use trust::{AuditRecord, Clock, Digest, Entropy, Fault, SpiffeId, SystemEntropy, TrustDomain};
 
-use crate::edge::{Edge, Limits, Parts, Peers, Place, Sessions};
+use crate::edge::{ClientAuthorities, Edge, Limits, Parts, Peers, Place, Sessions};
 use crate::svid::{PendingKey, WorkloadIdentity};
 use crate::view::ViewHolder;
 
@@ -419,13 +419,20 @@ pub struct World {
 pub struct Settings {
     pub port: u16,
     pub limits: Limits,
+    pub clients: ClientAuthorities,
     pub with_view: bool,
     pub hosts: &'static [&'static str],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { port: 8443, limits: Limits::standard(), with_view: true, hosts: &["localhost", "127.0.0.1"] }
+        Self {
+            port: 8443,
+            limits: Limits::standard(),
+            clients: ClientAuthorities::none(),
+            with_view: true,
+            hosts: &["localhost", "127.0.0.1"],
+        }
     }
 }
 
@@ -551,6 +558,7 @@ impl World {
         let edge = Edge::new(Parts {
             place: Place { hosts: settings.hosts.iter().map(|host| (*host).to_owned()).collect(), port: settings.port },
             limits: settings.limits,
+            clients: settings.clients,
             views: views.clone(),
             sessions,
             peers: Arc::new(Fakes { login: login.clone(), peers }),
