@@ -229,6 +229,12 @@ pub struct IssuerProfile {
 pub struct PublicRoute {
     /// The service.
     pub service: SpiffeId,
+    /// The host that it is served at; absent: the one that people sign in at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Fields that a request must have, each once and with this value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// Upper-case method.
     pub method: String,
     /// Path template.

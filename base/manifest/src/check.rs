@@ -243,7 +243,7 @@ impl Check<'_, '_, '_> {
 
     /// No two services offer the same route, and none covers a path that the edge uses for itself or for a bucket.
     fn public_routes(&mut self, manifest: &Manifest) {
-        let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+        let mut seen: BTreeMap<(String, String), Vec<&String>> = BTreeMap::new();
         for (name, service) in &manifest.services {
             for (i, w) in self.written.service.get(name).into_iter().flat_map(|s| s.public.iter().enumerate()) {
                 let path: &[&str] = &["service", name, "public", &i.to_string(), "path"];
@@ -261,10 +261,16 @@ impl Check<'_, '_, '_> {
             }
             for route in service.routes.iter().filter(|r| r.public) {
                 let shape = (services::shape(&route.path), route.method.clone());
-                if let Some(other) = seen.insert(shape, name.clone()).filter(|other| other != name) {
+                let others = seen.entry(shape).or_default();
+                let same = |other: &&&String| {
+                    **other != name && manifest.services.get(**other).is_some_and(|other| !service.public_at.is_told_from(&other.public_at))
+                };
+                if let Some(other) = others.iter().find(same) {
                     let message = format!("{} {} is also a public route of '{other}'", route.method, route.path);
-                    self.document.problem(&["service", name, "public"], message, None);
+                    let help = "nothing tells whose a request is; give one of them a host of its own, or a header, in public_at";
+                    self.document.problem(&["service", name, "public"], message, Some(help.to_owned()));
                 }
+                others.push(name);
             }
         }
     }

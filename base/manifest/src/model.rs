@@ -14,7 +14,7 @@ use crate::problem::ManifestError;
 
 pub(crate) mod entrance;
 
-pub use self::entrance::{Acme, Certificate, Edge};
+pub use self::entrance::{Acme, Certificate, Edge, PublicAt};
 
 /// A valid system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,6 +93,9 @@ pub struct Service {
     pub data: Option<String>,
     /// Routes, sorted by path and method.
     pub routes: Vec<Route>,
+    /// Where the edge offers its public routes.
+    #[serde(skip_serializing_if = "PublicAt::is_anything")]
+    pub public_at: PublicAt,
     /// What it speaks on its port.
     #[serde(skip_serializing_if = "Protocol::is_http")]
     pub protocol: Protocol,

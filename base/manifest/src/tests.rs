@@ -410,3 +410,44 @@ fn an_application_with_a_certificate_needs_authorities() {
     assert!(refused(&with("", "batch.partner.example")).to_string().contains("asks nobody"));
     assert!(refused(&with(asks, "Batch.example")).to_string().contains("DNS name"));
 }
+
+// A3, M2
+#[test]
+fn services_of_the_same_route_are_told_apart_or_refused() {
+    let with = |text: &str| {
+        let shop = SHOP.replacen("[edge.acme]", &format!("{text}\n[edge.acme]"), 1);
+        edge_with(&shop)
+    };
+    let service = |name: &str, at: &str, more: &str| {
+        format!(
+            "[service.{name}]\nrun = [\"./x\"]\ndata = \"video\"\npublic_at = {at}\npublic = [{{ path = \"/api/videos\", methods = [\"GET\"], purpose = \"view\"{more} }}]\n"
+        )
+    };
+    for at in [
+        "{ host = \"shop.example\" }",
+        "{ headers = { x-release = \"next\" } }",
+        "{ host = \"shop.example\", headers = { x-release = \"next\" } }",
+    ] {
+        let manifest = Manifest::parse("x", &with(&service("other", at, ""))).unwrap_or_else(|e| panic!("{at}: {e}"));
+        assert!(!manifest.services["other"].public_at.is_anything());
+    }
+    let two = |one: &str, other: &str| with(&(service("one", one, "") + &service("other", other, "")));
+    let by_value = two("{ headers = { x-release = \"a\" } }", "{ headers = { x-release = \"b\", x-more = \"1\" } }");
+    assert!(Manifest::parse("x", &by_value).is_ok());
+    for (text, message) in [
+        (with(&service("other", "{}", "")), "also a public route of 'api'"),
+        (two("{ headers = { x-a = \"1\" } }", "{ headers = { x-b = \"1\" } }"), "also a public route of 'one'"),
+        (two("{ host = \"shop.example\" }", "{ host = \"shop.example\" }"), "also a public route of 'one'"),
+        (with(&service("other", "{ host = \"localhost\" }", "")), "serves every service that names no host"),
+        (with(&service("other", "{ host = \"else.example\" }", "")), "no host 'else.example'"),
+        (with(&service("other", "{ host = \"shop.example\" }", ", page = true")), "people sign in at 'localhost'"),
+        (with(&service("other", "{ headers = { host = \"x\" } }", "")), "means something else already"),
+        (with(&service("other", "{ headers = { X-Release = \"x\" } }", "")), "no name of a field"),
+        (with(&service("other", "{ headers = { x-release = \"a b\" } }", "")), "visible ASCII"),
+        (with(&service("other", "{ headers = { a = \"1\", b = \"1\", c = \"1\", d = \"1\", e = \"1\" } }", "")), "more than 4"),
+        (with("[service.other]\nrun = [\"./x\"]\npublic_at = { host = \"shop.example\" }\n"), "no public routes"),
+    ] {
+        let said = refused(&text).to_string();
+        assert!(said.contains(message), "{message}: {said}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
 mod entrance;
 
-pub(crate) use self::entrance::{Acme, Certificate, ProxyProtocol};
+pub(crate) use self::entrance::{Acme, Certificate, ProxyProtocol, PublicAt};
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -172,6 +172,9 @@ pub(crate) struct Service {
     /// Routes that signed-in people reach through the edge.
     #[serde(default)]
     pub(crate) public: Vec<Route>,
+    /// Where the edge offers the public routes, if not at the host that people sign in at.
+    #[serde(default)]
+    pub(crate) public_at: PublicAt,
     /// Routes for other services only.
     #[serde(default)]
     pub(crate) internal: Vec<Route>,

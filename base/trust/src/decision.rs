@@ -126,6 +126,8 @@ deny_reasons! {
     PeerUndeclared = "peer_undeclared", 403;
     /// No route has this path.
     RouteUnknown = "route_unknown", 404;
+    /// No host of ours, or not one that this connection was made for.
+    HostUnknown = "host_unknown", 421;
     /// The path has a route, but not with this method.
     MethodUnlisted = "method_unlisted", 405;
     /// The route takes no WebSockets: the manifest does not say `websocket = true`.

@@ -115,6 +115,8 @@ async fn edge(told: &Told) {
     let keys: serde_json::Value = serde_json::from_slice(&std::fs::read(told.text("jwks")).unwrap()).unwrap();
     view.edge = Some(EdgeProfile {
         routes: vec![Arc::new(PublicRoute {
+            host: None,
+            headers: BTreeMap::new(),
             service: app.clone(),
             method: "GET".into(),
             path: "/".into(),

@@ -174,6 +174,8 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
         for route in service.routes.iter().filter(|r| r.public) {
             routes.push(Arc::new(PublicRoute {
                 service: manifest.trust_domain.service(name),
+                host: service.public_at.host.clone(),
+                headers: service.public_at.headers.clone(),
                 method: route.method.clone(),
                 path: route.path.clone(),
                 scope: route.scope.clone(),

@@ -10,9 +10,33 @@ use trust::Network;
 
 use super::{Check, LIST_MAX, clients, is_host, issuers};
 use crate::model::entrance::{covers, is_local};
-use crate::model::{Acme, Certificate, Edge};
+use crate::model::{Acme, Certificate, Edge, PublicAt};
 use crate::problem::suggestion;
 
+/// Fields that one service's routes may ask for.
+const HEADERS_MAX: usize = 4;
+/// Fields that say something else than which release is meant, or that no service is ever handed.
+const HEADERS_TAKEN: &[&str] = &[
+    "host",
+    "authorization",
+    "cookie",
+    "connection",
+    "content-length",
+    "content-type",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "origin",
+    "forwarded",
+    "dpop",
+    "txn-token",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+];
 /// Certificates of one edge.
 const CERTIFICATES_MAX: usize = 64;
 /// Addresses that an authority may write to.
@@ -151,6 +175,48 @@ impl Check<'_, '_, '_> {
             contact: w.contact.clone(),
             root: w.root.clone(),
         })
+    }
+
+    pub(super) fn public_at(&mut self, name: &str, w: &crate::written::Service) -> PublicAt {
+        let at = |key| ["service", name, "public_at", key];
+        let hosts: BTreeSet<String> = self.written.edge.hosts.iter().flatten().cloned().collect();
+        let main = hosts.get("localhost").or_else(|| hosts.first()).cloned().unwrap_or_default();
+        let public_at = PublicAt { host: w.public_at.host.clone(), headers: w.public_at.headers.clone() };
+        if !public_at.is_anything() && w.public.is_empty() {
+            self.document.problem(&["service", name, "public_at"], "it has no public routes", None);
+        }
+        if let Some(host) = &public_at.host {
+            if *host == main {
+                let help = Some("leave it out: this is the host that people sign in at".to_owned());
+                self.document.problem(&at("host"), format!("'{host}' serves every service that names no host"), help);
+            } else if !hosts.contains(host) {
+                let help = suggestion(host, hosts.iter().map(String::as_str));
+                self.document.problem(&at("host"), format!("the edge has no host '{host}'; add it to edge.hosts"), Some(help));
+            }
+            if w.public.iter().any(|route| route.page) {
+                let message = format!("people sign in at '{main}', so a page at '{host}' would never know who looks at it");
+                self.document.problem(&at("host"), message, Some("offer pages by a service without public_at".to_owned()));
+            }
+        }
+        if public_at.headers.len() > HEADERS_MAX {
+            self.document.problem(&at("headers"), format!("more than {HEADERS_MAX} of them"), None);
+        }
+        for (field, value) in &public_at.headers {
+            let path: &[&str] = &["service", name, "public_at", "headers", field];
+            let plain = field.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            if field.is_empty() || field.len() > 63 || !plain {
+                self.document.problem(path, format!("'{field}' is no name of a field: 1 to 63 of a-z, 0-9 and '-'"), None);
+            } else if HEADERS_TAKEN.contains(&field.as_str())
+                || ["x-b3-", "x-forwarded-", "x-palisade-", "sec-", "proxy-"].iter().any(|p| field.starts_with(p))
+            {
+                let help = Some("choose a field of your own, as \"x-release\"".to_owned());
+                self.document.problem(path, format!("'{field}' means something else already"), help);
+            }
+            if value.is_empty() || value.len() > 128 || !value.bytes().all(|b| b.is_ascii_graphic()) {
+                self.document.problem(path, "write 1 to 128 visible ASCII characters", None);
+            }
+        }
+        public_at
     }
 
     fn proxies(&mut self) -> BTreeSet<Network> {

@@ -65,7 +65,9 @@ impl Check<'_, '_, '_> {
             let [a, b, c] = at("calls");
             self.document.problem(&[&a, &b, &c], format!("more than {LIST_MAX} of them"), None);
         }
+        let public_at = self.public_at(name, w);
         Service {
+            public_at,
             owner: w.owner.clone(),
             run: w.run.clone(),
             files: w.files.iter().cloned().collect(),

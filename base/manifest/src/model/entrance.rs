@@ -39,6 +39,33 @@ pub struct Edge {
     pub proxies: BTreeSet<Network>,
 }
 
+/// Where the edge offers a service's public routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PublicAt {
+    /// Host; absent: the one that people sign in at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Fields that a request must have, with their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl PublicAt {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_anything(&self) -> bool {
+        self.host.is_none() && self.headers.is_empty()
+    }
+
+    /// Whether of two services with the same route it is known whose it is, for every request: by host, by a field that the one asks for
+    /// and the other does not, or by two values of one field.
+    #[must_use]
+    pub(crate) fn is_told_from(&self, other: &Self) -> bool {
+        let by_value = self.headers.iter().any(|(name, value)| other.headers.get(name).is_some_and(|its| its != value));
+        self.host != other.host || self.headers.is_empty() != other.headers.is_empty() || by_value
+    }
+}
+
 /// A certificate that was brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
@@ -66,6 +93,12 @@ pub struct Acme {
 }
 
 impl Edge {
+    /// The host that people sign in at: `localhost` if it is among them, else the first.
+    #[must_use]
+    pub fn main_host(&self) -> &str {
+        self.hosts.get("localhost").or_else(|| self.hosts.first()).map_or("localhost", String::as_str)
+    }
+
     /// Hosts of this machine, whose certificate is made here: those that no other certificate is for.
     #[must_use]
     pub fn local_hosts(&self) -> BTreeSet<String> {

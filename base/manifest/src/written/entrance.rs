@@ -1,5 +1,7 @@
 //! How the edge lets people in, as it is written: certificates, ACME, load balancers in front.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -31,6 +33,18 @@ pub(crate) struct Acme {
     /// PEM file with the root that the directory's own certificate ends in; relative to the manifest's folder. Default: those that
     /// this machine trusts.
     pub(crate) root: Option<String>,
+}
+
+/// Where the edge offers a service's public routes. Default: at the host that people sign in at, whatever the header.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PublicAt {
+    /// A host of the edge, which then serves these routes and no others; for callers with tokens, since people sign in elsewhere.
+    pub(crate) host: Option<String>,
+    /// Fields that a request must have, each once and with exactly this value, as in { x-release = "next" }. Among routes of one path
+    /// those with fields win.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 /// The PROXY protocol (versions 1 and 2): each connection begins with the address that it was made for.

@@ -132,10 +132,17 @@ impl Certificates {
         self.table.store(Arc::new(table));
     }
 
-    /// For a client that names nobody: one that asked for an address (RFC 6066 has no names for those).
-    fn unnamed(&self) -> Option<Arc<CertifiedKey>> {
+    /// Whether there is more than one.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
         let table = self.table.load();
-        table.iter().find(|(host, _)| host.parse::<std::net::IpAddr>().is_ok()).map(|(_, shown)| Arc::clone(&shown.certified))
+        let mut all = table.values();
+        all.next().is_some_and(|first| all.any(|other| !Arc::ptr_eq(first, other)))
+    }
+
+    /// Whose certificate a client is shown that names nobody: one that asked for an address (RFC 6066 has no names for those).
+    pub(super) fn unnamed_host(&self) -> Option<String> {
+        self.table.load().keys().find(|host| host.parse::<std::net::IpAddr>().is_ok()).cloned()
     }
 }
 
@@ -147,7 +154,7 @@ impl ResolvesServerCert for Certificates {
         // rustls gives the name in lower case.
         match hello.server_name() {
             Some(name) => self.table.load().get(name).map(|shown| Arc::clone(&shown.certified)),
-            None => self.unnamed(),
+            None => self.table.load().get(&self.unnamed_host()?).map(|shown| Arc::clone(&shown.certified)),
         }
     }
 }

@@ -13,7 +13,7 @@ use contract::control::EdgeProfile;
 use contract::{Body, body};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::destination::Destination;
+use super::destination::{Asked, Destination};
 use crate::headers;
 
 /// Headers that a page may send besides the safelisted ones.
@@ -34,14 +34,17 @@ pub struct Preflight {
 
 impl Preflight {
     /// The preflight that `method` and `fields` are, if a route of `path` is open to that origin with the method that it asks for.
+    ///
+    /// A preflight has none of the request's own fields, so it is about the routes that ask for none.
     #[must_use]
-    pub fn find(profile: &EdgeProfile, method: &Method, path: &str, fields: &HeaderMap) -> Option<Self> {
+    pub fn find(profile: &EdgeProfile, asked: Asked<'_>, method: &Method, path: &str) -> Option<Self> {
+        let fields = asked.fields;
         if *method != Method::OPTIONS {
             return None;
         }
         let wanted = single(fields, header::ACCESS_CONTROL_REQUEST_METHOD)?;
         let origin = single(fields, header::ORIGIN)?;
-        let open = |method: &Method| match Destination::find(profile, method, path) {
+        let open = |method: &Method| match Destination::find(profile, asked, method, path) {
             Ok(Destination::Service(route)) => route.cors.contains(origin),
             _ => false,
         };

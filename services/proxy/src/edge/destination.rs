@@ -1,9 +1,10 @@
 //! Destinations: where a method and a path lead. What leads nowhere is never passed on.
 //!
-//! Palisade's own paths (`/auth`, `/oidc`, `/console`) win over buckets, and those over the services' routes; among the latter the most
-//! literal template wins, whatever the order.
+//! A host with routes of its own serves these and nothing else. At the host that people sign in at, Palisade's own paths (`/auth`, `/oidc`, `/console`)
+//! win over buckets, and those over the services' routes; among these the most literal template wins, whatever the order, and of equal
+//! ones that whose fields the request has.
 //!
-//! Guarantees: A3 routes by method and path; A6 deny by default: unknown is 404, another method 405 with `Allow`.
+//! Guarantees: A3 routes by host, field, method and path; A6 deny by default: unknown is 404, another method 405 with `Allow`.
 //! Not here:   who may (`authorise`).
 
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use contract::control::{EdgeProfile, PublicRoute};
 use contract::login::ISSUER_PATH;
 use contract::route::{Route, Who};
-use http::Method;
+use http::{HeaderMap, Method};
 use trust::DenyReason;
 
 use super::cors::Preflight;
@@ -21,6 +22,15 @@ use crate::canonical::{self, Choice};
 
 /// Longest body of a request to `login`, in bytes: a form.
 const FORM_BYTES_MAX: u64 = 64 * 1024;
+
+/// What else than method and path a request is asked by.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The host, if it has routes of its own.
+    pub host: Option<&'a str>,
+    /// Its header.
+    pub fields: &'a HeaderMap,
+}
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +76,15 @@ pub enum SessionPage {
 }
 
 impl Destination {
-    /// Where `method` and `path` (canonical, no query) lead.
+    /// Where `method` and `path` (canonical, no query) lead, asked like that.
     ///
     /// # Errors
-    /// `RouteUnknown`, `MethodUnlisted`, or `RequestAmbiguous` for a path whose values could be read in two ways.
-    pub fn find(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Self, Stop> {
+    /// `RouteUnknown`, `MethodUnlisted`, or `RequestAmbiguous` for a path whose values could be read in two ways, or a field that
+    /// is repeated and decides.
+    pub fn find(profile: &EdgeProfile, asked: Asked<'_>, method: &Method, path: &str) -> Result<Self, Stop> {
+        if asked.host.is_some() {
+            return service(profile, asked, method, path);
+        }
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match first {
             "auth" => session_page(method, path),
@@ -78,7 +92,7 @@ impl Destination {
             "console" => console(method, path),
             _ => match profile.buckets.get(first) {
                 Some(max) => presigned(method, path, first, *max),
-                None => service(profile, method, path),
+                None => service(profile, asked, method, path),
             },
         }
     }
@@ -221,8 +235,20 @@ fn presigned(method: &Method, path: &str, bucket: &str, body_bytes_max: u64) -> 
     }
 }
 
-fn service(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Destination, Stop> {
-    let rows = profile.routes.iter().map(|row| (row.method.as_str(), row.path.as_str(), row));
+fn service(profile: &EdgeProfile, asked: Asked<'_>, method: &Method, path: &str) -> Result<Destination, Stop> {
+    let here = profile.routes.iter().filter(|row| row.host.as_deref() == asked.host);
+    for name in here.clone().flat_map(|row| row.headers.keys()) {
+        if asked.fields.get_all(name.as_str()).iter().count() > 1 {
+            return Err(DenyReason::RequestAmbiguous.into());
+        }
+    }
+    let has = |row: &&Arc<PublicRoute>| {
+        row.headers.iter().all(|(name, value)| asked.fields.get(name.as_str()).is_some_and(|found| found.as_bytes() == value.as_bytes()))
+    };
+    // Of equally literal rows the first is taken: those that ask for fields come first.
+    let conditional = here.clone().filter(|row| !row.headers.is_empty()).filter(has);
+    let rows = conditional.chain(here.filter(|row| row.headers.is_empty()));
+    let rows = rows.map(|row| (row.method.as_str(), row.path.as_str(), row));
     match canonical::choose(rows, method.as_str(), path).map_err(|_| DenyReason::RequestAmbiguous)? {
         Choice::Row(row, _) => Ok(Destination::Service(Arc::clone(row))),
         Choice::MethodUnlisted(methods) => Err(method_unlisted(&methods)),

@@ -50,6 +50,26 @@ pub struct Entrance {
     pub acme: bool,
 }
 
+/// What the certificate of a connection was shown for. Where there are several certificates, a request for a host of another one came
+/// to the wrong place (RFC 9110 section 7.4).
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    certificates: Arc<Certificates>,
+    host: Arc<str>,
+}
+
+impl Door {
+    fn of(certificates: &Arc<Certificates>, asked_for: Option<&str>) -> Option<Self> {
+        let host = asked_for.map_or_else(|| certificates.unnamed_host().unwrap_or_default(), str::to_owned);
+        certificates.are_several().then(|| Self { certificates: Arc::clone(certificates), host: host.into() })
+    }
+
+    /// Whether a request for that host may come by it.
+    pub(super) fn leads_to(&self, host: &str) -> bool {
+        *self.host == *host || self.certificates.same(&self.host, host)
+    }
+}
+
 /// The public side of TLS.
 fn server_config(entrance: &Entrance, clients: &ClientAuthorities) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(tls::provider())
@@ -152,6 +172,14 @@ impl Drop for UnderWay {
     }
 }
 
+/// A request that came by that door.
+fn through(door: &Option<Door>, mut request: Request<Body>) -> Request<Body> {
+    if let Some(door) = door {
+        request.extensions_mut().insert(door.clone());
+    }
+    request
+}
+
 impl Edge {
     /// Serves the public on `listener` until `stop`; then what is in flight ends, and this returns.
     ///
@@ -164,11 +192,12 @@ impl Edge {
         let connections = Arc::new(Connections::default());
         let begun = HalfOpen::new(limits::HANDSHAKES_MAX, limits::HANDSHAKES_PER_ADDRESS_MAX);
         let balancers = Arc::new(entrance.balancers);
+        let certificates = Arc::clone(&entrance.certificates);
         let upkeep = tokio::spawn(Arc::clone(&self).keep_up(entrance.certificates, stop.clone()));
         let serve = |(mut tcp, peer): (TcpStream, SocketAddr)| {
             let (edge, acceptor, stop, begun) = (Arc::clone(&self), acceptor.clone(), stop.clone(), Arc::clone(&begun));
             let (connections, max) = (Arc::clone(&connections), edge.limits.address_connections_max);
-            let balancers = Arc::clone(&balancers);
+            let (balancers, certificates) = (Arc::clone(&balancers), Arc::clone(&certificates));
             async move {
                 let refused = |from: IpAddr, reason| refuse(&edge.recorder, POINT, from.to_string(), reason);
                 let from = match balancers.caller(&mut tcp, peer.ip()).await {
@@ -181,7 +210,8 @@ impl Edge {
                 }
                 let Some(stream) = edge.shake(tcp, from, &acceptor, &begun).await else { return };
                 let Some(place) = connections.one_more(from, max) else { return refused(from, DenyReason::ConcurrencyExceeded) };
-                Arc::clone(&edge).connection(stream, from, &stop).await;
+                let door = Door::of(&certificates, stream.get_ref().1.server_name());
+                Arc::clone(&edge).connection(stream, from, door, &stop).await;
                 drop(place);
             }
         };
@@ -208,13 +238,13 @@ impl Edge {
     }
 
     /// One connection: requests until it ends.
-    async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, stop: &CancellationToken) {
+    async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>, from: IpAddr, door: Option<Door>, stop: &CancellationToken) {
         let shown = ClientCertificate::of(stream.get_ref().1.peer_certificates());
         if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
-            return self.http2(stream, shown, from, stop).await;
+            return self.http2(stream, shown, from, door, stop).await;
         }
         let refused = refused_messages(&self.recorder, POINT, from.to_string());
-        let handler = |request: Request<Body>| self.serve(from, showing(request, shown.as_ref()));
+        let handler = |request: Request<Body>| self.serve(from, through(&door, showing(request, shown.as_ref())));
         connection::http1(stream, handler, stop, refused).await;
     }
 
@@ -224,6 +254,7 @@ impl Edge {
         stream: TlsStream<TcpStream>,
         shown: Option<Arc<ClientCertificate>>,
         from: IpAddr,
+        door: Option<Door>,
         stop: &CancellationToken,
     ) {
         let (activity, quiet) = (Activity::new(&self.clock), stop.child_token());
@@ -231,7 +262,7 @@ impl Edge {
             let (edge, activity) = (Arc::clone(&self), Arc::clone(&activity));
             move |request: Request<Body>| {
                 let (edge, under_way) = (Arc::clone(&edge), activity.begin());
-                let request = showing(request, shown.as_ref());
+                let request = through(&door, showing(request, shown.as_ref()));
                 async move {
                     let mut answer = edge.serve(from, request).await;
                     match Afterwards::hold(&mut answer, under_way) {

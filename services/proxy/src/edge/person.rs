@@ -78,7 +78,7 @@ impl People {
     /// # Errors
     /// `CredentialMissing`, `SessionEnded`, `TokenInvalid`, `TokenInactive`, `TokenExpired`, `AudienceMismatch`; `DependencyDown` or `Failed` when nobody can tell.
     pub async fn identify(&self, view: &Loaded, visit: &Visit, trace: TraceContext) -> Result<Person, Stop> {
-        self.person(view, &visit.credential, &visit.origin, trace).await
+        self.person(view, &visit.credential, &visit.main, trace).await
     }
 
     /// The person that a credential stands for at that origin.

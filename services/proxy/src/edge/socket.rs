@@ -47,7 +47,7 @@ impl Edge {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             credential: visit.credential.clone(),
-            origin: visit.origin.clone(),
+            origin: visit.main.clone(),
             user: person.map(|person| person.claims.sub.clone()).unwrap_or_default(),
             route: route.clone(),
             trace,

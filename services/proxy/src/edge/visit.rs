@@ -6,6 +6,7 @@
 //! Guarantees: A4, A5, A11 (credentials are taken out here), A14 (cross-site), J5 (a stranger's trace is noted, never joined).
 //! Not here:   whether the credential is good (`person`).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use trust::{DenyReason, Secret};
 use super::client_certificate::ClientCertificate;
 use super::cookie;
 use super::cors::{self, Preflight};
-use super::destination::Destination;
+use super::destination::{Asked, Destination};
+use super::listen::Door;
 use super::session::Reference;
 use super::stop::Stop;
 use crate::account::Account;
@@ -90,6 +92,8 @@ pub struct Visit {
     pub from: IpAddr,
     /// The origin that it was made to: `https://HOST[:PORT]`.
     pub origin: String,
+    /// The origin that people sign in at, and that tokens are for.
+    pub main: String,
     /// Where it goes.
     pub destination: Destination,
     /// Who it claims to be from.
@@ -113,14 +117,14 @@ pub struct Visit {
 }
 
 impl Place {
-    /// The origin that a request's host names.
+    /// The host that a request names, lower-case.
     ///
     /// # Errors
-    /// `RouteUnknown` when it is not one of ours.
-    pub fn origin(&self, host: &str) -> Result<String, DenyReason> {
+    /// `RequestAmbiguous` for a host that is not written plainly; `HostUnknown` when it is not one of ours.
+    pub fn host<'h>(&self, host: &'h str) -> Result<Cow<'h, str>, DenyReason> {
         // As browsers write it, nearly always; everything else is read as carefully as it needs.
-        if self.is_written(host) {
-            return Ok(format!("https://{host}"));
+        if let Some(name) = self.written(host) {
+            return Ok(Cow::Borrowed(name));
         }
         let authority: Authority = host.parse().map_err(|_| DenyReason::RequestAmbiguous)?;
         let name = authority.host().to_ascii_lowercase();
@@ -130,20 +134,20 @@ impl Place {
             return Err(DenyReason::RequestAmbiguous);
         }
         if !self.hosts.contains(&name) || authority.port_u16().unwrap_or(443) != self.port {
-            return Err(DenyReason::RouteUnknown);
+            return Err(DenyReason::HostUnknown);
         }
-        Ok(self.origin_of(&name))
+        Ok(Cow::Owned(name))
     }
 
-    /// Whether it is one of our hosts, with our port, as `origin_of` would write it.
-    fn is_written(&self, host: &str) -> bool {
+    /// The name, if it is one of our hosts, with our port, as `origin_of` would write it.
+    fn written<'h>(&self, host: &'h str) -> Option<&'h str> {
         let name = match (self.port, host.rsplit_once(':')) {
             (443, None) => host,
-            (443, Some(_)) | (_, None) => return false,
+            (443, Some(_)) | (_, None) => return None,
             (port, Some((name, digits))) if !digits.starts_with(['0', '+']) && digits.parse() == Ok(port) => name,
-            _ => return false,
+            _ => return None,
         };
-        self.hosts.contains(name)
+        self.hosts.contains(name).then_some(name)
     }
 
     /// The origin that people sign in at.
@@ -162,7 +166,7 @@ impl Visit {
     /// Reads a request; its body is given back untouched.
     ///
     /// # Errors
-    /// `RequestAmbiguous`, `RouteUnknown`, `MethodUnlisted`.
+    /// `RequestAmbiguous`, `HostUnknown`, `RouteUnknown`, `MethodUnlisted`.
     pub fn read(
         place: &Place,
         profile: &EdgeProfile,
@@ -175,18 +179,23 @@ impl Visit {
         let certificate = head.extensions.remove::<Arc<ClientCertificate>>();
         let ambiguous = |_| Stop::from(DenyReason::RequestAmbiguous);
         let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(ambiguous)?;
-        let origin = place.origin(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
-        let destination = match Preflight::find(profile, &head.method, path, &head.headers) {
+        let host = place.host(host(&head).ok_or(DenyReason::RequestAmbiguous)?)?;
+        if head.extensions.get::<Door>().is_some_and(|door| !door.leads_to(&host)) {
+            return Err(DenyReason::HostUnknown.into());
+        }
+        let (origin, main) = (place.origin_of(&host), place.origin_main());
+        let has_own_routes = origin != main && profile.routes.iter().any(|route| route.host.as_deref() == Some(&*host));
+        let asked = Asked { host: has_own_routes.then_some(&*host), fields: &head.headers };
+        let destination = match Preflight::find(profile, asked, &head.method, path) {
             Some(preflight) => Destination::Preflight(preflight),
-            None => Destination::find(profile, &head.method, path)?,
+            None => Destination::find(profile, asked, &head.method, path)?,
         };
         let name = destination.name(&head.method);
         account.act(destination.action(), name.clone(), name);
         if opening.is_some() && !destination.takes_websockets() {
             return Err(DenyReason::UpgradeUnlisted.into());
         }
-        let main = place.origin_main();
-        if origin != main {
+        if origin != main && !has_own_routes {
             let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
             let leads_on = destination.is_page() && head.method == Method::GET;
             let elsewhere = Stop::Redirected { reason: DenyReason::RouteUnknown, to: format!("{main}{target}") };
@@ -198,11 +207,18 @@ impl Visit {
         let fields = &mut head.headers;
         let site = if opening.is_some() { Site::of_opening(fields, &origin) } else { Site::of(fields, &origin) };
         let reader = cors::reader(&destination, fields);
-        let (credential, proof) = (credential(fields)?, proof(fields)?);
+        let (mut credential, proof) = (credential(fields)?, proof(fields)?);
+        if has_own_routes && matches!(credential, Credential::Session(_)) {
+            // Nobody signs in here, so no browser has a session here.
+            credential = Credential::SessionMalformed;
+        }
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let for_login = if matches!(destination, Destination::Login { .. }) { kept_for_login(fields) } else { HeaderMap::new() };
         cleanse(fields);
-        Ok((Self { from, origin, destination, credential, proof, certificate, browser, site, reader, for_login, opening, head }, body))
+        Ok((
+            Self { from, origin, main, destination, credential, proof, certificate, browser, site, reader, for_login, opening, head },
+            body,
+        ))
     }
 
     /// Path and query as the browser sent them.

@@ -157,3 +157,32 @@ fn a_pair_that_cannot_be_shown_is_a_refusal_to_start() {
     std::fs::remove_file(folder.path().join("local.key")).unwrap();
     assert!(matches!(open(&["localhost"]), Err(CertificateError::File { .. })));
 }
+
+async fn status(served: &Served, stream: &mut TlsStream<TcpStream>, host: &str) -> String {
+    let asked = format!("GET /auth/login HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\n\r\n", served.address.port());
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut text = Vec::new();
+    let _end = stream.read_to_end(&mut text).await;
+    String::from_utf8_lossy(&text).chars().take(12).collect()
+}
+
+// A3: a connection carries requests for the hosts of its own certificate alone.
+#[tokio::test]
+async fn a_request_for_the_host_of_another_certificate_is_misdirected() {
+    let (served, roots) = served_with(&[("local", &["localhost", "127.0.0.1"]), ("partner", &["partner.localhost"])]).await;
+    for (shown_for, asks, expected) in [
+        ("localhost", "localhost", "HTTP/1.1 303"),
+        ("localhost", "127.0.0.1", "HTTP/1.1 303"),
+        ("127.0.0.1", "localhost", "HTTP/1.1 303"),
+        ("localhost", "partner.localhost", "HTTP/1.1 421"),
+        ("partner.localhost", "localhost", "HTTP/1.1 421"),
+        ("127.0.0.1", "partner.localhost", "HTTP/1.1 421"),
+        ("partner.localhost", "partner.localhost", "HTTP/1.1 404"),
+        ("localhost", "other.example", "HTTP/1.1 421"),
+    ] {
+        let mut stream = shown(&served, shown_for, &roots.iter().collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(status(&served, &mut stream, asks).await, expected, "{shown_for} {asks}");
+    }
+    served.stop.cancel();
+}

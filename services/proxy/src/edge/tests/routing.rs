@@ -94,10 +94,10 @@ async fn foreign_hosts_are_not_served() {
     for (host, status) in [
         ("localhost:8443", 200),
         ("LOCALHOST:8443", 200),
-        ("localhost", 404),
-        ("localhost:1", 404),
-        ("evil.example", 404),
-        ("localhost.evil.example:8443", 404),
+        ("localhost", 421),
+        ("localhost:1", 421),
+        ("evil.example", 421),
+        ("localhost.evil.example:8443", 421),
     ] {
         let answer = world.get("/api/videos", &[("host", host), ("authorization", &bearer)]).await;
         assert_eq!(answer.status, status, "{host}");
@@ -117,4 +117,75 @@ async fn other_hosts_of_ours_lead_to_the_main_one() {
     let bearer = format!("Bearer {}", world.login.token());
     assert_eq!(world.get("/api/videos", &[there[0], ("authorization", &bearer)]).await.status, 404);
     assert_eq!(world.api.count(), 0);
+}
+
+// A3: a host with routes of its own serves these and nothing else; tokens are the same ones, sessions are not there.
+#[tokio::test]
+async fn a_host_with_routes_of_its_own_serves_these_and_nothing_else() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {}", world.login.token());
+    let at = |host: &'static str| ("host", host);
+    let there = at("partner.localhost:8443");
+    let answer = world.get("/api/videos", &[there, ("authorization", &bearer)]).await;
+    assert_eq!((answer.status, world.partner.count(), world.api.count()), (200, 1, 0), "{}", answer.text);
+    assert_eq!(world.partner.last().headers["host"], "partner.localhost:8443");
+    let upper = world.get("/api/videos", &[at("PARTNER.localhost:8443"), ("authorization", &bearer)]).await;
+    assert_eq!((upper.status, world.partner.count()), (200, 2));
+    // The same path at the main host is another service's.
+    assert_eq!(world.get("/api/videos", &[("authorization", &bearer)]).await.status, 200);
+    assert_eq!((world.partner.count(), world.api.count()), (2, 1));
+    // Neither the other services' routes, nor our own pages, nor objects.
+    for path in
+        ["/api/videos/7", "/watch", "/auth/login", "/auth/me", "/oidc/.well-known/openid-configuration", "/console", "/originals/7/o"]
+    {
+        let answer = world.get(path, &[there, ("authorization", &bearer)]).await;
+        assert_eq!((answer.status, answer.location().is_empty()), (404, true), "{path}: {}", answer.headers.len());
+    }
+    let session = world.sign_in().await;
+    assert_eq!(world.get("/api/videos", &[("cookie", &session)]).await.status, 200, "at the main host");
+    assert_eq!(world.get("/api/videos", &[there, ("cookie", &session)]).await.status, 401, "a session is of the host that it began at");
+    assert_eq!(world.get("/api/videos", &[there]).await.status, 401);
+    assert_eq!(world.partner.count(), 2);
+    assert_eq!(world.refusals().iter().filter(|reason| *reason == "route_unknown").count(), 7);
+    // Its CORS is its own too.
+    let asks = [there, ("origin", "https://app.example"), ("access-control-request-method", "GET")];
+    let preflight = world.send(request("OPTIONS", "/api/videos", &asks, "")).await;
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, "https://app.example"));
+    let asks = [("origin", "https://app.example"), ("access-control-request-method", "GET")];
+    assert_eq!(world.send(request("OPTIONS", "/api/videos", &asks, "")).await.status, 405);
+}
+
+// A3: of equally literal routes that whose field the request has, exactly; a field that is repeated could be read in two ways.
+#[tokio::test]
+async fn a_field_chooses_among_equally_literal_routes() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {}", world.login.token());
+    let bearer = ("authorization", bearer.as_str());
+    let mut expected = (0, 0);
+    for (fields, path, to_next) in [
+        (vec![], "/api/videos", false),
+        (vec![("x-release", "next")], "/api/videos", true),
+        (vec![("X-Release", "next")], "/api/videos", true),
+        (vec![("x-release", "Next")], "/api/videos", false),
+        (vec![("x-release", "next, next")], "/api/videos", false),
+        (vec![("x-release", "")], "/api/videos", false),
+        // What the other service does not have is this one's, with the field too.
+        (vec![("x-release", "next")], "/api/videos/7", false),
+    ] {
+        let answer = world.get(path, &[&fields[..], &[bearer]].concat()).await;
+        assert_eq!(answer.status, 200, "{fields:?}: {}", answer.text);
+        if to_next {
+            expected.1 += 1
+        } else {
+            expected.0 += 1
+        }
+        assert_eq!((world.api.count(), world.next.count()), expected, "{fields:?} {path}");
+    }
+    let twice = world.get("/api/videos", &[("x-release", "next"), ("x-release", "next"), bearer]).await;
+    assert_eq!(twice.status, 400);
+    // At a host of its own the field is none of anybody's.
+    let there = world.get("/api/videos", &[("host", "partner.localhost:8443"), ("x-release", "next"), bearer]).await;
+    assert_eq!((there.status, world.partner.count()), (200, 1));
+    let posted = world.post("/api/videos", &[("x-release", "next"), bearer], "x").await;
+    assert_eq!((posted.status, world.next.count()), (200, expected.1), "the other has no POST");
 }

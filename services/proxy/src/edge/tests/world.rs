@@ -320,8 +320,23 @@ name = "video"
 trust_domain = "video.example"
 purposes = ["view"]
 
+[edge]
+hosts = ["localhost", "127.0.0.1", "partner.localhost"]
+
 [data.video]
 sensitivity = 2
+
+[service.next]
+run = ["./next"]
+data = "video"
+public_at = { headers = { x-release = "next" } }
+public = [{ path = "/api/videos", methods = ["GET"], purpose = "view", scope = "videos" }]
+
+[service.partner]
+run = ["./partner"]
+data = "video"
+public_at = { host = "partner.localhost" }
+public = [{ path = "/api/videos", methods = ["GET"], purpose = "view", scope = "videos", cors = ["https://app.example"] }]
 
 [service.api]
 owner = "web"
@@ -405,6 +420,8 @@ pub struct World {
     pub edge: Arc<Edge>,
     pub login: Arc<FakeLogin>,
     pub api: Arc<Recording>,
+    pub next: Arc<Recording>,
+    pub partner: Arc<Recording>,
     pub objects: Arc<Recording>,
     pub evidence: Arc<Recording>,
     pub sink: Arc<Breakable>,
@@ -431,15 +448,24 @@ impl Default for Settings {
             limits: Limits::standard(),
             clients: ClientAuthorities::none(),
             with_view: true,
-            hosts: &["localhost", "127.0.0.1"],
+            hosts: &["localhost", "127.0.0.1", "partner.localhost"],
         }
     }
 }
 
 fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<Arc<PublicRoute>> {
-    let api = &manifest.services["api"];
+    let mut routes = routes_of(manifest, domain, "api");
+    routes.extend(routes_of(manifest, domain, "next"));
+    routes.extend(routes_of(manifest, domain, "partner"));
+    routes
+}
+
+fn routes_of(manifest: &Manifest, domain: &TrustDomain, name: &str) -> Vec<Arc<PublicRoute>> {
+    let service = &manifest.services[name];
     let public = |r: &manifest::Route| PublicRoute {
-        service: domain.service("api"),
+        service: domain.service(name),
+        host: service.public_at.host.clone(),
+        headers: service.public_at.headers.clone(),
         method: r.method.clone(),
         path: r.path.clone(),
         scope: r.scope.clone(),
@@ -451,7 +477,7 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<Arc<PublicRou
         concurrency_max: r.concurrency,
         cors: r.cors.clone(),
     };
-    api.routes.iter().map(public).map(Arc::new).collect()
+    service.routes.iter().map(public).map(Arc::new).collect()
 }
 
 fn profile_of(manifest: &Manifest, domain: &TrustDomain) -> EdgeProfile {
@@ -548,8 +574,11 @@ impl World {
             user: Mutex::new("u-anna".to_owned()),
         });
         let (api, objects, evidence) = (Recording::new(), Recording::new(), Recording::new());
+        let (next, partner) = (Recording::new(), Recording::new());
         let peers = HashMap::from([
             ("api".to_owned(), api.clone()),
+            ("next".to_owned(), next.clone()),
+            ("partner".to_owned(), partner.clone()),
             ("objects".to_owned(), objects.clone()),
             ("evidence".to_owned(), evidence.clone()),
         ]);
@@ -567,7 +596,7 @@ impl World {
             entropy,
         })
         .unwrap();
-        let world = Self { clock, edge, login, api, objects, evidence, sink, views, identity, control, view, folder };
+        let world = Self { clock, edge, login, api, next, partner, objects, evidence, sink, views, identity, control, view, folder };
         if settings.with_view {
             world.push_view();
         }
