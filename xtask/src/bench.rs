@@ -22,10 +22,15 @@ pub fn run() -> Outcome {
     let all = processes::tree(running.pid())?;
     println!("{:<24} {:>10} {:>10}", "process, idle", "RSS MiB", "PSS MiB");
     for process in &all {
-        println!("{:<24} {:>10.1} {:>10.1}", process.name, mib(process.rss_bytes), mib(process.pss_bytes));
+        println!("{:<24} {:>10.1} {:>10}", process.name, mib(process.rss_bytes), known(process.pss_bytes));
     }
-    println!("{:<24} {:>10} {:>10.1}", "sum", "", mib(all.iter().map(|p| p.pss_bytes).sum()));
+    println!("{:<24} {:>10} {:>10}", "sum", "", known(processes::pss_bytes(&all)));
     running.stop()
+}
+
+/// The kernel tells the PSS of processes that forbid dumps to root alone.
+fn known(pss_bytes: Option<u64>) -> String {
+    pss_bytes.map_or_else(|| "root only".to_owned(), |bytes| format!("{:.1}", mib(bytes)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

@@ -32,7 +32,7 @@ pub struct Report {
     /// The processes, idle, before the upload.
     pub processes: Vec<Process>,
     /// Sum of their proportional set sizes.
-    pub pss_bytes: u64,
+    pub pss_bytes: Option<u64>,
 }
 
 /// A rendition, checked.
@@ -86,7 +86,7 @@ pub fn through(running: &Running, file: &Path, scratch: &Path) -> Outcome<Report
     let uploaded = person.upload(file, media::media_type(file))?;
     let video = person.wait_for(&uploaded.id, &["ready"], READY_MAX)?;
     let renditions = download(&person, &video, &uploaded.id, &original, scratch)?;
-    let pss_bytes = processes.iter().map(|p| p.pss_bytes).sum();
+    let pss_bytes = processes::pss_bytes(&processes);
     Ok(Report { video_id: uploaded.id, trace_id: uploaded.trace, renditions, seconds: start.elapsed().as_secs_f64(), processes, pss_bytes })
 }
 

@@ -16,8 +16,15 @@ pub struct Process {
     pub pid: u32,
     /// Resident set size, in bytes.
     pub rss_bytes: u64,
-    /// Proportional set size, in bytes: shared pages divided among those who share them.
-    pub pss_bytes: u64,
+    /// Proportional set size, in bytes: shared pages divided among those who share them. Of a process that forbids dumps, as all do that
+    /// hold keys, the kernel tells it to root alone.
+    pub pss_bytes: Option<u64>,
+}
+
+/// The sum of the proportional set sizes; nothing when one of them is not known.
+#[must_use]
+pub fn pss_bytes(all: &[Process]) -> Option<u64> {
+    all.iter().map(|process| process.pss_bytes).sum()
 }
 
 /// `root` and all its descendants.
@@ -61,10 +68,12 @@ fn describe(pid: u32) -> Option<Process> {
         _ if second == "sandbox-init" => "sandbox-init".to_owned(),
         _ => program,
     };
-    let rollup = std::fs::read_to_string(Path::new(&folder).join("smaps_rollup")).unwrap_or_default();
-    let kilobytes = |field: &str| -> u64 {
-        let line = rollup.lines().find(|line| line.starts_with(field));
-        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+    let bytes = |file: &str, field: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(Path::new(&folder).join(file)).ok()?;
+        let kilobytes: u64 = text.lines().find(|line| line.starts_with(field))?.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1024)
     };
-    Some(Process { name, pid, rss_bytes: kilobytes("Rss:"), pss_bytes: kilobytes("Pss:") })
+    // A process that has just ended has none.
+    let rss_bytes = bytes("status", "VmRSS:").unwrap_or_default();
+    Some(Process { name, pid, rss_bytes, pss_bytes: bytes("smaps_rollup", "Pss:") })
 }
