@@ -130,16 +130,24 @@ impl Event {
     /// Reads the context attributes from headers (HTTP protocol binding, section 3.1.3).
     ///
     /// # Errors
-    /// `BadRequest` naming the attribute that is missing or too long.
+    /// `BadRequest` naming the attribute that is missing, too long, or has control characters (CloudEvents 1.0, section 3.1).
     pub fn from_parts(headers: &HeaderMap, data: Vec<u8>) -> Result<Self, Fault> {
-        let read = |name: &str, max: usize| -> Result<Option<String>, Fault> {
+        // Each byte of an attribute may come as three (section 3.1.3.2); the limit is that of what they mean.
+        let field = |name: &str, max: usize| -> Result<Option<&str>, Fault> {
             let Some(value) = headers.get(name) else { return Ok(None) };
-            let text = value.to_str().ok().filter(|t| !t.is_empty() && t.len() <= max);
-            let text = text.ok_or_else(|| Fault::bad_request(format!("{name} must have 1 to {max} visible characters")))?;
-            percent_encoding::percent_decode_str(text)
-                .decode_utf8()
-                .map(|t| Some(t.into_owned()))
-                .map_err(|_| Fault::bad_request(format!("{name} is not UTF-8 once percent-decoded")))
+            let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= max);
+            text.map(Some).ok_or_else(|| Fault::bad_request(format!("{name} must have 1 to {max} visible characters")))
+        };
+        let read = |name: &str, max: usize| -> Result<Option<String>, Fault> {
+            let Some(text) = field(name, max * 3)? else { return Ok(None) };
+            let meant = percent_encoding::percent_decode_str(text).decode_utf8();
+            let meant = meant.map_err(|_| Fault::bad_request(format!("{name} is not UTF-8 once percent-decoded")))?;
+            if meant.len() > max || meant.chars().any(char::is_control) {
+                return Err(Fault::bad_request(format!(
+                    "{name} must be at most {max} bytes without control characters, once percent-decoded"
+                )));
+            }
+            Ok(Some(meant.into_owned()))
         };
         let needed = |name: &str, max: usize| {
             read(name, max)?.ok_or_else(|| Fault::bad_request(format!("header {name} is missing: send CloudEvents in binary mode")))
@@ -152,7 +160,7 @@ impl Event {
             source: needed("ce-source", 512)?,
             kind: needed("ce-type", 128)?,
             subject: read("ce-subject", trust::limits::OBJECT_KEY_BYTES_MAX + 64)?,
-            content_type: read("content-type", 128)?.unwrap_or_else(|| "application/octet-stream".to_owned()),
+            content_type: field("content-type", 128)?.unwrap_or("application/octet-stream").to_owned(),
             data,
         })
     }
@@ -269,3 +277,6 @@ pub fn narrowed(authority: &Authority, purpose: &str, job: trust::Job) -> Author
         ..authority.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;
