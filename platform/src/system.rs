@@ -276,7 +276,8 @@ impl Builder<'_> {
     }
 
     fn identity(&mut self, hosts: &std::collections::BTreeSet<String>) -> Result<(), SystemError> {
-        let settings = roles::identity::Settings { hosts: hosts.iter().cloned().collect() };
+        let svid_life_s = self.applied.manifest.svid_life_ms / 1000;
+        let settings = roles::identity::Settings { hosts: hosts.iter().cloned().collect(), svid_life_s };
         let listener = unix_listener(&self.layout.run().join("identity.sock"))?;
         self.role("identity", 0, vec![("join".to_owned(), listener)], serde_json::json!(settings))
     }
@@ -309,6 +310,7 @@ impl Builder<'_> {
             client_ca: edge.client_ca.as_deref().map(absolute),
             session_idle_s: edge.session_idle_ms / 1000,
             session_life_s: edge.session_life_ms / 1000,
+            limits: edge.limits.into(),
         }
     }
 

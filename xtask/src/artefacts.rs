@@ -20,13 +20,19 @@ impl Artefacts {
     /// # Errors
     /// When the build fails.
     pub fn build() -> Outcome<Self> {
-        let mut command = tree::cargo();
-        command.arg("build").arg("--quiet");
-        for package in PACKAGES {
-            command.args(["--package", package]);
-        }
-        tree::run(&mut command)?;
+        built(&[])?;
         Self::beside_us()
+    }
+
+    /// Builds all programs as they ship and tells where they are.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub fn build_for_release() -> Outcome<Self> {
+        built(&["--release"])?;
+        let ours = Self::beside_us()?.bin;
+        let profiles = ours.parent().ok_or("no target folder")?;
+        Ok(Self { bin: profiles.join("release") })
     }
 
     /// Those that were built with us.
@@ -46,6 +52,15 @@ impl Artefacts {
     pub fn palisade(&self) -> PathBuf {
         self.bin.join("palisade")
     }
+}
+
+fn built(more: &[&str]) -> Outcome {
+    let mut command = tree::cargo();
+    command.args(["build", "--quiet"]).args(more);
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    tree::run(&mut command)
 }
 
 /// The reference system's manifest.

@@ -31,8 +31,8 @@ enum Command {
         /// A video: MP4 or WebM.
         file: PathBuf,
     },
-    /// Measure, and print what SPECIFICATION.md quotes.
-    Bench,
+    /// Measure beside the peers that are installed (HAProxy, Envoy, nginx), and print tables with ratios.
+    Bench(xtask::bench::Wanted),
     /// Check the taste of the code: file sizes, module docs, names; a ratchet.
     Tidy,
     /// Check that the crates depend on each other only as the floor plan allows.
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Command::Up { listen, dir } => xtask::up::run(&listen, &dir),
         Command::Test => xtask::tests::run(),
         Command::Demo { file } => xtask::demo::run(&file),
-        Command::Bench => xtask::bench::run(),
+        Command::Bench(wanted) => xtask::bench::run(&wanted),
         Command::Tidy => xtask::tidy::run(),
         Command::Floorplan => xtask::floorplan::run(),
         Command::Deny => xtask::deny::run(),

@@ -1,5 +1,6 @@
 //! System packages: what is missing is installed, and said.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::{Outcome, tree};
@@ -37,6 +38,14 @@ pub const TEST: &[Need] = &[
     Need { program: "openssl", package: "openssl", why: "a second opinion on certificate chains" },
     Need { program: "pebble", package: "pebble", why: "an ACME authority, of whom the edge gets certificates" },
     Need { program: "setpriv", package: "util-linux", why: "tests as an unprivileged user" },
+];
+
+/// For the benchmarks, besides. The peers are measured where they are installed.
+pub const BENCH: &[Need] = &[
+    Need { program: "wrk", package: "wrk", why: "makes the load" },
+    Need { program: "h2load", package: "nghttp2-client", why: "makes load at a fixed rate" },
+    Need { program: "nginx", package: "nginx-light", why: "the app behind what is measured" },
+    Need { program: "taskset", package: "util-linux", why: "gives what is measured a core of its own" },
 ];
 
 /// Installs what is missing of `needs`.
@@ -82,12 +91,16 @@ pub fn ensure(needs: &[Need]) -> Outcome {
 /// Whether a program can be run.
 #[must_use]
 pub fn present(program: &str) -> bool {
-    if program.starts_with('/') {
-        return std::path::Path::new(program).is_file();
-    }
+    found(program).is_some()
+}
+
+/// Where a program is, if it is.
+#[must_use]
+pub fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let extra = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(extra).any(|folder| folder.join(program).is_file())
+    let extra = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    // An absolute path stays what it is when it is joined.
+    std::env::split_paths(&path).chain(extra).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Installs a cargo tool that is missing, into the user's cargo folder.

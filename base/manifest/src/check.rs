@@ -20,6 +20,8 @@ mod entrance;
 mod issuers;
 mod services;
 
+/// Shortest life of an SVID, ms.
+const SVID_LIFE_MS_MIN: u64 = 120_000;
 /// Most services, buckets, queues, secrets, hosts, classes or purposes; most routes, flows or files of one service.
 const TABLES_MAX: usize = 256;
 const LIST_MAX: usize = 128;
@@ -73,6 +75,7 @@ impl Check<'_, '_, '_> {
             name: written.system.name.clone(),
             trust_domain: trust_domain.ok()?,
             purposes,
+            svid_life_ms: self.svid_life_ms(),
             edge: edge?,
             data: written.data.iter().map(|(name, data)| (name.clone(), data.sensitivity)).collect(),
             services,
@@ -120,6 +123,16 @@ impl Check<'_, '_, '_> {
 
     fn not_a_name(&mut self, path: &[&str], name: &str) {
         self.document.problem(path, format!("'{name}' is no name: 1 to 63 lower-case letters, digits and inner '-'"), None);
+    }
+
+    fn svid_life_ms(&mut self) -> u64 {
+        let most = trust::limits::SVID_LIFE_S_MAX * 1000;
+        let life = self.written.system.svid_life.map_or(most, |life| life.0);
+        if !(SVID_LIFE_MS_MIN..=most).contains(&life) {
+            let help = "shorter lives are renewed more often than a busy machine may manage; longer ones outlive a revocation that is lost";
+            self.document.problem(&["system", "svid_life"], "write \"2m\" to \"1h\"", Some(help.to_owned()));
+        }
+        life
     }
 
     fn purposes(&mut self) -> BTreeSet<String> {

@@ -14,7 +14,7 @@ use crate::problem::ManifestError;
 
 pub(crate) mod entrance;
 
-pub use self::entrance::{Acme, Certificate, Edge, PublicAt};
+pub use self::entrance::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
 
 /// A valid system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +25,8 @@ pub struct Manifest {
     pub trust_domain: TrustDomain,
     /// Every purpose, `operate` among them.
     pub purposes: BTreeSet<String>,
+    /// Life of an SVID, ms.
+    pub svid_life_ms: u64,
     /// How the outside reaches it.
     pub edge: Edge,
     /// Classes of data and their sensitivity, 1 to 3.

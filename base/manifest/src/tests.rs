@@ -374,6 +374,32 @@ fn mistakes_about_certificates_and_load_balancers_are_named() {
     }
 }
 
+// A13, C3: what one may ask for, and how long a workload's certificate lives; within bounds.
+#[test]
+fn limits_of_the_edge_and_lives_of_certificates_are_checked() {
+    let edge = |limits: &str| edge_with(&format!("hosts = [\"localhost\"]\n[edge.limits]\n{limits}\n"));
+    let system = |life: &str| VIDEO.replacen("[system]\n", &format!("[system]\nsvid_life = \"{life}\"\n"), 1);
+    let parsed = |text: &str| Manifest::parse("x", text).unwrap_or_else(|e| panic!("{e}"));
+    let limits = parsed(&edge("person = \"5000/s burst 9\"\nin_flight = 100000\naddress_connections = 1")).edge.limits;
+    assert_eq!(limits.person, Some(Rate { requests: 5000, period_ms: 1000, burst: 9 }));
+    assert_eq!((limits.in_flight, limits.address_connections, limits.address), (Some(100_000), Some(1), None));
+    for (wrong, message) in [
+        ("person = \"100/m\"", "for a second"),
+        ("address = \"100\"", "is no rate"),
+        ("in_flight = 100001", "1 to 100000"),
+        ("person_in_flight = 0", "1 to 100000"),
+        ("persons = \"100/s\"", "'person'"),
+    ] {
+        let text = refused(&edge(wrong)).to_string();
+        assert!(text.contains(message), "{wrong}: {text}");
+    }
+    assert_eq!(parsed(VIDEO).svid_life_ms, 3_600_000);
+    assert_eq!((parsed(&system("2m")).svid_life_ms, parsed(&system("1h")).svid_life_ms), (120_000, 3_600_000));
+    for life in ["119s", "61m", "1d"] {
+        assert!(refused(&system(life)).to_string().contains("\"2m\" to \"1h\""), "{life}");
+    }
+}
+
 // B3, M2: applications are declared with the exact addresses that people are sent back to.
 #[test]
 fn applications_are_checked_address_by_address() {

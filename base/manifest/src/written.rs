@@ -13,7 +13,7 @@ use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
 mod entrance;
 
-pub(crate) use self::entrance::{Acme, Certificate, ProxyProtocol, PublicAt};
+pub(crate) use self::entrance::{Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -55,6 +55,8 @@ pub(crate) struct System {
     pub(crate) trust_domain: String,
     /// Every reason for which anyone may act. Routes, queues and flows name one of these.
     pub(crate) purposes: Vec<String>,
+    /// Life of a workload's certificate (X.509-SVID), which is renewed at half of it: "2m" to "1h"; default "1h".
+    pub(crate) svid_life: Option<Lasting>,
 }
 
 /// How the outside reaches the system.
@@ -84,6 +86,9 @@ pub(crate) struct Edge {
     pub(crate) client: BTreeMap<String, Client>,
     /// PEM file of the authorities of clients' certificates, relative to the manifest's folder. Without it none is asked for.
     pub(crate) client_ca: Option<String>,
+    /// How much one may ask for, over all routes.
+    #[serde(default)]
+    pub(crate) limits: EdgeLimits,
 }
 
 /// An application that people may sign in to: an OAuth client without a secret. Its name is its 'client_id'.

@@ -3,12 +3,25 @@
 //!
 //! What is not the product: the world (an authority, a manifest of three services and their views, made at the start instead of by
 //! `identity` and `control`), an `evidence` that takes records and drops them, the app that stands in a sandbox's place, and a shim
-//! that gives the load generator's requests the transaction token that a service would pass along. The last two are not counted.
+//! that gives the load generator's requests the transaction token that a service would pass along. The last two are not counted. The
+//! floor, a bare proxy, is here too: what the product is compared with.
 //!
+//! `cargo xtask bench` starts it, beside the peers that are installed.
 //! docs/performance.md has the method.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark's scaffold: it stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark's scaffold: it stops at the first surprise"
+)]
 
 mod app;
+mod credentials;
+mod floor;
+mod hold;
+mod hop;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -59,9 +72,14 @@ fn main() {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = builder.enable_all().build().unwrap();
-    runtime.block_on(async move {
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
         match mode.as_str() {
-            "world" => World::make(&told.folder("world")),
+            "world" => {
+                World::make(&told.folder("world"));
+                credentials::write(&World::open(&told.folder("world")), &told.folder("files"));
+            }
+            "floor" => floor::run(&told).await,
+            "hold" => hold::run(&told).await,
             "evidence" => evidence(&told).await,
             "edge" => edge(&told).await,
             "guard-in" => guard_in(&told).await,

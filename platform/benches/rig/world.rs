@@ -129,6 +129,29 @@ impl World {
         WorkloadIdentity::adopt(&pending, &issued, SystemClock::shared()).unwrap()
     }
 
+    /// A certificate under the world's authority and its key, for targets that read files; with `names` besides the SPIFFE ID.
+    pub fn pem(&self, id: &SpiffeId, names: &[String]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.to_vec()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        // nginx reads the subject alone.
+        params.distinguished_name.push(DnType::CommonName, id.to_string());
+        params.subject_alt_names.push(SanType::URI(id.to_string().try_into().unwrap()));
+        let now = time::OffsetDateTime::now_utc();
+        params.not_before = now - time::Duration::minutes(5);
+        params.not_after = now + time::Duration::hours(12);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &Issuer::from_params(&self.ca.params, &self.ca.key)).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The certificate of the world's authority.
+    pub fn root_pem(&self) -> String {
+        self.ca.params.self_signed(&self.ca.key).unwrap().pem()
+    }
+
     /// A view for that workload, whose minters are `minting`.
     pub fn view(&self, identity: &WorkloadIdentity, minting: Vec<&Arc<WorkloadIdentity>>) -> View {
         let key = |owner: &&Arc<WorkloadIdentity>| {

@@ -1,5 +1,6 @@
 //! The `edge` role: the public gateway.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +38,60 @@ pub struct Settings {
     pub session_idle_s: u64,
     /// A session ends after so many seconds.
     pub session_life_s: u64,
+    /// How much one may ask for.
+    pub limits: Told,
+}
+
+/// Limits that the manifest sets; what is absent is the edge's standard.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// Requests a second of one address, and at once.
+    pub address: Option<(NonZeroU32, NonZeroU32)>,
+    /// Requests a second of one person, and at once.
+    pub person: Option<(NonZeroU32, NonZeroU32)>,
+    /// Requests of one address under way.
+    pub address_in_flight: Option<usize>,
+    /// Requests of one person under way.
+    pub person_in_flight: Option<usize>,
+    /// Requests under way in all.
+    pub in_flight: Option<usize>,
+    /// Connections of one address.
+    pub address_connections: Option<usize>,
+}
+
+impl From<manifest::EdgeLimits> for Told {
+    fn from(of: manifest::EdgeLimits) -> Self {
+        let rate = |rate: manifest::Rate| Some((NonZeroU32::new(rate.requests)?, NonZeroU32::new(rate.burst)?));
+        let count = |count: Option<u32>| count.and_then(|count| usize::try_from(count).ok());
+        Self {
+            address: of.address.and_then(rate),
+            person: of.person.and_then(rate),
+            address_in_flight: count(of.address_in_flight),
+            person_in_flight: count(of.person_in_flight),
+            in_flight: count(of.in_flight),
+            address_connections: count(of.address_connections),
+        }
+    }
+}
+
+impl Told {
+    fn limits(self) -> Limits {
+        let standard = Limits::standard();
+        let (address_rate, address_burst) = self.address.unwrap_or((standard.address_rate, standard.address_burst));
+        let (person_rate, person_burst) = self.person.unwrap_or((standard.person_rate, standard.person_burst));
+        Limits {
+            address_rate,
+            address_burst,
+            person_rate,
+            person_burst,
+            address_in_flight_max: self.address_in_flight.unwrap_or(standard.address_in_flight_max),
+            person_in_flight_max: self.person_in_flight.unwrap_or(standard.person_in_flight_max),
+            in_flight_max: self.in_flight.unwrap_or(standard.in_flight_max),
+            address_connections_max: self.address_connections.unwrap_or(standard.address_connections_max),
+            ..standard
+        }
+    }
 }
 
 /// A certificate that was brought.
@@ -104,7 +159,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let clients = clients.map_err(StartError::refused_by)?;
     let edge = Edge::new(Parts {
         place: Place { hosts: settings.hosts.iter().cloned().collect(), port: settings.port },
-        limits: Limits::standard(),
+        limits: settings.limits.limits(),
         clients,
         views: joined.view.clone(),
         sessions,

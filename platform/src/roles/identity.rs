@@ -9,7 +9,7 @@ use identity::{Ca, CaConfig, Identity, PublicCa};
 use proxy::enforce::{Enforcement, Views};
 use proxy::svid::{PendingKey, WorkloadIdentity};
 use serde::{Deserialize, Serialize};
-use trust::{KeySealer, limits};
+use trust::KeySealer;
 
 use super::revocation;
 use crate::process::{Process, StartError, peer_pidfd};
@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// Hosts of this machine alone, for whose HTTPS certificate this is the authority; there may be none.
     pub hosts: Vec<String>,
+    /// Life of an SVID, in seconds.
+    pub svid_life_s: u64,
 }
 
 /// Runs it.
@@ -39,7 +41,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         folder: process.boot.dir.join("ca"),
         trust_domain: process.boot.trust_domain.clone(),
         sealer,
-        svid_life_s: limits::SVID_LIFE_S_MAX,
+        svid_life_s: settings.svid_life_s,
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
     };

@@ -10,7 +10,7 @@ use trust::Network;
 
 use super::{Check, LIST_MAX, clients, is_host, issuers};
 use crate::model::entrance::{covers, is_local};
-use crate::model::{Acme, Certificate, Edge, PublicAt};
+use crate::model::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
 use crate::problem::suggestion;
 
 /// Fields that one service's routes may ask for.
@@ -39,6 +39,8 @@ const HEADERS_TAKEN: &[&str] = &[
 ];
 /// Certificates of one edge.
 const CERTIFICATES_MAX: usize = 64;
+/// Most requests or connections that the edge can be told to have under way.
+const IN_FLIGHT_MAX: u32 = 100_000;
 /// Addresses that an authority may write to.
 const CONTACTS_MAX: usize = 8;
 
@@ -63,6 +65,7 @@ impl Check<'_, '_, '_> {
         let certificates = self.certificates(&hosts);
         let acme = self.acme(&hosts, &certificates);
         let proxies = self.proxies();
+        let limits = self.edge_limits();
         let (session_idle_ms, session_life_ms) = (idle, life);
         let client_ca = w.client_ca.clone();
         if let Some(file) = &client_ca {
@@ -79,6 +82,7 @@ impl Check<'_, '_, '_> {
             certificates,
             acme,
             proxies,
+            limits,
         };
         for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
             let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
@@ -217,6 +221,33 @@ impl Check<'_, '_, '_> {
             }
         }
         public_at
+    }
+
+    fn edge_limits(&mut self) -> EdgeLimits {
+        let w = &self.written.edge.limits;
+        for (key, rate) in [("address", w.address), ("person", w.person)] {
+            if rate.is_some_and(|rate| rate.0.period_ms != 1000) {
+                self.document.problem(&["edge", "limits", key], "write it for a second, as in \"100/s burst 200\"", None);
+            }
+        }
+        for (key, count) in [
+            ("address_in_flight", w.address_in_flight),
+            ("person_in_flight", w.person_in_flight),
+            ("in_flight", w.in_flight),
+            ("address_connections", w.address_connections),
+        ] {
+            if count.is_some_and(|count| !(1..=IN_FLIGHT_MAX).contains(&count)) {
+                self.document.problem(&["edge", "limits", key], format!("write 1 to {IN_FLIGHT_MAX}"), None);
+            }
+        }
+        EdgeLimits {
+            address: w.address.map(|rate| rate.0),
+            person: w.person.map(|rate| rate.0),
+            address_in_flight: w.address_in_flight,
+            person_in_flight: w.person_in_flight,
+            in_flight: w.in_flight,
+            address_connections: w.address_connections,
+        }
     }
 
     fn proxies(&mut self) -> BTreeSet<Network> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 use trust::Network;
 
-use super::{Client, Issuer};
+use super::{Client, Issuer, Rate};
 
 /// The edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +37,32 @@ pub struct Edge {
     /// Load balancers that say whom they connect for; none: nobody is believed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub proxies: BTreeSet<Network>,
+    /// How much one may ask for.
+    #[serde(skip_serializing_if = "EdgeLimits::is_standard")]
+    pub limits: EdgeLimits,
+}
+
+/// How much one address and one person may ask the edge for, over all routes; what is absent is the edge's standard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EdgeLimits {
+    /// Requests of one address; its period is a second.
+    pub address: Option<Rate>,
+    /// Requests of one person; its period is a second.
+    pub person: Option<Rate>,
+    /// Requests of one address under way.
+    pub address_in_flight: Option<u32>,
+    /// Requests of one person under way.
+    pub person_in_flight: Option<u32>,
+    /// Requests under way in all.
+    pub in_flight: Option<u32>,
+    /// Connections of one address.
+    pub address_connections: Option<u32>,
+}
+
+impl EdgeLimits {
+    fn is_standard(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where the edge offers a service's public routes.

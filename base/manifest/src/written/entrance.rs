@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::quantity::WrittenRate;
+
 /// A certificate that you bring. Its files are read again when they change; a pair that does not fit together is not taken.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,4 +55,22 @@ pub(crate) struct PublicAt {
 pub(crate) struct ProxyProtocol {
     /// Networks of the load balancers, as in ["10.0.0.0/8"]. Connections from elsewhere, and without the header, are refused.
     pub(crate) from: Vec<String>,
+}
+
+/// How much one address and one person may ask the edge for, over all routes. Routes have limits of their own besides.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EdgeLimits {
+    /// Requests a second of one address (IPv6: of one /64); default "200/s burst 400".
+    pub(crate) address: Option<WrittenRate>,
+    /// Requests a second of one person; default "100/s burst 200".
+    pub(crate) person: Option<WrittenRate>,
+    /// Requests of one address under way; default 256.
+    pub(crate) address_in_flight: Option<u32>,
+    /// Requests of one person under way; default 64.
+    pub(crate) person_in_flight: Option<u32>,
+    /// Requests under way in all; default 2048.
+    pub(crate) in_flight: Option<u32>,
+    /// Connections of one address; default 256.
+    pub(crate) address_connections: Option<u32>,
 }
