@@ -75,7 +75,7 @@ impl Soak {
         let person = running.person("ada", scratch);
         person.enrol(running.first_link.as_deref().ok_or("no one-time link was printed")?)?;
         let people: Value = serde_json::from_str(&running.cli(&["user", "list"])?)?;
-        let id = people[0]["id"].as_str().ok_or("nobody is listed")?;
+        let id = people[0]["user"].as_str().ok_or("nobody is listed")?;
         let key: Value = serde_json::from_str(&running.cli(&["key", "create", "soak", "--for", id, "--scope", "videos"])?)?;
         let field = format!("Authorization: Bearer {}", key["key"].as_str().ok_or("no key")?);
         Ok(Self { running, folder, field })
