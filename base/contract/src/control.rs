@@ -168,8 +168,45 @@ pub struct Outbound {
     pub env: String,
     /// Who is behind it.
     pub peer: SpiffeId,
-    /// For a service: the routes that may be called, as `METHOD /path/{template}`. For a role: empty, its contract and policy decide.
+    /// For a service or a destination outside: what may be called, as `METHOD /path/{template}`. For a role: empty, its contract and
+    /// policy decide.
     pub routes: Vec<String>,
+    /// A destination outside, which this listener stands for in the place of a peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Arc<Outside>>,
+}
+
+/// Stands for whoever is outside where a workload is named.
+pub const OUTSIDE_ROLE: &str = "internet";
+
+/// A destination outside the system, as a guard reaches it. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outside {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Host name or address; its certificate must be for it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Networks that its addresses are in; empty: public addresses alone.
+    pub networks: Vec<trust::Network>,
+    /// PEM file of its roots; absent: this machine's.
+    pub root: Option<String>,
+    /// PEM files of the chain and the key that are shown there.
+    pub certificate: Option<(String, String)>,
+    /// The field that is added to each request, and the file that has its value.
+    pub credential: Option<(String, String)>,
+    /// Largest body of a request, in bytes.
+    pub body_bytes_max: u64,
+    /// Largest body of an answer, in bytes.
+    pub answer_bytes_max: u64,
+    /// Longest time for one call, in milliseconds.
+    pub wall_ms: u64,
+    /// Calls at the same time.
+    pub concurrency: u32,
+    /// Whether it is told traces.
+    pub trace: bool,
 }
 
 /// What a service may use. Zero means: not limited by this.

@@ -9,20 +9,21 @@ use trust::spiffe::is_name;
 
 use crate::canonical_json;
 use crate::document::Document;
-use crate::model::{Backoff, Bucket, Host, Manifest, Queue, Secret, Service};
+use crate::model::{Backoff, Bucket, Manifest, Queue, Secret, Service};
 use crate::problem::{ManifestError, suggestion};
 use crate::written::Written;
 use crate::{MANIFEST_BYTES_MAX, PURPOSE_OPERATE, RESERVED_SEGMENTS, ROLE_NAMES};
 
 mod buckets;
 mod clients;
+mod egress;
 mod entrance;
 mod issuers;
 mod services;
 
 /// Shortest life of an SVID, ms.
 const SVID_LIFE_MS_MIN: u64 = 120_000;
-/// Most services, buckets, queues, secrets, hosts, classes or purposes; most routes, flows or files of one service.
+/// Most services, buckets, queues, secrets, destinations, classes or purposes; most routes, flows or files of one service.
 const TABLES_MAX: usize = 256;
 const LIST_MAX: usize = 128;
 
@@ -82,11 +83,12 @@ impl Check<'_, '_, '_> {
             buckets,
             queues,
             secrets: self.secrets(),
-            hosts: self.hosts(),
+            egress: self.destinations(),
             digest: None,
         };
         self.public_routes(&manifest);
         self.untrusted(&manifest);
+        self.outward(&manifest);
         Some(manifest)
     }
 
@@ -102,7 +104,7 @@ impl Check<'_, '_, '_> {
             ("bucket", w.bucket.keys().collect()),
             ("queue", w.queue.keys().collect()),
             ("secret", w.secret.keys().collect()),
-            ("host", w.host.keys().collect()),
+            ("egress", w.egress.keys().collect()),
         ];
         for (table, names) in tables {
             if names.len() > TABLES_MAX {
@@ -214,18 +216,6 @@ impl Check<'_, '_, '_> {
         self.written.secret.iter().map(|(name, w)| (name.clone(), Secret { data: w.data.clone() })).collect()
     }
 
-    fn hosts(&mut self) -> BTreeMap<String, Host> {
-        for (name, w) in &self.written.host {
-            self.class(&["host", name, "data"], &w.data);
-            let well_formed =
-                w.address.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|p| p > 0));
-            if !well_formed {
-                self.document.problem(&["host", name, "address"], "write a host name and a port, as in \"smtp.example:587\"", None);
-            }
-        }
-        self.written.host.iter().map(|(name, w)| (name.clone(), Host { data: w.data.clone(), address: w.address.clone() })).collect()
-    }
-
     fn class(&mut self, path: &[&str], class: &str) {
         if !self.written.data.contains_key(class) {
             let help = suggestion(class, self.written.data.keys().map(String::as_str));
@@ -299,7 +289,7 @@ impl Check<'_, '_, '_> {
                     Flow::Bucket { bucket, .. } => manifest.buckets.get(bucket).map(|b| b.data.as_str()),
                     Flow::Publish { queue, .. } => manifest.queues.get(queue).map(|q| q.data.as_str()),
                     Flow::Secret { secret, .. } => manifest.secrets.get(secret).map(|s| s.data.as_str()),
-                    Flow::Egress { host } => manifest.hosts.get(host).map(|h| h.data.as_str()),
+                    Flow::Egress { destination, .. } => manifest.egress.get(destination).map(|d| d.data.as_str()),
                 };
                 let path: &[&str] = &["service", name, "calls", &i.to_string()];
                 if class.is_some_and(|c| manifest.sensitivity(c) >= 3) {
@@ -309,6 +299,11 @@ impl Check<'_, '_, '_> {
                     Flow::Call { method, .. } if method == crate::model::Route::TCP => {
                         let message = "a service with untrusted input acts only on what its job names, and a raw flow carries no job";
                         self.document.problem(path, message, None);
+                    }
+                    Flow::Egress { .. } => {
+                        let help = Some("let another service call it, whose routes this one calls".to_owned());
+                        let message = "a service with untrusted input reaches nothing outside: what takes it over could send data there";
+                        self.document.problem(path, message, help);
                     }
                     Flow::Bucket { operation: B::PresignGet | B::PresignPut | B::Share | B::List, .. } => {
                         let message = "a service with untrusted input may not do this: it acts for a job, not for a person";

@@ -41,10 +41,16 @@ pub enum Flow {
         /// Reading or signing.
         operation: SecretOperation,
     },
-    /// A connection to a host outside.
+    /// An HTTP call of a destination outside.
     Egress {
-        /// The host's name in the manifest.
-        host: String,
+        /// Its name in the manifest.
+        destination: String,
+        /// Method.
+        method: String,
+        /// Path template.
+        path: String,
+        /// Purposes that permit it.
+        purposes: BTreeSet<String>,
     },
 }
 
@@ -141,7 +147,7 @@ impl fmt::Display for Flow {
             Self::Bucket { bucket, operation, .. } => write!(f, "bucket.{bucket}:{}", operation.as_str()),
             Self::Publish { queue, .. } => write!(f, "queue.{queue}:publish"),
             Self::Secret { secret, operation } => write!(f, "secret.{secret}:{}", operation.as_str()),
-            Self::Egress { host } => write!(f, "host.{host}:connect"),
+            Self::Egress { destination, method, path, .. } => write!(f, "egress.{destination}:{method} {path}"),
         }
     }
 }

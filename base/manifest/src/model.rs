@@ -12,8 +12,10 @@ use trust::{Digest, TrustDomain};
 use crate::flow::{BucketOperation, Flow};
 use crate::problem::ManifestError;
 
+pub(crate) mod egress;
 pub(crate) mod entrance;
 
+pub use self::egress::Destination;
 pub use self::entrance::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
 
 /// A valid system.
@@ -39,8 +41,8 @@ pub struct Manifest {
     pub queues: BTreeMap<String, Queue>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
-    /// Hosts outside by name.
-    pub hosts: BTreeMap<String, Host>,
+    /// Destinations outside by name.
+    pub egress: BTreeMap<String, Destination>,
     #[serde(skip)]
     pub(crate) digest: Option<Digest>,
 }
@@ -291,15 +293,6 @@ pub struct Backoff {
 pub struct Secret {
     /// Its class.
     pub data: String,
-}
-
-/// A host outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Host {
-    /// Class of what goes there.
-    pub data: String,
-    /// `name:port`.
-    pub address: String,
 }
 
 impl Manifest {

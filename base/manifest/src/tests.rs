@@ -7,6 +7,8 @@ use trust::Digest;
 
 use super::*;
 
+mod egress;
+
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 
 fn refused(text: &str) -> ManifestError {
@@ -198,7 +200,7 @@ fn limits_hold_on_size_and_counts() {
 fn the_json_schema_knows_every_key_and_no_other() {
     let schema = json_schema();
     assert_eq!(schema["additionalProperties"], false);
-    for key in ["system", "edge", "data", "service", "bucket", "queue", "secret", "host"] {
+    for key in ["system", "edge", "data", "service", "bucket", "queue", "secret", "egress"] {
         assert!(schema["properties"].get(key).is_some(), "{key}");
     }
     assert!(schema.to_string().contains("untrusted_input"));

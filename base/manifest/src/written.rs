@@ -11,8 +11,10 @@ use serde::Deserialize;
 use crate::model::{Fresh, Isolation, Protocol};
 use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
+mod egress;
 mod entrance;
 
+pub(crate) use self::egress::Destination;
 pub(crate) use self::entrance::{Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
 
 /// A system: its services, data and flows.
@@ -40,9 +42,9 @@ pub(crate) struct Written {
     /// Secrets that services may read or sign with.
     #[serde(default)]
     pub(crate) secret: BTreeMap<String, Secret>,
-    /// Hosts outside of the system that services may reach.
+    /// Destinations outside of the system that services may reach. Nothing else outside can be reached.
     #[serde(default)]
-    pub(crate) host: BTreeMap<String, Host>,
+    pub(crate) egress: BTreeMap<String, Destination>,
 }
 
 /// The system itself.
@@ -188,7 +190,7 @@ pub(crate) struct Service {
     pub(crate) consumes: OneOrMany,
     /// Flows out of it, each "TARGET:OPERATION" or "TARGET:OPERATION for PURPOSE, PURPOSE": service.NAME:METHOD /path, or service.NAME:tcp where it takes raw flows;
     /// bucket.NAME:read, write, delete, list, share, verdict, presign-get or presign-put; queue.NAME:publish; secret.NAME:read or
-    /// sign; host.NAME:connect. Without "for" the service's one purpose is meant.
+    /// sign; egress.NAME:METHOD /path. Without "for" the service's one purpose is meant.
     #[serde(default)]
     pub(crate) calls: Vec<String>,
     /// What it may use of the machine.
@@ -365,14 +367,4 @@ pub(crate) struct Backoff {
 pub(crate) struct Secret {
     /// Its class.
     pub(crate) data: String,
-}
-
-/// A host outside of the system.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Host {
-    /// Class of the data that goes there.
-    pub(crate) data: String,
-    /// "name:port".
-    pub(crate) address: String,
 }

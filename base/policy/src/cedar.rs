@@ -38,7 +38,7 @@ pub(crate) struct Vocabulary {
 }
 
 const TYPES: &[&str] =
-    &["Action", "Team", "Class", "Purpose", "Verdict", "Workload", "User", "Route", "Bucket", "Object", "Queue", "Secret", "Host", "Plane"];
+    &["Action", "Team", "Class", "Purpose", "Verdict", "Workload", "User", "Route", "Bucket", "Object", "Queue", "Secret", "Destination", "Outside", "Plane"];
 
 impl Vocabulary {
     /// Takes the entities in Cedar's JSON, checked against the schema.

@@ -165,7 +165,10 @@ fn flow_permit<'a>(manifest: &'a Manifest, name: &'a str, service: &Service, flo
             };
             standing(format!("flow.{name}.{flow}"), name, action, Resource::Secret(secret.clone()))
         }
-        Flow::Egress { host } => standing(format!("flow.{name}.{flow}"), name, Action::Egress, Resource::Host(host.clone())),
+        Flow::Egress { destination, method, path, purposes } => {
+            let resource = Resource::outside(destination, method, path);
+            outward(name, format!("flow.{name}.egress.{destination}.{method} {path}"), resource, purposes)?
+        }
     })
 }
 
@@ -174,7 +177,7 @@ fn job(consumer: &str, inputs: Vec<ObjectRef>) -> Job {
     Job { id, lease, queue, consumer: consumer.to_owned(), inputs, folder: "folder".into() }
 }
 
-/// A flow that needs nobody's authority: the workload's own secret, its own host.
+/// A flow that needs nobody's authority: the workload's own secret.
 fn standing(id: String, caller: &str, action: Action, resource: Resource) -> Permit<'_> {
     Permit {
         id: id.replace(':', "."),
@@ -187,6 +190,21 @@ fn standing(id: String, caller: &str, action: Action, resource: Resource) -> Per
         conditions: Vec::new(),
         example: (resource, None),
     }
+}
+
+/// A call of a destination outside, on a person's authority.
+fn outward<'a>(caller: &'a str, id: String, resource: Resource, purposes: &BTreeSet<String>) -> Option<Permit<'a>> {
+    Some(Permit {
+        id,
+        caller,
+        action: Action::Egress,
+        scope: format!("resource == {resource}"),
+        needs: vec!["authority"],
+        oauth_scope: None,
+        bucket: None,
+        conditions: vec![AUTHORITY.to_owned(), purposes_are(purposes)],
+        example: (resource, Some(person(purposes.first()?, None))),
+    })
 }
 
 fn bucket_permit<'a>(

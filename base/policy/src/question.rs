@@ -70,8 +70,8 @@ actions! {
     SecretRead = "secretRead" in [], "Secret";
     /// A signature by a secret.
     SecretSign = "secretSign" in [], "Secret";
-    /// A connection to a host outside.
-    Egress = "egress" in [], "Host";
+    /// A call of a destination outside.
+    Egress = "egress" in [], "Outside";
     /// Looking at a plane.
     AdminView = "adminView" in ["adminAny"], "Plane";
     /// Applying a manifest.
@@ -105,8 +105,15 @@ pub enum Resource {
     Queue(String),
     /// A secret.
     Secret(String),
-    /// A host outside, by its name in the manifest.
-    Host(String),
+    /// A method on a path of a destination outside, by the destination's name in the manifest.
+    Outside {
+        /// The destination.
+        destination: String,
+        /// Method.
+        method: String,
+        /// Path template.
+        path: String,
+    },
     /// A plane of administration.
     Plane(String),
 }
@@ -132,6 +139,12 @@ impl Resource {
         Self::Route { service: service.to_owned(), method: method.to_owned(), path: path.to_owned() }
     }
 
+    /// What a flow to a destination outside leads to.
+    #[must_use]
+    pub fn outside(destination: &str, method: &str, path: &str) -> Self {
+        Self::Outside { destination: destination.to_owned(), method: method.to_owned(), path: path.to_owned() }
+    }
+
     /// Cedar type.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
@@ -140,7 +153,7 @@ impl Resource {
             Self::Bucket(_) => "Bucket",
             Self::Queue(_) => "Queue",
             Self::Secret(_) => "Secret",
-            Self::Host(_) => "Host",
+            Self::Outside { .. } => "Outside",
             Self::Plane(_) => "Plane",
         }
     }
@@ -149,8 +162,9 @@ impl Resource {
     pub(crate) fn id(&self) -> String {
         match self {
             Self::Route { service, method, path } => format!("{service}:{method} {path}"),
+            Self::Outside { destination, method, path } => format!("{destination}:{method} {path}"),
             Self::Object(facts) => facts.reference.to_string(),
-            Self::Bucket(name) | Self::Queue(name) | Self::Secret(name) | Self::Host(name) | Self::Plane(name) => name.clone(),
+            Self::Bucket(name) | Self::Queue(name) | Self::Secret(name) | Self::Plane(name) => name.clone(),
         }
     }
 

@@ -196,7 +196,7 @@ impl<'b> Slicer<'b> {
     }
 }
 
-/// Of routes and services, what a guard's cells can meet, with their facts; of the rest everything.
+/// Of routes, services and what is outside, what a guard's cells can meet, with their facts; of the rest everything.
 fn needed(bundle: &Bundle, own: &str, cells: &[Cell]) -> (Value, Vec<Rule>) {
     let mut text = String::new();
     for cell in cells {
@@ -210,6 +210,7 @@ fn needed(bundle: &Bundle, own: &str, cells: &[Cell]) -> (Value, Vec<Rule>) {
     let owners: BTreeSet<String> = routes.iter().map(|route| owner(route)).collect();
     let kept = |kind: &str, id: &str| match kind {
         "Route" => routes.contains(id),
+        "Outside" => met(id),
         "Workload" => id == own || manifest::ROLE_NAMES.contains(&id) || owners.contains(id) || met(id),
         _ => true,
     };
@@ -223,6 +224,7 @@ fn needed(bundle: &Bundle, own: &str, cells: &[Cell]) -> (Value, Vec<Rule>) {
         let about = rule.id.strip_prefix("world.").and_then(|rest| rest.split_once('.'));
         about.is_some_and(|(kind, id)| match kind {
             "route" => kept("Route", id),
+            "outside" => kept("Outside", id),
             "workload" => kept("Workload", id),
             _ => true,
         })

@@ -14,12 +14,12 @@ mod traps;
 
 pub(crate) const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 
-/// The reference manifest with a secret that `api` reads and a smarthost.
+/// The reference manifest with a secret that `api` reads and a destination outside that it calls.
 pub(crate) fn video() -> Manifest {
-    let more = "\n[data.credentials]\nsensitivity = 3\n[secret.catalogue-db]\ndata = \"credentials\"\n[host.smtp]\ndata = \"page\"\naddress = \"smtp.example:587\"\n";
+    let more = "\n[data.credentials]\nsensitivity = 3\n[secret.catalogue-db]\ndata = \"credentials\"\n[egress.mail]\nhost = \"mail.example\"\ndata = \"page\"\ndeclassified = \"only the day is sent\"\n";
     let calls = "\"bucket.renditions:presign-get for view\",";
     assert!(VIDEO.contains(calls));
-    let text = VIDEO.replace(calls, &format!("{calls}\n  \"secret.catalogue-db:read\",\n  \"host.smtp:connect\",")) + more;
+    let text = VIDEO.replace(calls, &format!("{calls}\n  \"secret.catalogue-db:read\",\n  \"egress.mail:POST /days/{{day}} for manage, view\",")) + more;
     Manifest::parse("palisade.toml", &text).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -222,6 +222,7 @@ fn calls_queues_and_secrets_follow_the_declared_flows() {
     let secret = Resource::Secret("catalogue-db".into());
     let no_scope = |p: &str| Some(Authority { scopes: BTreeSet::new(), ..person("ada", p) });
     let job = |consumer: &str| Some(worker("ada", consumer, &[], "v1"));
+    let mail = |method: &str| Resource::outside("mail", method, "/days/{day}");
     let rows: Vec<Row> = vec![
         ("internet", Enter, videos("POST"), Some(person("ada", "upload")), Ok("flow.internet.service.api.POST /api/videos")),
         ("internet", Enter, videos("POST"), Some(person("ada", "view")), Err(PolicyDenied)),
@@ -249,8 +250,13 @@ fn calls_queues_and_secrets_follow_the_declared_flows() {
         ("api", SecretRead, secret.clone(), None, Ok("flow.api.secret.catalogue-db.read")),
         ("api", SecretSign, secret.clone(), None, Err(PolicyDenied)),
         ("transcoder", SecretRead, secret, job("transcoder"), Err(PolicyDenied)),
-        ("api", Egress, Resource::Host("smtp".into()), None, Ok("flow.api.host.smtp.connect")),
-        ("transcoder", Egress, Resource::Host("smtp".into()), job("transcoder"), Err(PolicyDenied)),
+        ("api", Egress, mail("POST"), Some(person("ada", "view")), Ok("flow.api.egress.mail.POST /days/{day}")),
+        ("api", Egress, mail("POST"), Some(person("ada", "manage")), Ok("flow.api.egress.mail.POST /days/{day}")),
+        ("api", Egress, mail("POST"), Some(person("ada", "upload")), Err(PolicyDenied)),
+        ("api", Egress, mail("POST"), None, Err(AuthorityMissing)),
+        ("api", Egress, mail("GET"), Some(person("ada", "view")), Err(PolicyDenied)),
+        ("web", Egress, mail("POST"), Some(person("ada", "view")), Err(PolicyDenied)),
+        ("transcoder", Egress, mail("POST"), job("transcoder"), Err(PolicyDenied)),
     ];
     check(&Engine::whole(bundle(), 7).unwrap(), &rows);
     // In a slice, a call without a flow is known before Cedar.

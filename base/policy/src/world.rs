@@ -3,11 +3,14 @@
 //! A fact policy forbids everything unless the fact is true. Proofs use them as assumptions; `Engine::load` evaluates them on the
 //! entities that came with the slice, so that what was assumed is what is there.
 
-use manifest::{Manifest, ROLE_NAMES};
+use std::collections::BTreeSet;
+
+use manifest::{Flow, Manifest, ROLE_NAMES};
 use serde_json::{Value, json};
 
 use crate::PLANES;
 use crate::bundle::Rule;
+use crate::question::Resource;
 
 /// Class of the planes; a name that no manifest can declare.
 const PLANE_CLASS: &str = "palisade.plane";
@@ -26,7 +29,7 @@ fn reference(kind: &str, id: &str) -> Value {
 pub(crate) fn entities(manifest: &Manifest) -> Value {
     let mut all = Vec::new();
     let mut add = |kind: &str, id: &str, attrs: Value| all.push(json!({ "uid": uid(kind, id), "attrs": attrs, "parents": [] }));
-    let mut teams = std::collections::BTreeSet::from([TEAM]);
+    let mut teams = BTreeSet::from([TEAM]);
     teams.extend(manifest.services.values().filter_map(|s| s.owner.as_deref()));
     for team in teams {
         add("Team", team, json!({}));
@@ -46,6 +49,9 @@ pub(crate) fn entities(manifest: &Manifest) -> Value {
             add("Route", &route.id(name), json!({ "service": reference("Workload", name), "class": reference("Class", class) }));
         }
     }
+    for (id, destination, class) in outside(manifest) {
+        add("Outside", &id, json!({ "destination": reference("Destination", destination), "class": reference("Class", class) }));
+    }
     for (kind, name, class) in classed(manifest) {
         add(kind, name, json!({ "class": reference("Class", class) }));
     }
@@ -57,9 +63,20 @@ fn classed(manifest: &Manifest) -> impl Iterator<Item = (&'static str, &str, &st
     let buckets = manifest.buckets.iter().map(|(n, b)| ("Bucket", n.as_str(), b.data.as_str()));
     let queues = manifest.queues.iter().map(|(n, q)| ("Queue", n.as_str(), q.data.as_str()));
     let secrets = manifest.secrets.iter().map(|(n, s)| ("Secret", n.as_str(), s.data.as_str()));
-    let hosts = manifest.hosts.iter().map(|(n, h)| ("Host", n.as_str(), h.data.as_str()));
+    let destinations = manifest.egress.iter().map(|(n, d)| ("Destination", n.as_str(), d.data.as_str()));
     let planes = PLANES.iter().map(|n| ("Plane", *n, PLANE_CLASS));
-    buckets.chain(queues).chain(secrets).chain(hosts).chain(planes)
+    buckets.chain(queues).chain(secrets).chain(destinations).chain(planes)
+}
+
+/// What flows lead to outside, once each: its id, its destination and the class that may go there.
+fn outside(manifest: &Manifest) -> BTreeSet<(String, &str, &str)> {
+    let flows = manifest.services.values().flat_map(|service| &service.flows);
+    let lead = flows.filter_map(|flow| {
+        let Flow::Egress { destination, method, path, .. } = flow else { return None };
+        let class = manifest.egress.get(destination)?.data.as_str();
+        Some((Resource::outside(destination, method, path).id(), destination.as_str(), class))
+    });
+    lead.collect()
 }
 
 /// The facts as policies.
@@ -82,6 +99,10 @@ pub(crate) fn facts(manifest: &Manifest) -> Vec<Rule> {
             let fact = format!("Route::\"{id}\".service == Workload::\"{name}\" && Route::\"{id}\".class == Class::\"{class}\"");
             add(format!("route.{id}"), fact);
         }
+    }
+    for (id, destination, class) in outside(manifest) {
+        let fact = format!("Outside::\"{id}\".destination == Destination::\"{destination}\" && Outside::\"{id}\".class == Class::\"{class}\"");
+        add(format!("outside.{id}"), fact);
     }
     for (kind, name, class) in classed(manifest) {
         add(format!("{}.{name}", kind.to_lowercase()), format!("{kind}::\"{name}\".class == Class::\"{class}\""));

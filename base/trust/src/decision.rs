@@ -226,6 +226,12 @@ deny_reasons! {
     ConcurrencyExceeded = "concurrency_exceeded", 503;
     /// More is under way than can be served in time, so what nobody signed in for is not begun.
     Overloaded = "overloaded", 503;
+    /// The destination outside has an address that must not be connected to.
+    AddressForbidden = "address_forbidden", 403;
+    /// Who answers outside does not prove to be the declared host.
+    DestinationUntrusted = "destination_untrusted", 502;
+    /// The operator's certificate or credential for the destination cannot be used.
+    CredentialUnavailable = "credential_unavailable", 503;
     /// The body is larger than allowed.
     BodyTooLarge = "body_too_large", 413;
     /// The body comes more slowly than anybody sends who means to.

@@ -35,6 +35,12 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// Its first address.
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

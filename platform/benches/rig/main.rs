@@ -239,7 +239,7 @@ async fn guard_out(told: &Told) {
     view.service = Some(world::profile(
         "front",
         &["GET /begin"],
-        vec![Outbound { port: 9001, env: "APP_URL".into(), peer: domain.service("app"), routes }],
+        vec![Outbound { port: 9001, env: "APP_URL".into(), peer: domain.service("app"), routes, outside: None }],
     ));
     view.peers = BTreeMap::from([(domain.service("app"), vec![format!("127.0.0.1:{}", told.port("peer"))])]);
     let views = world.holder(&identity, &recorder, &view);

@@ -21,7 +21,7 @@ pub(crate) fn system(manifest: &Manifest, epoch: u64) -> System {
     nodes.extend(manifest.buckets.iter().map(|(name, b)| node(format!("bucket/{name}"), "", &b.data, false)));
     nodes.extend(manifest.queues.iter().map(|(name, q)| node(format!("queue/{name}"), "", &q.data, false)));
     nodes.extend(manifest.secrets.iter().map(|(name, s)| node(format!("secret/{name}"), "", &s.data, false)));
-    nodes.extend(manifest.hosts.iter().map(|(name, h)| node(format!("host/{name}"), "", &h.data, false)));
+    nodes.extend(manifest.egress.iter().map(|(name, d)| node(format!("egress/{name}"), "", &d.data, false)));
 
     let mut lines: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     let mut line = |from: String, to: String, action: String| lines.entry((from, to)).or_default().push(action);
@@ -36,7 +36,7 @@ pub(crate) fn system(manifest: &Manifest, epoch: u64) -> System {
                 Flow::Bucket { bucket, operation, .. } => (format!("bucket/{bucket}"), operation.as_str().to_owned()),
                 Flow::Publish { queue, .. } => (format!("queue/{queue}"), "publish".to_owned()),
                 Flow::Secret { secret, operation } => (format!("secret/{secret}"), operation.as_str().to_owned()),
-                Flow::Egress { host } => (format!("host/{host}"), "connect".to_owned()),
+                Flow::Egress { destination, method, path, .. } => (format!("egress/{destination}"), format!("{method} {path}")),
             };
             line(from.clone(), to, action);
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::control::{
-    BucketProfile, EdgeProfile, IssuerProfile, Outbound, Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
+    BucketProfile, EdgeProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
 };
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
@@ -20,6 +20,8 @@ const PORT_OBJECTS: u16 = 9000;
 const PORT_QUEUE: u16 = 9001;
 const PORT_TELEMETRY: u16 = 4318;
 const PORT_SERVICES: u16 = 9100;
+/// A service has fewer flows than there are ports between these.
+const PORT_OUTSIDE: u16 = 9400;
 
 fn publishes(service: &Service) -> bool {
     service.flows.iter().any(|f| matches!(f, Flow::Publish { .. }))
@@ -118,7 +120,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
             manifest::Protocol::Tcp => Protocol::Tcp,
         },
         consumes: service.consumes.iter().cloned().collect(),
-        outbound: outbound(manifest, name, service),
+        outbound: outbound(manifest, search, name, service),
         isolation: match service.isolation {
             Isolation::Full => "full".to_owned(),
             Isolation::Confined => "confined".to_owned(),
@@ -146,9 +148,10 @@ fn seconds(ms: u64) -> u64 {
 }
 
 /// One listener for each peer of the service, in the order of ports; the ports do not move when a flow is added behind them.
-fn outbound(manifest: &Manifest, name: &str, service: &Service) -> Vec<Outbound> {
-    let role =
-        |port, env: &str, role: &str| Outbound { port, env: env.to_owned(), peer: manifest.trust_domain.role(role), routes: Vec::new() };
+fn outbound(manifest: &Manifest, search: &Search, name: &str, service: &Service) -> Vec<Outbound> {
+    let to = |port, env: &str, peer| Outbound { port, env: env.to_owned(), peer, routes: Vec::new(), outside: None };
+    let role = |port, env: &str, role: &str| to(port, env, manifest.trust_domain.role(role));
+    let env = |name: &str| format!("{}_URL", name.to_uppercase().replace('-', "_"));
     let mut all = vec![role(PORT_TELEMETRY, "OTEL_EXPORTER_OTLP_ENDPOINT", "evidence")];
     if stores(service) {
         all.push(role(PORT_OBJECTS, "AWS_ENDPOINT_URL", "objects"));
@@ -161,10 +164,39 @@ fn outbound(manifest: &Manifest, name: &str, service: &Service) -> Vec<Outbound>
             Flow::Call { service, method, path } if service == callee => Some(format!("{method} {path}")),
             _ => None,
         });
-        let env = format!("{}_URL", callee.to_uppercase().replace('-', "_"));
-        all.push(Outbound { port, env, peer: manifest.trust_domain.service(callee), routes: routes.collect() });
+        all.push(Outbound { routes: routes.collect(), ..to(port, &env(callee), manifest.trust_domain.service(callee)) });
+    }
+    let mut outside: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for flow in &service.flows {
+        if let Flow::Egress { destination, method, path, .. } = flow {
+            outside.entry(destination).or_default().push(format!("{method} {path}"));
+        }
+    }
+    for (port, (destination, routes)) in (PORT_OUTSIDE..).zip(outside) {
+        let outside = manifest.egress.get(destination).map(|to| Arc::new(self::outside(search, destination, to)));
+        all.push(Outbound { routes, outside, ..to(port, &env(destination), manifest.trust_domain.role(OUTSIDE_ROLE)) });
     }
     all
+}
+
+/// A destination as a guard reaches it.
+fn outside(search: &Search, name: &str, to: &manifest::Destination) -> Outside {
+    // An absolute path stays what it is.
+    let absolute = |file: &String| search.folder.join(file).display().to_string();
+    Outside {
+        name: name.to_owned(),
+        host: to.host.clone(),
+        port: to.port,
+        networks: to.networks.iter().copied().collect(),
+        root: to.root.as_ref().map(absolute),
+        certificate: to.certificate.as_ref().map(|(chain, key)| (absolute(chain), absolute(key))),
+        credential: to.credential.as_ref().map(|(header, file)| (header.clone(), absolute(file))),
+        body_bytes_max: to.body_bytes_max,
+        answer_bytes_max: to.answer_bytes_max,
+        wall_ms: to.wall_ms,
+        concurrency: to.concurrency,
+        trace: to.trace,
+    }
 }
 
 /// What the edge serves.

@@ -1,5 +1,5 @@
 //! Calling: how requests reach peers. `mesh` transports verify that the peer is exactly who it should be; UNIX transports lead to this
-//! machine's own processes; the collector's leads to a collector of traces on loopback.
+//! machine's own processes; the collector's leads to a collector of traces on loopback; `outside` to declared destinations.
 //!
 //! Nothing is sent twice: a request is repeated only when its connection was gone before a byte of it was written, or, within a budget,
 //! when it only reads.
@@ -10,11 +10,13 @@ mod balance;
 mod collector;
 mod connect;
 mod mesh;
+pub(crate) mod outside;
 mod plain;
 pub(crate) mod streams;
 mod unix;
 
 pub use collector::{CollectorTransport, CollectorUrl, CollectorUrlError};
 pub use connect::{CallFailed, fault_of};
+pub use outside::{MachineResolver, OutsideFailed, ProofError, Resolve};
 pub use mesh::{Address, MeshTransport, Patience};
 pub use unix::{IdentityTransport, PairTransport, UnixTransport};

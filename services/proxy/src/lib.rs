@@ -27,6 +27,7 @@ pub mod mesh;
 pub mod passage;
 pub mod pause;
 pub mod renewal;
+mod roots;
 pub mod serve;
 pub mod svid;
 pub mod tls;

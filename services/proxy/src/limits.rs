@@ -60,6 +60,22 @@ pub const PING_EVERY_MS: u64 = 20_000;
 pub const PING_ANSWER_MS: u64 = 20_000;
 /// A TCP or UNIX connection must be made within this.
 pub const CONNECT_MS: u64 = 5_000;
+/// A name must be resolved within this.
+pub const RESOLVE_MS: u64 = 5_000;
+/// Addresses of one name; one with more is not connected to.
+pub const OUTSIDE_ADDRESSES_MAX: usize = 32;
+/// Of these so many are tried, one after the other.
+pub const OUTSIDE_TRIES_MAX: usize = 4;
+/// Connections to one destination outside being made at the same time.
+pub const OUTSIDE_MAKING_MAX: usize = 4;
+/// A connection to a destination outside takes new requests for this long; then its name is resolved and its files are read again.
+pub const OUTSIDE_CONNECTION_MS_MAX: u64 = 300_000;
+/// HTTP/1.1: an idle one is used again within this.
+pub const OUTSIDE_IDLE_MS: u64 = 10_000;
+/// HTTP/1.1: idle ones kept to one destination.
+pub const OUTSIDE_IDLE_MAX: usize = 32;
+/// HTTP/1.1: fields in the head of an answer from outside.
+pub const OUTSIDE_HEADERS_MAX: usize = 100;
 /// Pauses before the second and third attempt to connect; nothing was sent before, so trying again is safe.
 pub const CONNECT_RETRY_PAUSES_MS: &[u64] = &[100, 500];
 /// The head of an answer must come within this after the last byte of the request went out.

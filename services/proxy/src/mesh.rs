@@ -4,7 +4,7 @@
 //! The service sees loopback only. It is told who asks in headers that nobody else can set, and gets the transaction token as an opaque
 //! value to pass along. What it passes along counts only if this guard delivered it and the request that brought it is still under way.
 //!
-//! Guarantees: A5, A6, D1, D4 to D7, D11, E17, A18, J2, J7.
+//! Guarantees: A5, A6, D1, D4 to D7, D10, D11, E17, A18, J2, J7.
 //! Not here:   the sandbox, starting the service, measuring it (the assembly); policies (`view`).
 
 mod flight;
@@ -28,12 +28,13 @@ use tokio_util::sync::CancellationToken;
 use trust::{Clock, Fault, SpiffeId};
 
 use crate::bundle::PeerSvid;
-use crate::client::{Address, MeshTransport, Patience};
+use crate::client::{Address, MachineResolver, MeshTransport, Patience, Resolve};
 use crate::serve::{self, accepting, connection};
 use crate::svid::WorkloadIdentity;
 use crate::view::ViewHolder;
 
 use flight::{Flight, Places};
+use outbound::egress::{self, Destinations};
 pub use job::Job;
 pub use service::Connector;
 use service::Service;
@@ -48,13 +49,26 @@ pub struct Guard {
     flight: Flight,
     places: Places,
     peers: Mutex<BTreeMap<SpiffeId, Arc<MeshTransport>>>,
+    destinations: Destinations,
 }
 
 impl Guard {
     /// A guard that decides by `views` and reaches its service through `connector`.
     #[must_use]
     pub fn new(views: Arc<ViewHolder>, recorder: Recorder, clock: Arc<dyn Clock>, connector: Arc<dyn Connector>) -> Arc<Self> {
+        Self::resolving_by(views, recorder, clock, connector, Arc::new(MachineResolver))
+    }
+
+    /// The same, which resolves the names of destinations outside by `resolver`.
+    pub(crate) fn resolving_by(
+        views: Arc<ViewHolder>,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        connector: Arc<dyn Connector>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            destinations: Destinations::new(resolver, Arc::clone(&clock)),
             identity: Arc::clone(views.identity()),
             views,
             recorder,
@@ -102,6 +116,10 @@ impl Guard {
                     return outbound::flow::carry(guard, port, stream, stop).await;
                 }
                 let refused = serve::refused_messages(&guard.recorder, outbound::POINT, guard.identity.id().to_string());
+                if egress::is_outside(&guard, port) {
+                    let handler = move |request| egress::serve(Arc::clone(&guard), port, request);
+                    return connection::by_preface(stream, handler, &stop, refused).await;
+                }
                 let handler = move |request| outbound::serve(Arc::clone(&guard), port, request);
                 connection::by_preface(stream, handler, &stop, refused).await;
             }

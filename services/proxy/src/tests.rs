@@ -4,6 +4,7 @@
 mod calls;
 mod collecting;
 mod contact;
+mod egress;
 mod entering;
 pub(crate) mod floods;
 mod flows;

@@ -33,7 +33,7 @@ fn free_port() -> u16 {
 }
 
 /// A self-signed certificate and its key, as `NAME.pem` and `NAME.key`.
-fn certificate(folder: &Path, name: &str, hosts: &[&str]) {
+pub fn certificate(folder: &Path, name: &str, hosts: &[&str]) {
     let names: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]);

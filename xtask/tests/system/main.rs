@@ -15,6 +15,7 @@ mod journey;
 mod killed;
 mod leftover;
 mod lifecycle;
+mod outside;
 mod refused;
 mod replaced;
 mod replicas;

@@ -274,7 +274,7 @@ impl Check<'_, '_, '_> {
     }
 
     /// A file beside the manifest, or an absolute path.
-    fn file(&mut self, path: &[&str], file: &str) {
+    pub(super) fn file(&mut self, path: &[&str], file: &str) {
         let plain = !file.is_empty() && Path::new(file).components().all(|part| !matches!(part, Component::ParentDir));
         if !plain {
             self.document.problem(path, format!("'{file}' is no file's path without '..'"), None);

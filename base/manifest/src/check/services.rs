@@ -8,7 +8,7 @@ use crate::model::{Fresh, Limits, Protocol, Queue, Replicas, Route, Service};
 use crate::problem::suggestion;
 use crate::written;
 
-const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+pub(super) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 impl Check<'_, '_, '_> {
     pub(super) fn services(&mut self, purposes: &BTreeSet<String>, queues: &BTreeMap<String, Queue>) -> BTreeMap<String, Service> {
@@ -256,9 +256,9 @@ impl Check<'_, '_, '_> {
             "bucket" => w.bucket.keys().map(String::as_str).collect(),
             "queue" => w.queue.keys().map(String::as_str).collect(),
             "secret" => w.secret.keys().map(String::as_str).collect(),
-            "host" => w.host.keys().map(String::as_str).collect(),
+            "egress" => w.egress.keys().map(String::as_str).collect(),
             other => {
-                let help = suggestion(other, ["service", "bucket", "queue", "secret", "host"]);
+                let help = suggestion(other, ["service", "bucket", "queue", "secret", "egress"]);
                 self.document.problem(path, format!("a flow cannot lead to a '{other}'"), Some(help));
                 return None;
             }
@@ -291,20 +291,13 @@ impl Check<'_, '_, '_> {
                 self.no_purposes(path, parts);
                 SecretOperation::parse(parts.operation).map(|operation| Flow::Secret { secret: target, operation })
             }
-            "host" if parts.operation == "connect" => {
-                self.no_purposes(path, parts);
-                Some(Flow::Egress { host: target })
-            }
+            "egress" => self.egress_flow(path, parts, purposes, own),
             "queue" => {
                 unknown(self, &["publish"]);
                 None
             }
-            "secret" => {
-                unknown(self, &["read", "sign"]);
-                None
-            }
             _ => {
-                unknown(self, &["connect"]);
+                unknown(self, &["read", "sign"]);
                 None
             }
         }
@@ -335,7 +328,7 @@ impl Check<'_, '_, '_> {
     }
 
     /// Those after `for`; without it the one purpose that the service works for.
-    fn flow_purposes(
+    pub(super) fn flow_purposes(
         &mut self,
         path: &[&str],
         parts: &FlowText<'_>,
@@ -402,7 +395,7 @@ pub(super) fn shape(path: &str) -> String {
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
-fn is_template(path: &str) -> Result<(), String> {
+pub(super) fn is_template(path: &str) -> Result<(), String> {
     let name = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     let Some(rest) = path.strip_prefix('/') else { return Err("a path begins with '/'".to_owned()) };
     if rest.is_empty() {

@@ -91,7 +91,7 @@ fn a_slice_answers_as_the_whole_set_does() {
             Resource::Plane(_) => "console",
             Resource::Route { .. } if action == Action::Enter => "edge",
             Resource::Route { service, .. } => service.as_str(),
-            Resource::Host(_) => caller.as_str(),
+            Resource::Outside { .. } => caller.as_str(),
         };
         for slice in [owner, caller.as_str()].iter().collect::<BTreeSet<_>>().into_iter().filter_map(|n| slices.get(n)) {
             let relevant = action != Action::Enter || owner == "edge";

@@ -3,8 +3,9 @@
 //! The socket says which flow it is: it exists because the flow is declared. The service proves nothing and claims nothing; a token
 //! that it passes along counts only if this guard delivered it and it is still in flight. Without one, no person's authority goes along.
 //!
-//! Guarantees: D7 on the way out; D10 in part (no other destination exists); J2, J5 for services: they cannot join others' traces.
+//! Guarantees: D7 on the way out; D10 (no other destination exists; those outside the system are `egress`); J2, J5 for services: they cannot join others' traces.
 
+pub(super) mod egress;
 pub(super) mod flow;
 mod socket;
 

@@ -42,8 +42,11 @@ sensitivity = 1
 owner = "f"
 run = ["./front"]
 data = "page"
-public = [{ path = "/relay/{*rest}", methods = ["GET", "POST"], purpose = "view" }]
-calls = ["service.back:GET /things/{id}", "service.back:POST /things/{*rest}", "service.lines:tcp"]
+public = [
+  { path = "/relay/{*rest}", methods = ["GET", "POST"], purpose = "view" },
+  { path = "/work/{*rest}", methods = ["GET"], purpose = "process" },
+]
+calls = ["service.back:GET /things/{id}", "service.back:POST /things/{*rest}", "service.lines:tcp", "egress.shop:POST /v1/charges/{id} for view", "egress.shop:GET /v1/{*rest} for view"]
 
 [service.back]
 owner = "b"
@@ -68,6 +71,10 @@ run = ["./stranger"]
 [queue.jobs]
 data = "page"
 purpose = "process"
+
+[egress.shop]
+host = "shop.test"
+data = "page"
 "#;
 
 /// The machine's clock, moved.
@@ -243,7 +250,7 @@ impl World {
         let mut view = self.view(&self.service("front"));
         view.callers = [self.ca.domain.role("edge")].into();
         let routes = vec!["GET /things/{id}".to_owned(), "POST /things/{*rest}".to_owned()];
-        let outbound = vec![Outbound { port: 9001, env: "BACK_URL".into(), peer: self.service("back"), routes }];
+        let outbound = vec![Outbound { port: 9001, env: "BACK_URL".into(), peer: self.service("back"), routes, outside: None }];
         view.service = Some(profile("front", &["GET /relay/{*rest}", "POST /relay/{*rest}"], &[], outbound));
         view.peers = [(self.service("back"), vec![address.to_string()])].into();
         view

@@ -29,6 +29,17 @@ pub enum Question<'a> {
         /// The person's authority.
         authority: Option<&'a Authority>,
     },
+    /// May `service` call this destination outside on this authority?
+    Egress {
+        /// The calling service's name.
+        service: &'a str,
+        /// The destination's name in the manifest.
+        destination: &'a str,
+        /// The flow's method and path, as the manifest writes them.
+        route: &'a str,
+        /// The person's authority.
+        authority: Option<&'a Authority>,
+    },
     /// May `service` take what is delivered from this queue on this authority?
     Consume {
         /// The consuming service's name.
@@ -90,6 +101,10 @@ impl Engine {
         let (caller, action, resource, authority) = match *question {
             Question::Enter { service, route, authority } => ("internet", Action::Enter, route_of(service, route), authority),
             Question::Call { caller, service, route, authority } => (caller, Action::Call, route_of(service, route), authority),
+            Question::Egress { service, destination, route, authority } => {
+                let (method, path) = route.split_once(' ').unwrap_or((route, ""));
+                (service, Action::Egress, Resource::outside(destination, method, path), authority)
+            }
             Question::Consume { service, queue, authority } => (service, Action::Consume, Resource::Queue(queue.to_owned()), authority),
         };
         self.policy().decide(&policy::Question { caller, action, resource: &resource, authority }).decision

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,16 @@ use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use instant_acme::{Account, BodyWrapper, BytesResponse, HttpClient, NewAccount};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::kept::{Kept, KeptAccount};
 use super::{AcmeError, AcmeSettings};
+use crate::roots::{self, RootsError};
 use crate::{limits, tls};
 
-/// Where Debian and its relatives keep the roots that the machine trusts.
-const MACHINE_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Largest answer of an authority, in bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// How long one exchange may take.
@@ -60,19 +58,12 @@ impl Directory {
     /// # Errors
     /// `Roots`.
     pub(in crate::edge) fn new(root: Option<&Path>) -> Result<Self, AcmeError> {
-        let path = root.map_or_else(|| PathBuf::from(MACHINE_ROOTS), Path::to_owned);
-        let failed = |source| AcmeError::Roots { path: path.clone(), source };
-        let pem = std::fs::read(&path).map_err(|error| failed(error.into()))?;
-        let mut roots = RootCertStore::empty();
-        let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
-        let (taken, _unreadable) = roots.add_parsable_certificates(certificates);
-        if taken == 0 {
-            return Err(failed("there is no certificate in it".into()));
-        }
+        let found = roots::read(root).map_err(|RootsError { path, source }| AcmeError::Roots { path, source })?;
+        let unusable = |error: rustls::Error| AcmeError::Roots { path: root.map(Path::to_owned).unwrap_or_default(), source: error.into() };
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.into()))?
-            .with_root_certificates(roots)
+            .map_err(unusable)?
+            .with_root_certificates(found)
             .with_no_client_auth();
         config.alpn_protocols = vec![tls::HTTP1.to_vec()];
         Ok(Self { config: Arc::new(config) })
