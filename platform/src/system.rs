@@ -168,6 +168,16 @@ fn artefacts(search: &Search, lock: &Lock, service: &str) -> Vec<Artefact> {
     rows.into_iter().map(|(path, digest)| Artefact { path: search.absolute(&path).display().to_string(), digest }).collect()
 }
 
+/// What everybody must know who starts a system in which things go wrong on purpose.
+#[must_use]
+pub fn faults_warning(manifest: &Manifest) -> Option<String> {
+    let names: Vec<&str> = manifest.faults.keys().map(String::as_str).collect();
+    let names = if names.is_empty() { return None } else { names.join(", ") };
+    Some(format!(
+        "FAULTS ON PURPOSE: in this system requests are delayed, refused or broken off as its manifest says ({names}); nobody should rely on it"
+    ))
+}
+
 /// The digest of this very binary.
 ///
 /// # Errors

@@ -120,6 +120,9 @@ pub struct ServiceProfile {
     pub consumes: Vec<String>,
     /// Listeners inside its sandbox.
     pub outbound: Vec<Outbound>,
+    /// What goes wrong on purpose before it, in a system for tests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultProfile>,
     /// Sandbox level that must be reached: `full` or `confined`.
     pub isolation: String,
     /// Whether each delivery gets a sandbox of its own, which ends with it.
@@ -132,6 +135,36 @@ pub struct ServiceProfile {
     pub replicas_max: u32,
     /// Seconds without a request after which a service with `replicas_min = 0` is stopped.
     pub idle_stop_s: u64,
+}
+
+/// A fault on purpose before a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultProfile {
+    /// Its name in the manifest.
+    pub name: String,
+    /// The route that it happens on, as `METHOD /path/{template}`; absent: routes and deliveries alike.
+    pub route: Option<String>,
+    /// Name of the workload whose requests it happens to; absent: everybody's.
+    pub from: Option<String>,
+    /// A field that such a request has, lower-case; absent: every request.
+    pub header: Option<String>,
+    /// To so many of a hundred.
+    pub percent: u8,
+    /// What happens.
+    pub act: FaultAct,
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultAct {
+    /// Its service gets it so many milliseconds later.
+    DelayMs(u64),
+    /// It is answered with this status.
+    Abort(u16),
+    /// Its connection or stream is broken off.
+    Reset,
 }
 
 /// What a service speaks on its port.

@@ -18,6 +18,7 @@ mod buckets;
 mod clients;
 mod egress;
 mod entrance;
+mod faults;
 mod issuers;
 mod services;
 
@@ -72,6 +73,7 @@ impl Check<'_, '_, '_> {
         let services = self.services(&purposes, &queues);
         let queues = self.leases(queues, &services);
         let buckets = self.buckets(&services);
+        let faults = self.faults(&services);
         let manifest = Manifest {
             name: written.system.name.clone(),
             trust_domain: trust_domain.ok()?,
@@ -84,6 +86,7 @@ impl Check<'_, '_, '_> {
             queues,
             secrets: self.secrets(),
             egress: self.destinations(),
+            faults,
             digest: None,
         };
         self.public_routes(&manifest);
@@ -98,13 +101,14 @@ impl Check<'_, '_, '_> {
         if !is_name(&w.system.name) {
             self.not_a_name(&["system", "name"], &w.system.name);
         }
-        let tables: [(&str, Vec<&String>); 6] = [
+        let tables: [(&str, Vec<&String>); 7] = [
             ("data", w.data.keys().collect()),
             ("service", w.service.keys().collect()),
             ("bucket", w.bucket.keys().collect()),
             ("queue", w.queue.keys().collect()),
             ("secret", w.secret.keys().collect()),
             ("egress", w.egress.keys().collect()),
+            ("fault", w.fault.keys().collect()),
         ];
         for (table, names) in tables {
             if names.len() > TABLES_MAX {

@@ -14,9 +14,11 @@ use crate::problem::ManifestError;
 
 pub(crate) mod egress;
 pub(crate) mod entrance;
+pub(crate) mod fault;
 
 pub use self::egress::Destination;
 pub use self::entrance::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
+pub use self::fault::{Fault, FaultAct};
 
 /// A valid system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,6 +45,9 @@ pub struct Manifest {
     pub secrets: BTreeMap<String, Secret>,
     /// Destinations outside by name.
     pub egress: BTreeMap<String, Destination>,
+    /// Faults on purpose by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, Fault>,
     #[serde(skip)]
     pub(crate) digest: Option<Digest>,
 }

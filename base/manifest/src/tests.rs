@@ -8,6 +8,7 @@ use trust::Digest;
 use super::*;
 
 mod egress;
+mod faults;
 
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 

@@ -13,9 +13,11 @@ use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
 mod egress;
 mod entrance;
+mod fault;
 
 pub(crate) use self::egress::Destination;
 pub(crate) use self::entrance::{Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
+pub(crate) use self::fault::Fault;
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,6 +47,9 @@ pub(crate) struct Written {
     /// Destinations outside of the system that services may reach. Nothing else outside can be reached.
     #[serde(default)]
     pub(crate) egress: BTreeMap<String, Destination>,
+    /// Faults on purpose, for tests; none by default.
+    #[serde(default)]
+    pub(crate) fault: BTreeMap<String, Fault>,
 }
 
 /// The system itself.
@@ -59,6 +64,9 @@ pub(crate) struct System {
     pub(crate) purposes: Vec<String>,
     /// Life of a workload's certificate (X.509-SVID), which is renewed at half of it: "2m" to "1h"; default "1h".
     pub(crate) svid_life: Option<Lasting>,
+    /// Whether the faults of this manifest happen. Never in a system that people rely on; default false.
+    #[serde(default)]
+    pub(crate) faults: bool,
 }
 
 /// How the outside reaches the system.

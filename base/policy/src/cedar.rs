@@ -37,8 +37,23 @@ pub(crate) struct Vocabulary {
     pub(crate) store: Entities,
 }
 
-const TYPES: &[&str] =
-    &["Action", "Team", "Class", "Purpose", "Verdict", "Workload", "User", "Route", "Bucket", "Object", "Queue", "Secret", "Destination", "Outside", "Plane"];
+const TYPES: &[&str] = &[
+    "Action",
+    "Team",
+    "Class",
+    "Purpose",
+    "Verdict",
+    "Workload",
+    "User",
+    "Route",
+    "Bucket",
+    "Object",
+    "Queue",
+    "Secret",
+    "Destination",
+    "Outside",
+    "Plane",
+];
 
 impl Vocabulary {
     /// Takes the entities in Cedar's JSON, checked against the schema.

@@ -19,7 +19,9 @@ pub(crate) fn video() -> Manifest {
     let more = "\n[data.credentials]\nsensitivity = 3\n[secret.catalogue-db]\ndata = \"credentials\"\n[egress.mail]\nhost = \"mail.example\"\ndata = \"page\"\ndeclassified = \"only the day is sent\"\n";
     let calls = "\"bucket.renditions:presign-get for view\",";
     assert!(VIDEO.contains(calls));
-    let text = VIDEO.replace(calls, &format!("{calls}\n  \"secret.catalogue-db:read\",\n  \"egress.mail:POST /days/{{day}} for manage, view\",")) + more;
+    let text = VIDEO
+        .replace(calls, &format!("{calls}\n  \"secret.catalogue-db:read\",\n  \"egress.mail:POST /days/{{day}} for manage, view\","))
+        + more;
     Manifest::parse("palisade.toml", &text).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -101,7 +101,8 @@ pub(crate) fn facts(manifest: &Manifest) -> Vec<Rule> {
         }
     }
     for (id, destination, class) in outside(manifest) {
-        let fact = format!("Outside::\"{id}\".destination == Destination::\"{destination}\" && Outside::\"{id}\".class == Class::\"{class}\"");
+        let fact =
+            format!("Outside::\"{id}\".destination == Destination::\"{destination}\" && Outside::\"{id}\".class == Class::\"{class}\"");
         add(format!("outside.{id}"), fact);
     }
     for (kind, name, class) in classed(manifest) {

@@ -245,6 +245,7 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         websockets: Vec::new(),
         protocol: contract::control::Protocol::Http,
         outbound,
+        faults: Vec::new(),
         isolation: "full".into(),
         fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 10_000 },

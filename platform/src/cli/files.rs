@@ -14,9 +14,11 @@ use crate::system::{self, Applied, Layout};
 pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
     let applied = Applied::open(path)?;
     let manifest = &applied.manifest;
+    let faults: Vec<&String> = manifest.faults.keys().collect();
     match format {
         Format::Json => {
-            say(serde_json::json!({ "system": manifest.name, "digest": manifest.digest(), "services": manifest.services.len() }))
+            let services = manifest.services.len();
+            say(serde_json::json!({ "system": manifest.name, "digest": manifest.digest(), "services": services, "faults": faults }))
         }
         Format::Text => say(format_args!(
             "{}: {} services, {} buckets, {} queues\n{}",
@@ -26,6 +28,9 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
             manifest.queues.len(),
             manifest.digest()
         )),
+    }
+    if let Some(warning) = system::faults_warning(manifest).filter(|_| format == Format::Text) {
+        say(warning);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,9 @@ impl Up {
         let listen = self.listen.unwrap_or(applied.manifest.edge.listen);
         let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), &SystemEntropy)?;
         crate::process::log_to_stderr();
+        if let Some(warning) = system::faults_warning(&applied.manifest) {
+            tracing::warn!("{warning}");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
         runtime.block_on(serve(system, lock.palisade, applied.manifest.name.clone(), layout, format))
     }

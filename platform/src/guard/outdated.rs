@@ -1,6 +1,6 @@
 //! When a view says something new of the service that its sandbox cannot take while it runs: the supervisor is asked for a fresh run.
 //!
-//! Routes, websockets, queues and the details of destinations are read from the view at each request and need none; programs, files, limits and flows are what a
+//! Routes, websockets, queues, faults and the details of destinations are read from the view at each request and need none; programs, files, limits and flows are what a
 //! sandbox is built of.
 //!
 //! Guarantees: M9 (this half; the other is `supervisor::child`).
@@ -37,6 +37,7 @@ fn built_in(mut profile: ServiceProfile) -> ServiceProfile {
     profile.routes.clear();
     profile.websockets.clear();
     profile.consumes.clear();
+    profile.faults.clear();
     // How a destination outside is reached is read from the view with each call.
     profile.outbound.iter_mut().for_each(|flow| (flow.routes, flow.outside) = (Vec::new(), None));
     profile

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::control::{
-    BucketProfile, EdgeProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
+    BucketProfile, EdgeProfile, FaultAct, FaultProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol, PublicRoute,
+    QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
 };
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
@@ -121,6 +122,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         },
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, search, name, service),
+        faults: faults(manifest, name),
         isolation: match service.isolation {
             Isolation::Full => "full".to_owned(),
             Isolation::Confined => "confined".to_owned(),
@@ -140,6 +142,24 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         replicas_max: service.replicas.max,
         idle_stop_s: seconds(service.replicas.idle_ms),
     })
+}
+
+/// What goes wrong on purpose before a service; the manifest has none unless its system takes them.
+fn faults(manifest: &Manifest, name: &str) -> Vec<FaultProfile> {
+    let own = manifest.faults.iter().filter(|(_, fault)| fault.service == name);
+    let profile = |(name, fault): (&String, &manifest::Fault)| FaultProfile {
+        name: name.clone(),
+        route: fault.route.clone(),
+        from: fault.from.clone(),
+        header: fault.header.clone(),
+        percent: fault.percent,
+        act: match fault.act {
+            manifest::FaultAct::DelayMs(ms) => FaultAct::DelayMs(ms),
+            manifest::FaultAct::Abort(status) => FaultAct::Abort(status),
+            manifest::FaultAct::Reset => FaultAct::Reset,
+        },
+    };
+    own.map(profile).collect()
 }
 
 /// Whole seconds, at least one: zero means "no limit" in a profile.

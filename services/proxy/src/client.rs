@@ -17,6 +17,6 @@ mod unix;
 
 pub use collector::{CollectorTransport, CollectorUrl, CollectorUrlError};
 pub use connect::{CallFailed, fault_of};
-pub use outside::{MachineResolver, OutsideFailed, ProofError, Resolve};
 pub use mesh::{Address, MeshTransport, Patience};
+pub use outside::{MachineResolver, OutsideFailed, ProofError, Resolve};
 pub use unix::{IdentityTransport, PairTransport, UnixTransport};

@@ -7,6 +7,7 @@
 //! Guarantees: A5, A6, D1, D4 to D7, D10, D11, E17, A18, J2, J7.
 //! Not here:   the sandbox, starting the service, measuring it (the assembly); policies (`view`).
 
+mod fault;
 mod flight;
 mod h2c;
 mod inbound;
@@ -33,9 +34,10 @@ use crate::serve::{self, accepting, connection};
 use crate::svid::WorkloadIdentity;
 use crate::view::ViewHolder;
 
+use fault::Faults;
 use flight::{Flight, Places};
-use outbound::egress::{self, Destinations};
 pub use job::Job;
+use outbound::egress::{self, Destinations};
 pub use service::Connector;
 use service::Service;
 
@@ -50,6 +52,7 @@ pub struct Guard {
     places: Places,
     peers: Mutex<BTreeMap<SpiffeId, Arc<MeshTransport>>>,
     destinations: Destinations,
+    faults: Faults,
 }
 
 impl Guard {
@@ -69,6 +72,7 @@ impl Guard {
     ) -> Arc<Self> {
         Arc::new(Self {
             destinations: Destinations::new(resolver, Arc::clone(&clock)),
+            faults: Faults::default(),
             identity: Arc::clone(views.identity()),
             views,
             recorder,

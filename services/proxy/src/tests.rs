@@ -6,6 +6,7 @@ mod collecting;
 mod contact;
 mod egress;
 mod entering;
+mod faults;
 pub(crate) mod floods;
 mod flows;
 mod forged;

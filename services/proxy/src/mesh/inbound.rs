@@ -11,7 +11,7 @@ mod socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::control::{Protocol, ServiceProfile};
+use contract::control::{FaultAct, Protocol, ServiceProfile};
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -19,12 +19,14 @@ use tokio::time::Instant;
 use trust::{Decision, DenyReason, TraceContext};
 
 use super::Guard;
+use super::fault::Chosen;
 use super::flight::Place;
 use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
 use crate::passage::{Idle, Passage};
+use crate::serve::broken_off::BrokenOff;
 use crate::view::{Loaded, Matched, Question, Token};
 use crate::{canonical, events, grpc, headers, limits, websocket};
 
@@ -56,6 +58,7 @@ struct Admitted {
     fresh_per_job: bool,
     protocol: Protocol,
     place: Place,
+    fault: Option<Chosen>,
 }
 
 /// Serves one request from a verified workload.
@@ -73,6 +76,13 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
         Ok(admitted) => admitted,
         Err(decision) => return refused(account, decision),
     };
+    match admitted.fault.as_ref().map(|fault| fault.act) {
+        Some(FaultAct::Abort(status)) => {
+            return account.finish(body::plain(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)));
+        }
+        Some(FaultAct::Reset) => return account.finish(BrokenOff::answer()),
+        Some(FaultAct::DelayMs(_)) | None => {}
+    }
     if websocket::is_tunnel(request.headers()) {
         return Box::pin(socket::open(guard, peer, admitted, account, request)).await;
     }
@@ -101,8 +111,9 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
         return Err(decision);
     }
     account.decide(decision).map_err(Decision::deny)?;
+    let fault = wrong_on_purpose(guard, service, peer, &verified, request, account);
     let (wall_s, fresh_per_job, protocol) = (service.limits.wall_s, service.fresh_per_job, service.protocol);
-    Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place })
+    Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place, fault })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
@@ -198,6 +209,25 @@ fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verifie
     }
 }
 
+/// What the manifest of a system for tests wants to go wrong with this request, which would be let in.
+fn wrong_on_purpose(
+    guard: &Guard,
+    service: &ServiceProfile,
+    peer: &PeerSvid,
+    verified: &Verified,
+    request: &Request<Body>,
+    account: &mut Account,
+) -> Option<Chosen> {
+    if service.faults.is_empty() {
+        return None;
+    }
+    let route = if let Work::Call(route) = &verified.work { Some(route.as_str()) } else { None };
+    let chosen = guard.faults.choose(&service.faults, peer.id.workload.name(), route, request.headers())?;
+    account.note("palisade.fault", chosen.name.clone());
+    guard.recorder.metrics().act("fault.injected");
+    Some(chosen)
+}
+
 /// Hands the request to the service and gives its answer; both bodies stream.
 async fn forward(
     guard: &Guard,
@@ -219,7 +249,11 @@ async fn forward(
     let patience = grpc::timeout(request.headers()).filter(|_| is_grpc);
     let whole = patience.map_or(longest(admitted), |patience| patience.min(longest(admitted)));
     let deadline = Instant::now() + whole;
+    let delay = admitted.fault.as_ref().map(|fault| fault.act);
     let sent = async {
+        if let Some(FaultAct::DelayMs(ms)) = delay {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
         // Whatever such a service is handed is a job (the manifest gives it no routes).
         if admitted.fresh_per_job {
             Box::pin(guard.service.send_alone(request)).await

@@ -2,7 +2,6 @@
 //!
 //! Guarantees: A1 HTTP/1.1 and 2; A13 limits on heads, streams and windows. Drain: what is in flight ends, nothing new begins.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::afterwards::Afterwards;
+use super::broken_off::BrokenOff;
 use super::flood::{Answers, Meter};
 use super::screen::{Opened, Screen};
 use super::stall::Stall;
@@ -70,13 +70,14 @@ where
         let (tunnels, opened) = (&tunnels, &opened);
         async move {
             let mut answer = answer.await;
+            BrokenOff::check(&answer)?;
             if let Some(begin) = Afterwards::take(&mut answer) {
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     opened.open();
                 }
                 tunnels.spawn(begin(stop.clone()));
             }
-            Ok::<_, Infallible>(answer)
+            Ok::<_, BrokenOff>(answer)
         }
     });
     let screen = Screen::new(Stall::new(stream), refused, opened.clone());
@@ -176,10 +177,11 @@ where
         let (tunnels, answers, stop) = (tunnels.clone(), answers.clone(), stop.clone());
         async move {
             let mut answer = answer.await;
+            BrokenOff::check(&answer)?;
             if let Some(begin) = Afterwards::take(&mut answer) {
                 tunnels.spawn(begin(stop));
             }
-            Ok::<_, Infallible>(answer.map(|body| answers.watch(body)))
+            Ok::<_, BrokenOff>(answer.map(|body| answers.watch(body)))
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Meter::new(Stall::new(stream))), service));

@@ -56,7 +56,8 @@ fn flowing(service: SocketAddr) -> Flowing {
     let holder = world.holder(&world.identity("lines"), &view);
     let (_lines, address) = world.guard_before(&holder, service);
     let mut front = world.front_view(address);
-    let outbound = Outbound { port: 9002, env: "LINES_URL".into(), peer: world.service("lines"), routes: vec![TCP_ROUTE.into()], outside: None };
+    let outbound =
+        Outbound { port: 9002, env: "LINES_URL".into(), peer: world.service("lines"), routes: vec![TCP_ROUTE.into()], outside: None };
     front.service.as_mut().unwrap().outbound.push(outbound);
     front.peers.insert(world.service("lines"), vec![address.to_string()]);
     let listener = crate::listen::loopback().unwrap();

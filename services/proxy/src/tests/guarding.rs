@@ -118,7 +118,8 @@ async fn undeclared_routes_of_a_peer_do_not_exist_in_the_sandbox() {
 async fn a_service_reaches_of_a_role_only_what_is_for_services() {
     let world = World::new();
     let mut view = world.front_view("127.0.0.1:9".parse().unwrap());
-    let role = |port: u16, name: &str| Outbound { port, env: name.into(), peer: world.ca.domain.role(name), routes: Vec::new(), outside: None };
+    let role =
+        |port: u16, name: &str| Outbound { port, env: name.into(), peer: world.ca.domain.role(name), routes: Vec::new(), outside: None };
     view.service.as_mut().unwrap().outbound =
         vec![role(4318, "evidence"), role(9000, "objects"), role(9001, "queue"), role(9002, "control")];
     let (guard, _) = world.guard("front", &view, mirror);

@@ -366,6 +366,7 @@ fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outboun
         protocol: contract::control::Protocol::Http,
         consumes: texts(consumes),
         outbound,
+        faults: Vec::new(),
         isolation: "full".into(),
         fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 0 },
