@@ -59,6 +59,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let answered = CancellationToken::new();
     let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, answered.clone()));
     let listener = process.listeners().tcp("mesh")?;
+    let probing = tokio::spawn(guard.clone().probe(answered.clone()));
+    // Who has not yet been well takes nobody's place.
+    tokio::select! {
+        () = guard.well() => {}
+        () = process.stop.cancelled() => {}
+    }
     process.ready(None).await;
     tokio::spawn(outdated::watch(process.clone(), joined.view.clone(), started));
     let served = guard.clone().inbound(listener, process.stop.clone()).await;
@@ -66,6 +72,9 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     answered.cancel();
     if let Err(error) = looked_after.await {
         tracing::error!(%error, "the service's keeper failed");
+    }
+    if let Err(error) = probing.await {
+        tracing::error!(%error, "asking the service failed");
     }
     served.map_err(StartError::failed_by)?;
     process.finish(&joined.identity).await

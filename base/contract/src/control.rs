@@ -123,6 +123,9 @@ pub struct ServiceProfile {
     /// What goes wrong on purpose before it, in a system for tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultProfile>,
+    /// How its guard finds out whether it is well; absent: it is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthProfile>,
     /// Sandbox level that must be reached: `full` or `confined`.
     pub isolation: String,
     /// Whether each delivery gets a sandbox of its own, which ends with it.
@@ -135,6 +138,22 @@ pub struct ServiceProfile {
     pub replicas_max: u32,
     /// Seconds without a request after which a service with `replicas_min = 0` is stopped.
     pub idle_stop_s: u64,
+}
+
+/// How a service is found to be well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthProfile {
+    /// Where it is asked, with GET.
+    pub path: String,
+    /// Pause between two questions, in milliseconds.
+    pub interval_ms: u64,
+    /// An answer after this is none, in milliseconds.
+    pub timeout_ms: u64,
+    /// Bad answers in a row after which it gets no requests.
+    pub unhealthy: u32,
+    /// Good answers in a row after which it gets requests again.
+    pub healthy: u32,
 }
 
 /// A fault on purpose before a service.

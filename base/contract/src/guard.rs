@@ -19,6 +19,8 @@ pub const JOB_HEADER: &str = "palisade-job";
 pub const USER_HEADER: &str = "palisade-user";
 /// Header with the purpose, for the service.
 pub const PURPOSE_HEADER: &str = "palisade-purpose";
+/// Header of a guard's refusal that says that this replica is out: another may be asked. It means nothing from anybody but a guard.
+pub const REPLICA_OUT_HEADER: &str = "palisade-replica-out";
 /// Header in which `queue` announces an attempt's number, from 1.
 pub const ATTEMPT_HEADER: &str = "palisade-attempt";
 

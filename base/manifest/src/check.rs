@@ -19,6 +19,7 @@ mod clients;
 mod egress;
 mod entrance;
 mod faults;
+mod health;
 mod issuers;
 mod services;
 

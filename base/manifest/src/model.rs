@@ -15,10 +15,12 @@ use crate::problem::ManifestError;
 pub(crate) mod egress;
 pub(crate) mod entrance;
 pub(crate) mod fault;
+pub(crate) mod health;
 
 pub use self::egress::Destination;
 pub use self::entrance::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
 pub use self::fault::{Fault, FaultAct};
+pub use self::health::Health;
 
 /// A valid system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -116,6 +118,9 @@ pub struct Service {
     pub limits: Limits,
     /// Replicas.
     pub replicas: Replicas,
+    /// How a replica is found to be well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 /// One method on one path of a service.

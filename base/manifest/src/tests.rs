@@ -9,6 +9,7 @@ use super::*;
 
 mod egress;
 mod faults;
+mod health;
 
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 

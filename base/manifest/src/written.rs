@@ -14,10 +14,12 @@ use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 mod egress;
 mod entrance;
 mod fault;
+mod health;
 
 pub(crate) use self::egress::Destination;
 pub(crate) use self::entrance::{Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
 pub(crate) use self::fault::Fault;
+pub(crate) use self::health::Health;
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -207,6 +209,8 @@ pub(crate) struct Service {
     /// How many of it run.
     #[serde(default)]
     pub(crate) replicas: Replicas,
+    /// How a replica is found to be well; by default none is asked.
+    pub(crate) health: Option<Health>,
 }
 
 /// One text or several.

@@ -224,6 +224,8 @@ deny_reasons! {
     RateExceeded = "rate_exceeded", 429;
     /// Too many requests at the same time.
     ConcurrencyExceeded = "concurrency_exceeded", 503;
+    /// The service behind this guard does not answer as it should, or has not yet.
+    ServiceUnhealthy = "service_unhealthy", 503;
     /// More is under way than can be served in time, so what nobody signed in for is not begun.
     Overloaded = "overloaded", 503;
     /// The destination outside has an address that must not be connected to.

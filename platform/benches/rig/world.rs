@@ -246,6 +246,7 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         protocol: contract::control::Protocol::Http,
         outbound,
         faults: Vec::new(),
+        health: None,
         isolation: "full".into(),
         fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 10_000 },

@@ -1,6 +1,6 @@
 //! When a view says something new of the service that its sandbox cannot take while it runs: the supervisor is asked for a fresh run.
 //!
-//! Routes, websockets, queues, faults and the details of destinations are read from the view at each request and need none; programs, files, limits and flows are what a
+//! Routes, websockets, queues, faults, health checks and the details of destinations are read from the view at each request and need none; programs, files, limits and flows are what a
 //! sandbox is built of.
 //!
 //! Guarantees: M9 (this half; the other is `supervisor::child`).
@@ -38,6 +38,7 @@ fn built_in(mut profile: ServiceProfile) -> ServiceProfile {
     profile.websockets.clear();
     profile.consumes.clear();
     profile.faults.clear();
+    profile.health = None;
     // How a destination outside is reached is read from the view with each call.
     profile.outbound.iter_mut().for_each(|flow| (flow.routes, flow.outside) = (Vec::new(), None));
     profile

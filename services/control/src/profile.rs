@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::control::{
-    BucketProfile, EdgeProfile, FaultAct, FaultProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol, PublicRoute,
-    QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
+    BucketProfile, EdgeProfile, FaultAct, FaultProfile, HealthProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol,
+    PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
 };
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
@@ -123,6 +123,13 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
         consumes: service.consumes.iter().cloned().collect(),
         outbound: outbound(manifest, search, name, service),
         faults: faults(manifest, name),
+        health: service.health.as_ref().map(|health| HealthProfile {
+            path: health.path.clone(),
+            interval_ms: health.interval_ms,
+            timeout_ms: health.timeout_ms,
+            unhealthy: health.unhealthy,
+            healthy: health.healthy,
+        }),
         isolation: match service.isolation {
             Isolation::Full => "full".to_owned(),
             Isolation::Confined => "confined".to_owned(),

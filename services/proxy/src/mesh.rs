@@ -10,6 +10,7 @@
 mod fault;
 mod flight;
 mod h2c;
+mod health;
 mod inbound;
 mod job;
 mod outbound;
@@ -36,6 +37,7 @@ use crate::view::ViewHolder;
 
 use fault::Faults;
 use flight::{Flight, Places};
+use health::Health;
 pub use job::Job;
 use outbound::egress::{self, Destinations};
 pub use service::Connector;
@@ -53,6 +55,7 @@ pub struct Guard {
     peers: Mutex<BTreeMap<SpiffeId, Arc<MeshTransport>>>,
     destinations: Destinations,
     faults: Faults,
+    health: Health,
 }
 
 impl Guard {
@@ -73,6 +76,7 @@ impl Guard {
         Arc::new(Self {
             destinations: Destinations::new(resolver, Arc::clone(&clock)),
             faults: Faults::default(),
+            health: Health::default(),
             identity: Arc::clone(views.identity()),
             views,
             recorder,

@@ -12,6 +12,7 @@ mod flows;
 mod forged;
 pub(crate) mod forgery;
 mod guarding;
+mod health;
 mod jobs;
 mod joining;
 mod leaving;

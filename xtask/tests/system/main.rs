@@ -11,6 +11,7 @@ mod certificates;
 mod contained;
 mod figures;
 mod given_up;
+mod hanging;
 mod journey;
 mod killed;
 mod leftover;

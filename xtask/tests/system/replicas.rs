@@ -10,14 +10,14 @@ use xtask::processes;
 use crate::Stage;
 
 /// Clients, requests of each, and how many each makes a second: together below what one person may ask for.
-const CLIENTS: usize = 3;
-const REQUESTS: usize = 200;
+pub const CLIENTS: usize = 3;
+pub const REQUESTS: usize = 200;
 const RATE: usize = 25;
 /// Processes tell their metrics at least every 15 s.
 const TOLD: Duration = Duration::from_secs(60);
 
 /// The statuses that one client got. The system's client makes a process for each request; this one makes hundreds in one.
-fn ask_for_long(stage: &Stage) -> std::process::Child {
+pub fn ask_for_long(stage: &Stage) -> std::process::Child {
     let mut command = Command::new("curl");
     command.args([
         "--silent",

@@ -66,6 +66,7 @@ impl Check<'_, '_, '_> {
             self.document.problem(&[&a, &b, &c], format!("more than {LIST_MAX} of them"), None);
         }
         let public_at = self.public_at(name, w);
+        let health = self.health(name, w, fresh, &replicas);
         Service {
             public_at,
             owner: w.owner.clone(),
@@ -83,6 +84,7 @@ impl Check<'_, '_, '_> {
             flows: BTreeSet::new(),
             limits: limits(&w.limits),
             replicas,
+            health,
         }
     }
 

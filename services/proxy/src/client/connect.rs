@@ -37,6 +37,9 @@ pub enum CallFailed {
     /// Too many requests to this peer are under way already.
     #[error("{0} requests to this peer are under way, no more are let through")]
     Full(usize),
+    /// The service behind the peer was found to be out while it had the request.
+    #[error("the service behind this guard does not answer as it should")]
+    ReplicaOut,
     /// No answer within the time.
     #[error("no answer within {0} ms")]
     Late(u64),
@@ -57,6 +60,7 @@ pub fn fault_of(failed: CallFailed) -> Fault {
     match failed {
         CallFailed::Unreachable(_) => Fault { retry: Retry::Fresh, ..Fault::unavailable("a peer cannot be reached").because(failed) },
         CallFailed::Broken(_) => Fault { retry: Retry::Fresh, ..Fault::broken("a peer broke off before it answered").because(failed) },
+        CallFailed::ReplicaOut => Fault::unavailable("the service does not answer as it should").because(failed),
         CallFailed::Full(_) => Fault::unavailable("too many requests to a peer are under way").because(failed),
         CallFailed::WrongPeer(_) | CallFailed::Refused | CallFailed::Undeclared => Fault::refused(failed.to_string()).because(failed),
         CallFailed::Late(_) => Fault::timed_out("a peer took too long").because(failed),

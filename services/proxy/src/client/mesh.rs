@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::guard::REPLICA_OUT_HEADER;
 use contract::{Body, Transport, body};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, header};
@@ -162,8 +163,8 @@ impl MeshTransport {
     }
 
     /// Sends a request; the answer's body streams. A GET or HEAD without a body whose connection broke before an answer is asked once
-    /// more, of another replica if there is one, as long as the budget lasts (RFC 9110, section 9.2.2); anything else only when nothing
-    /// of it was written.
+    /// more, of another replica if there is one, and one whose replica says that it is out is asked of each other, as long as the budget
+    /// lasts (RFC 9110, section 9.2.2); anything else only when nothing of it was written.
     ///
     /// # Errors
     /// See `CallFailed`.
@@ -174,12 +175,23 @@ impl MeshTransport {
         let again = safe.then(|| parts.clone());
         let mut tried = Vec::new();
         self.balance.asked();
-        match (self.call_once(Request::from_parts(parts, sent), &mut tried).await, again) {
-            (Err(CallFailed::Broken(_)), Some(parts)) if self.balance.may_retry() => {
-                self.call_once(Request::from_parts(parts, body::empty()), &mut tried).await
+        let mut answered = self.call_once(Request::from_parts(parts, sent), &mut tried).await;
+        let mut broke = false;
+        while let Some(parts) = &again {
+            let elsewhere = match &answered {
+                Err(CallFailed::Broken(_)) => !std::mem::replace(&mut broke, true),
+                Ok(answer) if is_out(answer) => self.replicas()?.iter().any(|one| !tried.contains(&one.address)),
+                _ => false,
+            };
+            if !elsewhere || !self.balance.may_retry() {
+                break;
             }
-            (answered, _) => answered,
+            answered = self.call_once(Request::from_parts(parts.clone(), body::empty()), &mut tried).await;
         }
+        answered.map(|mut answer| {
+            answer.headers_mut().remove(REPLICA_OUT_HEADER);
+            answer
+        })
     }
 
     /// One request to one replica; while nothing of it was written, the next one is tried when one cannot be reached.
@@ -197,7 +209,7 @@ impl MeshTransport {
             if let Some(connection) = self.free_plain(&endpoint, &request) {
                 match connection.send(request, &self.peer, Arc::clone(&endpoint.plain), load).await {
                     Ok(response) => {
-                        endpoint.answered(response.status(), Instant::now());
+                        note(&endpoint, &response, tried);
                         return Ok(response);
                     }
                     // It had been closed; over HTTP/2 then.
@@ -236,7 +248,7 @@ impl MeshTransport {
             }
             match wait(shared.sender.try_send_request(request), &progress, self.patience).await? {
                 Ok(response) => {
-                    endpoint.answered(response.status(), Instant::now());
+                    note(&endpoint, &response, tried);
                     return Ok(response.map(|body| Passage::new(body).at_end(move |_| drop((place, load))).into_body()));
                 }
                 Err(mut error) => {
@@ -301,6 +313,21 @@ impl MeshTransport {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| CallFailed::Request(error.into()))?;
         *request.version_mut() = http::Version::HTTP_2;
         Ok(request)
+    }
+}
+
+/// Whether a guard says that its service is out, so that nothing was done with the request, or nothing that a reader would miss.
+fn is_out<B>(answer: &Response<B>) -> bool {
+    answer.status() == http::StatusCode::SERVICE_UNAVAILABLE && answer.headers().contains_key(REPLICA_OUT_HEADER)
+}
+
+/// Notes how a replica answered.
+fn note<B>(endpoint: &Endpoint, answer: &Response<B>, tried: &mut Vec<SocketAddr>) {
+    if is_out(answer) {
+        endpoint.failed(Instant::now());
+        tried.push(endpoint.address);
+    } else {
+        endpoint.answered(answer.status(), Instant::now());
     }
 }
 

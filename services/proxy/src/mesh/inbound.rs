@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::control::{FaultAct, Protocol, ServiceProfile};
-use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, USER_HEADER};
+use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, REPLICA_OUT_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use trust::{Decision, DenyReason, TraceContext};
 use super::Guard;
 use super::fault::Chosen;
 use super::flight::Place;
+use super::health;
 use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
@@ -59,6 +60,8 @@ struct Admitted {
     protocol: Protocol,
     place: Place,
     fault: Option<Chosen>,
+    /// Its service is asked whether it is well.
+    asked: bool,
 }
 
 /// Serves one request from a verified workload.
@@ -96,7 +99,12 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
         let withdrawn = socket::withdrawn(guard, peer, admitted.verified.clone());
         answer = answer.map(|answer| answer.map(|body| events::until(body, withdrawn)));
     }
-    record(account, answer, (admitted.place, ticket))
+    let is_out = matches!(answer, Err(CallFailed::ReplicaOut));
+    let mut answer = record(account, answer, (admitted.place, ticket));
+    if is_out {
+        health::mark(answer.headers_mut());
+    }
+    answer
 }
 
 /// Accept to authorise, and the record of the answer.
@@ -105,6 +113,7 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
     let loaded = accept(guard, peer).map_err(Decision::deny)?;
     let service = loaded.view.service.as_ref().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
     let verified = verify(guard, &loaded, service, peer, request, account).map_err(Decision::deny)?;
+    let asked = service.health.is_some();
     let place = admit(guard, service).map_err(Decision::deny)?;
     let decision = authorise(&loaded, service, peer, &verified);
     if !decision.is_allow() {
@@ -113,7 +122,7 @@ fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut
     account.decide(decision).map_err(Decision::deny)?;
     let fault = wrong_on_purpose(guard, service, peer, &verified, request, account);
     let (wall_s, fresh_per_job, protocol) = (service.limits.wall_s, service.fresh_per_job, service.protocol);
-    Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place, fault })
+    Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place, fault, asked })
 }
 
 /// The caller's SVID is still good, the view is fresh, and the caller is one of its callers.
@@ -186,8 +195,11 @@ fn delivery(service: &ServiceProfile, path: &str, request: &Request<Body>) -> Re
     }
 }
 
-/// The service has room for one more.
+/// The service is well and has room for one more.
 fn admit(guard: &Guard, service: &ServiceProfile) -> Result<Place, DenyReason> {
+    if !guard.health.lets_in(service) {
+        return Err(DenyReason::ServiceUnhealthy);
+    }
     let most = match service.limits.concurrency {
         0 => limits::SERVICE_REQUESTS_MAX,
         stated => usize::try_from(stated).unwrap_or(usize::MAX),
@@ -236,6 +248,7 @@ async fn forward(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
+    let reads = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
     headers::strip_hop_by_hop_and(request.headers_mut(), |name| headers::claims_identity(name) || headers::names_trace(name));
     introduce(request.headers_mut(), &admitted.verified, trace);
@@ -261,10 +274,15 @@ async fn forward(
             guard.service.send(request, admitted.protocol).await
         }
     };
-    let response = tokio::time::timeout_at(deadline, sent).await;
+    let response = tokio::select! {
+        response = tokio::time::timeout_at(deadline, sent) => response,
+        // What only reads is better asked elsewhere than waited for here.
+        () = guard.health.went_out(admitted.asked && reads) => return Err(CallFailed::ReplicaOut),
+    };
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(txn_token::HEADER);
+    response.headers_mut().remove(REPLICA_OUT_HEADER);
     if events::is_event_stream(response.headers()) {
         return Ok(response);
     }
@@ -304,5 +322,9 @@ fn record(account: Account, answer: Result<Response<Body>, CallFailed>, held: im
 
 fn refused(mut account: Account, decision: Decision) -> Response<Body> {
     let reason = account.decide(decision).err().unwrap_or(DenyReason::PolicyDenied);
-    account.denied(reason)
+    let mut answer = account.denied(reason);
+    if reason == DenyReason::ServiceUnhealthy {
+        health::mark(answer.headers_mut());
+    }
+    answer
 }

@@ -367,6 +367,7 @@ fn profile(name: &str, routes: &[&str], consumes: &[&str], outbound: Vec<Outboun
         consumes: texts(consumes),
         outbound,
         faults: Vec::new(),
+        health: None,
         isolation: "full".into(),
         fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 0 },
