@@ -16,6 +16,7 @@ mod journey;
 mod killed;
 mod leftover;
 mod lifecycle;
+mod on_purpose;
 mod outside;
 mod refused;
 mod replaced;
@@ -83,6 +84,15 @@ impl Stage {
     /// Everything that a process has logged.
     fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.running.dir.join("log").join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Waits until the metrics of all processes have this in them: each tells its own every 15 s at least.
+    fn counted(&self, what: &str) {
+        let start = std::time::Instant::now();
+        while !self.running.cli(&["metrics"]).unwrap().contains(what) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what} is not counted");
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// The text of the whole audit log, once everything that happened has arrived in it.
