@@ -18,7 +18,8 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
     match format {
         Format::Json => {
             let services = manifest.services.len();
-            say(serde_json::json!({ "system": manifest.name, "digest": manifest.digest(), "services": services, "faults": faults }))
+            let (name, digest) = (&manifest.name, manifest.digest());
+            say(serde_json::json!({ "system": name, "digest": digest, "services": services, "egress": manifest.egress, "faults": faults }))
         }
         Format::Text => say(format_args!(
             "{}: {} services, {} buckets, {} queues\n{}",
@@ -28,6 +29,10 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
             manifest.queues.len(),
             manifest.digest()
         )),
+    }
+    for (name, to) in manifest.egress.iter().filter(|_| format == Format::Text) {
+        let why = to.declassified.as_ref().map_or_else(String::new, |why| format!("; declassified: {why}"));
+        say(format_args!("egress.{name}: {}:{} may have '{}'{why}", to.host, to.port, to.data));
     }
     if let Some(warning) = system::faults_warning(manifest).filter(|_| format == Format::Text) {
         say(warning);

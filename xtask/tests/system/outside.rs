@@ -103,6 +103,9 @@ fn a_service_reaches_a_declared_destination_and_its_neighbour_reaches_nothing() 
     let (manifest, dir) = (apps.join("palisade.toml"), scratch.0.join("system"));
     let stage = Stage::set_with(scratch, Setting { manifest, dir, palisade: bin.join("palisade"), user: None, more: Vec::new() });
 
+    let mut check = Command::new(&stage.running.palisade);
+    let listed = xtask::tree::output(check.args(["check", "--manifest"]).arg(&stage.setting.manifest)).unwrap();
+    assert!(listed.contains("egress.near: localhost:") && listed.contains("may have 'words'"), "{listed}");
     let ask = |path: &str| -> Value {
         let answer = stage.ada.curl.page(path).unwrap();
         serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}: {}", answer.status, answer.text()))

@@ -59,7 +59,7 @@ async fn workload_person_purpose_method_and_path_must_all_be_declared() {
         let (status, text) = outdoors.ask_with(line, fields, "/relay/x", "view").await;
         assert_eq!((status, reason(&text)), expected, "{line}: {text}");
     }
-    let (status, text) = outdoors.ask_with("GET /v1/days", "", "/work/x", "process").await;
+    let (status, text) = outdoors.ask_with("GET /v1/days", "", "/jobs/x", "process").await;
     assert_eq!((status, reason(&text)), (403, "policy_denied"), "{text}");
     let (status, text) = outdoors.ask_raw("GET /v1/days", "").await;
     assert_eq!((status, reason(&text)), (403, "authority_missing"), "{text}");

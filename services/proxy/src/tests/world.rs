@@ -44,7 +44,7 @@ run = ["./front"]
 data = "page"
 public = [
   { path = "/relay/{*rest}", methods = ["GET", "POST"], purpose = "view" },
-  { path = "/work/{*rest}", methods = ["GET"], purpose = "process" },
+  { path = "/jobs/{*rest}", methods = ["GET"], purpose = "process" },
 ]
 calls = ["service.back:GET /things/{id}", "service.back:POST /things/{*rest}", "service.lines:tcp", "egress.shop:POST /v1/charges/{id} for view", "egress.shop:GET /v1/{*rest} for view"]
 

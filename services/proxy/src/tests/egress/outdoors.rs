@@ -141,7 +141,7 @@ impl Outdoors {
         let out = listener.local_addr().unwrap();
         let mut view = world.front_view("127.0.0.1:9".parse().unwrap());
         let profile = view.service.as_mut().unwrap();
-        profile.routes.push("GET /work/{*rest}".into());
+        profile.routes.push("GET /jobs/{*rest}".into());
         profile.outbound = vec![Outbound {
             port: 9400,
             env: "SHOP_URL".into(),
