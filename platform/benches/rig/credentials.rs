@@ -1,6 +1,8 @@
 //! Certificates, keys and tokens that all targets of the rig share, in the files that each of them reads.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -52,7 +54,8 @@ impl Signer {
     }
 
     fn token(&self, claims: &Value) -> String {
-        let header = json!({ "alg": self.algorithm, "kid": self.algorithm, "typ": "at+jwt" });
+        // `at+jwt` without a declared issuer would be a question to `login`, which the rig has not.
+        let header = json!({ "alg": self.algorithm, "kid": self.algorithm, "typ": "JWT" });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(claims));
         let der = self.key.serialize_der();
@@ -88,7 +91,11 @@ fn claims(person: &str, change: &Value) -> Value {
 /// Writes everything into `folder`, under the authority of `world`.
 pub fn write(world: &World, folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
-    let put = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    let put = |name: &str, text: &str| {
+        // Keys that others can read are refused.
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
     put("ca.pem", &world.root_pem());
     let domain = world.domain();
     let names = |name: &str| vec![format!("{name}.bench.local"), "localhost".to_owned(), "127.0.0.1".to_owned()];
