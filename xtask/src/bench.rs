@@ -226,7 +226,7 @@ impl<'a> Bench<'a> {
     }
 
     fn cost(&self) -> Outcome<Value> {
-        let mut table = Table::new("CPU of the proxies for each request", "µs", "floor");
+        let mut table = Table::new("CPU of the proxies for each request", "µs", Some("floor"));
         for scenario in Scenario::ALL {
             table.column(scenario.name(), self.saturated(scenario, Tokens::One("ES256"))?);
         }
@@ -234,7 +234,7 @@ impl<'a> Bench<'a> {
     }
 
     fn tokens(&self) -> Outcome<Value> {
-        let mut table = Table::new("S1 with other tokens, CPU for each request", "µs", "floor");
+        let mut table = Table::new("S1 with other tokens, CPU for each request", "µs", Some("floor"));
         for tokens in [Tokens::One("RS256"), Tokens::One("EdDSA"), Tokens::Many] {
             table.column(tokens.name(), self.saturated(Scenario::Edge, tokens)?);
         }
@@ -242,7 +242,7 @@ impl<'a> Bench<'a> {
     }
 
     fn handshakes(&self) -> Outcome<Value> {
-        let mut table = Table::new("A new connection with TLS 1.3 and one request, at the edge: CPU", "µs", "floor");
+        let mut table = Table::new("A new connection with TLS 1.3 and one request, at the edge: CPU", "µs", Some("floor"));
         let figures = self.costs(Scenario::Edge, |_, started| load::handshakes(&self.rig, started, self.wanted.seconds).map(Some))?;
         table.column("full handshake", figures);
         Ok(table.print())
@@ -257,7 +257,7 @@ impl<'a> Bench<'a> {
                 each.entry(target.name()).or_default().push(kib);
             }
         }
-        let mut table = Table::new("Memory of the second hop (proportional set size)", "MiB; KiB", "floor");
+        let mut table = Table::new("Memory of the second hop (proportional set size)", "MiB; KiB", Some("floor"));
         table.column("idle, MiB", before);
         table.column("each idle mTLS connection, KiB", each);
         Ok(table.print())
@@ -305,7 +305,7 @@ impl<'a> Bench<'a> {
         let seconds = self.wanted.seconds.max(5);
         let direct = load::at_rate(&self.rig, None, RATE, seconds)?;
         println!("\nThe app itself at {RATE} requests a second: p50 {:.0} µs, p99 {:.0} µs", direct.p50_us, direct.p99_us);
-        let mut table = Table::new("What is added to it", "µs", "floor");
+        let mut table = Table::new("What is added to it", "µs", None);
         for scenario in Scenario::ALL {
             let figures = self.rounds(scenario, |_, _| load::at_rate(&self.rig, Some(scenario), RATE, seconds).map(Some))?;
             let added = |pick: fn(&load::Latency) -> f64, from: f64| -> Figures {
@@ -336,7 +336,7 @@ impl<'a> Bench<'a> {
             }
         }
         let mut table =
-            Table::new("From the start of the edge to its first answer, TLS, token and curl's own start included", "ms", "floor");
+            Table::new("From the start of the edge to its first answer, TLS, token and curl's own start included", "ms", Some("floor"));
         table.column("first answer", figures);
         Ok(table.print())
     }

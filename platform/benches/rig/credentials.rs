@@ -146,7 +146,7 @@ fn many(signer: &Signer) -> String {
     script.push_str(
         "}\nlocal requests, at = {}, 0\n\
          function init()\n  for n, token in ipairs(tokens) do\n    \
-         requests[n] = wrk.format(\"GET\", \"/\", { Host = \"127.0.0.1\", Authorization = \"Bearer \" .. token })\n  end\nend\n\
+         wrk.headers[\"Authorization\"] = \"Bearer \" .. token\n    requests[n] = wrk.format()\n  end\nend\n\
          function request()\n  at = at % #requests + 1\n  return requests[at]\nend\n",
     );
     script

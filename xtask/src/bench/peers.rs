@@ -16,7 +16,7 @@ pub(super) fn haproxy(rig: &Rig, path: &str, scenario: Scenario, shown: Shown) -
     let file = |name: &str| rig.file(name);
     let hop = |name: &str, port: u16, to: u16, bind: &str, rules: &str, server: &str| -> Outcome<Program> {
         let text = format!(
-            "global\n  nbthread 1\n  maxconn 16384\n  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256\n  \
+            "global\n  nbthread 1\n  maxconn 8192\n  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256\n  \
              ssl-default-server-ciphersuites TLS_AES_128_GCM_SHA256\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n  \
              ssl-default-server-options ssl-min-ver TLSv1.3\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 600s\n  \
              timeout server 60s\n  http-reuse always\nfrontend entry\n  bind 127.0.0.1:{port} {bind}\n{rules}  default_backend onward\n\

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub struct Table {
     title: &'static str,
     unit: &'static str,
-    base: &'static str,
+    base: Option<&'static str>,
     columns: Vec<(String, BTreeMap<&'static str, Vec<f64>>)>,
 }
 
@@ -17,9 +17,9 @@ pub struct Table {
 const ORDER: [&str; 5] = ["Palisade", "floor", "HAProxy", "Envoy", "nginx"];
 
 impl Table {
-    /// An empty one. `base` is the target that others are divided by, besides the product.
+    /// An empty one. With a `base` the product is compared with it and with the peers; without, figures stand alone.
     #[must_use]
-    pub fn new(title: &'static str, unit: &'static str, base: &'static str) -> Self {
+    pub fn new(title: &'static str, unit: &'static str, base: Option<&'static str>) -> Self {
         Self { title, unit, base, columns: Vec::new() }
     }
 
@@ -36,21 +36,21 @@ impl Table {
         for target in ORDER.into_iter().filter(|target| self.columns.iter().any(|(_, figures)| figures.contains_key(target))) {
             self.line(target, |(_, figures)| figures.get(target).map_or_else(String::new, |rounds| shown(rounds)));
         }
-        for target in ORDER.into_iter().filter(|target| *target != "Palisade") {
+        for target in ORDER.into_iter().filter(|target| *target != "Palisade" && self.base.is_some()) {
             if self.columns.iter().any(|(_, figures)| figures.contains_key(target)) {
                 let label = format!("ratio to {target}");
                 self.line(&label, |(_, figures)| ratio(figures, target).map_or_else(String::new, |ratio| format!("{ratio:.2}")));
             }
         }
         let columns = self.columns.iter().map(
-            |(name, figures)| json!({ "name": name, "rounds": figures, "ratio_to_base": ratio(figures, self.base), "base": self.base }),
+            |(name, figures)| json!({ "name": name, "rounds": figures, "ratio_to_base": self.base.and_then(|base| ratio(figures, base)), "base": self.base }),
         );
         json!({ "title": self.title, "unit": self.unit, "columns": columns.collect::<Vec<_>>() })
     }
 
     fn line(&self, label: &str, cell: impl Fn(&(String, BTreeMap<&'static str, Vec<f64>>)) -> String) {
         let cells: String =
-            self.columns.iter().map(|column| format!("{:>width$}", cell(column), width = column.0.chars().count().max(22))).collect();
+            self.columns.iter().map(|column| format!("  {:>width$}", cell(column), width = column.0.chars().count().max(24))).collect();
         println!("  {label:<18}{cells}");
     }
 }
@@ -63,7 +63,7 @@ fn ratio(figures: &BTreeMap<&'static str, Vec<f64>>, to: &str) -> Option<f64> {
 
 fn shown(rounds: &[f64]) -> String {
     let (least, most) = rounds.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), one| (least.min(*one), most.max(*one)));
-    format!("{:.1} ({least:.1} to {most:.1})", median(rounds))
+    if rounds.len() == 1 { format!("{least:.1}") } else { format!("{:.1} ({least:.1} to {most:.1})", median(rounds)) }
 }
 
 /// The middle one, or between the two in the middle.

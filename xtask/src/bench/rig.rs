@@ -111,8 +111,8 @@ impl Rig {
         let temporary: String =
             ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).concat();
         let text = format!(
-            "daemon off;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {at}/pid;\nerror_log {at}/error.log error;\n\
-             events {{ worker_connections 16384; }}\nhttp {{\naccess_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n{temporary}{inner}\n}}\n"
+            "daemon off;\nworker_processes 1;\npid {at}/pid;\nerror_log {at}/error.log error;\n\
+             events {{ worker_connections 8192; }}\nhttp {{\naccess_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n{temporary}{inner}\n}}\n"
         );
         self.config(&format!("{name}.conf"), &text)
     }
