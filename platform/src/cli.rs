@@ -4,6 +4,7 @@ mod audit;
 mod explain;
 mod files;
 mod keys;
+mod logs;
 mod metrics;
 mod people;
 mod up;
@@ -93,7 +94,15 @@ enum Command {
         dir: DirArgument,
     },
     /// The metrics of every process of a running system, as Prometheus reads them.
-    Metrics(DirArgument),
+    Metrics {
+        /// As OpenMetrics, with exemplars: traces that stand for what is counted.
+        #[arg(long)]
+        openmetrics: bool,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
+    /// The access log: a line for each request, oldest first.
+    Logs(logs::Logs),
     /// The spans of one trace.
     Trace {
         /// 32 hexadecimal digits.
@@ -139,7 +148,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Key(key) => key.run(format),
         Command::Apply { manifest, dir } => files::apply(&manifest.manifest, &dir.dir, format),
         Command::Revoke { spiffe_id, dir } => people::revoke(&spiffe_id, &dir.dir, format),
-        Command::Metrics(dir) => metrics::metrics(&dir.dir, format),
+        Command::Metrics { openmetrics, dir } => metrics::metrics(&dir.dir, openmetrics, format),
+        Command::Logs(logs) => logs.run(format),
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
         Command::Role { name } => return crate::process::run_role(&name),
         Command::Guard { service } => return crate::process::run_guard(&service),

@@ -18,6 +18,7 @@ use sandbox::{Level, SandboxError};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::{self, AccessLog};
 use crate::process::{Process, StartError};
 use host::{Host, ServeOutbound};
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub run_as_id: u32,
     /// Which replica of its service this is, from 0.
     pub replica: u32,
+    /// Where each request gets a line, if the manifest asks for it.
+    pub access_log: Option<access_log::Settings>,
 }
 
 /// Runs the guard of a service.
@@ -51,7 +54,13 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         return Err(StartError::refused(format_args!("this host cannot give the isolation that the manifest requires\n{here}")));
     }
     let link = Arc::new(Link::default());
-    let guard = Guard::new(joined.view.clone(), process.recorder.clone(), process.clock.clone(), link.clone());
+    let (mut recorder, metrics) = (process.recorder.clone(), process.recorder.metrics().clone());
+    let log = settings.access_log.clone().map(|log| AccessLog::start(log, process.clock.clone(), metrics)).transpose();
+    let log = log.map_err(StartError::refused_by)?;
+    if let Some(log) = &log {
+        recorder = recorder.with_access_log(log.clone());
+    }
+    let guard = Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone());
     let host = Host::new(profile, settings, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
     link.set(&host);
     host.prepare().await.map_err(refusal)?;
@@ -75,6 +84,9 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     }
     if let Err(error) = probing.await {
         tracing::error!(%error, "asking the service failed");
+    }
+    if let Some(log) = log {
+        log.finish();
     }
     served.map_err(StartError::failed_by)?;
     process.finish(&joined.identity).await

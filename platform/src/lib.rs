@@ -1,5 +1,6 @@
 //! Everything that `palisade` is, as a library: the binary calls `main`, the benchmark rig puts the same parts behind its own ports.
 
+pub mod access_log;
 mod boot;
 mod cli;
 #[cfg(test)]

@@ -30,6 +30,8 @@ const BATCH_MAX: usize = 512;
 const GATHER: Duration = Duration::from_millis(100);
 /// Metrics are sent this often even when nothing else happens.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// And no sooner than so long after the last time.
+const METRICS_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failure to ship.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -80,24 +82,48 @@ impl Spool {
     /// Ships to `evidence` for ever.
     pub async fn ship(self: Arc<Self>, evidence: EvidenceClient) {
         let mut leftovers = self.leftovers.clone();
+        let (mut told, mut behind) = (tokio::time::Instant::now(), true);
         loop {
             for path in std::mem::take(&mut leftovers) {
                 if !self.ship_leftover(&path, &evidence).await {
                     leftovers.push(path);
                 }
             }
-            let notified = tokio::time::timeout(HEARTBEAT, self.wake.notified()).await;
+            let (pause, since) = (if behind { METRICS_PAUSE } else { HEARTBEAT }, told.elapsed());
+            let notified = tokio::time::timeout(pause.saturating_sub(since), self.wake.notified()).await;
             if notified.is_ok() {
                 tokio::time::sleep(GATHER).await;
+                behind = true;
+                self.ship_waiting(&evidence).await;
             }
-            self.ship_waiting(&evidence).await;
+            if told.elapsed() >= pause {
+                self.tell_metrics(&evidence).await;
+                (told, behind) = (tokio::time::Instant::now(), false);
+            }
+        }
+    }
+
+    /// Tells what is counted, in a batch of its own: it can be long.
+    async fn tell_metrics(&self, evidence: &EvidenceClient) {
+        {
+            let inner = self.lock();
+            self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
+        }
+        let batch = WrittenBatch::new(&self.process, std::iter::empty(), std::iter::empty(), &self.metrics.render());
+        if let Err(fault) = evidence.append_written(batch).await {
+            // The next one says it all again.
+            tracing::warn!(%fault, "evidence does not take metrics");
         }
     }
 
     /// Ships what waits now, for at most `within`; for the end of a drain.
     pub async fn flush(&self, evidence: &EvidenceClient, within: Duration) {
+        let all = async {
+            self.ship_waiting(evidence).await;
+            self.tell_metrics(evidence).await;
+        };
         // What does not get through in time stays in the file and is shipped by the next run.
-        let _late = tokio::time::timeout(within, self.ship_waiting(evidence)).await;
+        let _late = tokio::time::timeout(within, all).await;
     }
 
     async fn ship_waiting(&self, evidence: &EvidenceClient) {
@@ -119,12 +145,10 @@ impl Spool {
     }
 
     fn next_batch(&self) -> WrittenBatch {
-        let metrics = self.metrics.render();
         let inner = self.lock();
-        self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
         let audit = inner.unshipped.iter().take(BATCH_MAX).map(|(_, line)| line.as_str());
         let spans = inner.spans.iter().take(BATCH_MAX).map(String::as_str);
-        WrittenBatch::new(&self.process, audit, spans, &metrics)
+        WrittenBatch::new(&self.process, audit, spans, "")
     }
 
     fn shipped(&self, seq: u64, spans: usize) {

@@ -14,6 +14,7 @@ use manifest::{Lock, Manifest, Search};
 use proxy::client::CollectorUrl;
 use trust::{Digest, Entropy, SpiffeId, clock};
 
+use crate::access_log;
 use crate::boot::Boot;
 use crate::folder;
 use crate::roles;
@@ -84,6 +85,11 @@ impl Layout {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.dir.join("log")
+    }
+    /// Access logs.
+    #[must_use]
+    pub fn access_logs(&self) -> PathBuf {
+        self.logs().join("access")
     }
     /// The key that verifies the audit log's checkpoints.
     #[must_use]
@@ -321,6 +327,19 @@ impl Builder<'_> {
             session_idle_s: edge.session_idle_ms / 1000,
             session_life_s: edge.session_life_ms / 1000,
             limits: edge.limits.into(),
+            access_log: self.access_log("edge", ""),
+        }
+    }
+
+    /// A door's access log.
+    fn access_log(&self, door: &str, service: &str) -> access_log::Settings {
+        let kept = &self.applied.manifest.edge.access_log;
+        access_log::Settings {
+            folder: self.layout.access_logs(),
+            door: door.to_owned(),
+            service: service.to_owned(),
+            bytes_max: kept.bytes,
+            age_ms_max: kept.age_ms,
         }
     }
 
@@ -358,7 +377,9 @@ impl Builder<'_> {
         // Its owner is the service's user once it has run; the folder above is ours.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(io("cannot make the folder", &state_dir))?;
         users::take_over(&state_dir, run_as_id).map_err(io("cannot give to its service", &state_dir))?;
-        let settings = serde_json::json!(crate::guard::Settings { state_dir, run_as_id, replica });
+        let has_access_log = self.applied.manifest.services.get(service).is_some_and(|service| service.access_log);
+        let access_log = has_access_log.then(|| self.access_log(&name, service));
+        let settings = serde_json::json!(crate::guard::Settings { state_dir, run_as_id, replica, access_log });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
         let listeners = vec![("mesh".to_owned(), listener)];

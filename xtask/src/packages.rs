@@ -32,6 +32,11 @@ pub const TEST: &[Need] = &[
     Need { program: "/usr/bin/chromedriver", package: "chromium-driver", why: "drives that browser" },
     Need { program: "tcpdump", package: "tcpdump", why: "captures loopback to look for plain text" },
     Need { program: "promtool", package: "prometheus", why: "checks metrics and alert rules" },
+    Need {
+        program: "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py",
+        package: "python3-prometheus-client",
+        why: "reads the metrics as OpenMetrics, strictly",
+    },
     Need { program: "/usr/bin/pip3", package: "python3-pip", why: "installs boto3 and the AWS CLI, clients of the S3 tests" },
     Need { program: "/usr/bin/node", package: "nodejs", why: "runs the AWS SDK for JavaScript, a client of the S3 tests" },
     Need { program: "npm", package: "npm", why: "installs that SDK" },

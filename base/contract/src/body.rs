@@ -45,7 +45,15 @@ pub async fn collect(body: Body, limit: usize) -> Result<Bytes, Fault> {
 /// # Errors
 /// As `collect`; `BadRequest` with line and column when it is not the JSON that the route takes.
 pub async fn parse_json<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
-    let bytes = collect(body, trust::limits::JSON_BODY_BYTES_MAX).await?;
+    parse_json_within(body, trust::limits::JSON_BODY_BYTES_MAX).await
+}
+
+/// The same of a body of at most `limit` bytes.
+///
+/// # Errors
+/// As `parse_json`.
+pub async fn parse_json_within<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Fault> {
+    let bytes = collect(body, limit).await?;
     serde_json::from_slice(&bytes).map_err(|error| Fault::bad_request(format!("the body is not the JSON expected here: {error}")))
 }
 

@@ -9,6 +9,9 @@ use crate::transport::{Call, Client};
 
 const ADMIN: Who = Who::Person("admin");
 
+/// Largest batch: 512 records and as many spans, or the metrics of one process.
+pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Every route. The edge serves those for a person under `/console`.
 pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/records", action: "evidence.append", who: Who::Policy },

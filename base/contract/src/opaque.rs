@@ -41,13 +41,19 @@ pub fn random(kind: Kind, entropy: &dyn Entropy) -> Secret<String> {
 /// Whether it begins as one of ours does, whatever follows.
 #[must_use]
 pub fn is_meant(text: &str) -> bool {
-    [Kind::Key, Kind::Token].iter().any(|kind| text.starts_with(kind.prefix()))
+    meant(text).is_some()
+}
+
+/// The kind that it would be by its beginning, whatever follows.
+#[must_use]
+pub fn meant(text: &str) -> Option<Kind> {
+    [Kind::Key, Kind::Token].into_iter().find(|kind| text.starts_with(kind.prefix()))
 }
 
 /// The kind of a credential that has the form of one and the right checksum.
 #[must_use]
 pub fn kind_of(text: &str) -> Option<Kind> {
-    let kind = [Kind::Key, Kind::Token].into_iter().find(|kind| text.starts_with(kind.prefix()))?;
+    let kind = meant(text)?;
     let (said, end) = text.split_at_checked(kind.prefix().len().saturating_add(2 * BYTES))?;
     let hex = said.get(kind.prefix().len()..)?.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
     (hex && end == checksum(said)).then_some(kind)

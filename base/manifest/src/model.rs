@@ -18,7 +18,7 @@ pub(crate) mod fault;
 pub(crate) mod health;
 
 pub use self::egress::Destination;
-pub use self::entrance::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
+pub use self::entrance::{AccessLog, Acme, Certificate, Edge, EdgeLimits, PublicAt};
 pub use self::fault::{Fault, FaultAct};
 pub use self::health::Health;
 
@@ -121,6 +121,9 @@ pub struct Service {
     /// How a replica is found to be well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Whether its guard has an access log.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub access_log: bool,
 }
 
 /// One method on one path of a service.

@@ -481,3 +481,19 @@ fn services_of_the_same_route_are_told_apart_or_refused() {
         assert!(said.contains(message), "{message}: {said}");
     }
 }
+
+// J1, M2: how much of access logs is kept, and which guards have one; a manifest that says nothing of it is the same as ever.
+#[test]
+fn access_logs_have_a_size_an_age_and_guards_that_ask_for_one() {
+    let with = |kept: &str| VIDEO.replacen("[edge]\n", &format!("[edge]\naccess_log = {kept}\n"), 1);
+    let parsed = |kept: &str| Manifest::parse("palisade.toml", &with(kept)).unwrap();
+    let (plain, standard) = (Manifest::parse("palisade.toml", VIDEO).unwrap(), parsed("{ bytes = \"256MiB\", age = \"14d\" }"));
+    assert_eq!((plain.edge.access_log, plain.digest()), (standard.edge.access_log, standard.digest()));
+    let less = parsed("{ bytes = \"1MiB\" }");
+    assert_eq!((less.edge.access_log.bytes, less.edge.access_log.age_ms), (1 << 20, 14 * 86_400_000));
+    assert_ne!(less.digest(), plain.digest());
+    assert!(refused(&with("{ bytes = \"1023KiB\" }")).to_string().contains("1MiB at least"));
+    let asks = VIDEO.replacen("run = [\"./video-api\"]", "run = [\"./video-api\"]\naccess_log = true", 1);
+    let asks = Manifest::parse("palisade.toml", &asks).unwrap();
+    assert!(asks.services["api"].access_log && !asks.services["web"].access_log && asks.digest() != plain.digest());
+}

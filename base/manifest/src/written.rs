@@ -17,7 +17,7 @@ mod fault;
 mod health;
 
 pub(crate) use self::egress::Destination;
-pub(crate) use self::entrance::{Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
+pub(crate) use self::entrance::{AccessLog, Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
 pub(crate) use self::fault::Fault;
 pub(crate) use self::health::Health;
 
@@ -101,6 +101,9 @@ pub(crate) struct Edge {
     /// How much one may ask for, over all routes.
     #[serde(default)]
     pub(crate) limits: EdgeLimits,
+    /// How much of the access logs is kept, in log/access. The edge has one; guards have where their service asks for it.
+    #[serde(default)]
+    pub(crate) access_log: AccessLog,
 }
 
 /// An application that people may sign in to: an OAuth client without a secret. Its name is its 'client_id'.
@@ -211,6 +214,9 @@ pub(crate) struct Service {
     pub(crate) replicas: Replicas,
     /// How a replica is found to be well; by default none is asked.
     pub(crate) health: Option<Health>,
+    /// Whether each request to it gets a line in an access log of its guard's; default false. A change counts from the next start.
+    #[serde(default)]
+    pub(crate) access_log: bool,
 }
 
 /// One text or several.

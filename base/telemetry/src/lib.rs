@@ -5,13 +5,16 @@
 //!
 //! Not here: shipping (the assembly's spool gives a `Sink`), storing (`evidence`).
 
+pub mod access;
 pub mod certificate;
 pub mod event;
+pub mod flows;
 pub mod gather;
 mod ids;
 pub mod metrics;
 pub mod recorder;
 
+pub use access::{Access, AccessSink, Asked, Shown};
 pub use event::{Event, Level};
 pub use metrics::Metrics;
 pub use recorder::{AuditLost, MemorySink, NewRecord, NewSpan, Recorder, Sink, SpanStart};

@@ -1,4 +1,4 @@
-//! Metrics: rate, errors, duration (J1), in Prometheus' text exposition format.
+//! Metrics: what a process counts, as OpenMetrics (J1). Rate, errors and duration of requests are in `flows`.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -8,9 +8,10 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use trust::DenyReason;
+
+use crate::flows::{Ended, Flows};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DecisionLabels {
@@ -33,18 +34,6 @@ struct ActLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    point: &'static str,
-    route: String,
-    status: u16,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PointLabels {
-    point: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct HostLabels {
     host: String,
 }
@@ -55,9 +44,9 @@ pub struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     shadows: Family<ShadowLabels, Counter>,
     acts: Family<ActLabels, Counter>,
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<PointLabels, Histogram, fn() -> Histogram>,
+    flows: Flows,
     spans_dropped: Counter,
+    access_lines_dropped: Counter,
     audit_waiting: Gauge,
     audit_spool_bytes: Gauge,
     certificate_ends: Family<HostLabels, Gauge>,
@@ -74,16 +63,10 @@ impl Metrics {
         registry.register("shadow_decisions", "Answers beside those that policies in shadow would have given", Family::clone(&shadows));
         let acts = Family::default();
         registry.register("acts", "Acts that took effect", Family::clone(&acts));
-        let requests = Family::default();
-        registry.register("requests", "Requests answered", Family::clone(&requests));
-        let durations: Family<PointLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(duration_buckets);
-        registry.register(
-            "request_duration_seconds",
-            "Time from the head of a request to the end of its answer",
-            Family::clone(&durations),
-        );
         let spans_dropped = Counter::default();
         registry.register("spans_dropped", "Spans that could not be kept", Clone::clone(&spans_dropped));
+        let access_lines_dropped = Counter::default();
+        registry.register("access_lines_dropped", "Lines of the access log that could not be written", Clone::clone(&access_lines_dropped));
         let audit_waiting = Gauge::default();
         registry.register("audit_records_waiting", "Audit records that evidence does not have yet", Clone::clone(&audit_waiting));
         let audit_spool_bytes = Gauge::default();
@@ -99,9 +82,9 @@ impl Metrics {
             decisions,
             shadows,
             acts,
-            requests,
-            durations,
+            flows: Flows::default(),
             spans_dropped,
+            access_lines_dropped,
             audit_waiting,
             audit_spool_bytes,
             certificate_ends,
@@ -126,15 +109,19 @@ impl Metrics {
         self.acts.get_or_create(&ActLabels { act }).inc();
     }
 
-    /// Counts a request; `route` is a template, never a path.
-    pub fn request(&self, point: &'static str, route: &str, status: u16, seconds: f64) {
-        self.requests.get_or_create(&RequestLabels { point, route: route.to_owned(), status }).inc();
-        self.durations.get_or_create(&PointLabels { point }).observe(seconds);
+    /// Counts a request that has ended.
+    pub fn request(&self, ended: &Ended<'_>) {
+        self.flows.count(ended);
     }
 
     /// Counts a lost span.
     pub fn span_dropped(&self) {
         self.spans_dropped.inc();
+    }
+
+    /// Counts lost lines of the access log.
+    pub fn access_lines_dropped(&self, lines: usize) {
+        self.access_lines_dropped.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
     }
 
     /// Says how many audit records wait for `evidence`, and how many bytes their file has.
@@ -159,12 +146,13 @@ impl Metrics {
                 text.clear();
             }
         }
+        if let Some(end) = text.rfind("# EOF") {
+            text.truncate(end);
+            self.flows.write(&mut text);
+            text.push_str("# EOF\n");
+        }
         text
     }
-}
-
-fn duration_buckets() -> Histogram {
-    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0])
 }
 
 impl Default for Metrics {

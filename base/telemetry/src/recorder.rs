@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use trust::{AuditRecord, Clock, Entropy, Span, TraceContext};
 
+use crate::access::{Access, AccessSink};
 use crate::event::{Event, Level};
 use crate::gather::Gather;
 use crate::ids::Store;
@@ -121,6 +122,8 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     ids: Arc<Store>,
     metrics: Arc<Metrics>,
+    /// Where what was asked is told, at doors that have an access log.
+    access: Option<Arc<dyn AccessSink>>,
     gather: Arc<Mutex<Gather>>,
     /// Whether anything is gathered and not yet told.
     waits: Arc<AtomicBool>,
@@ -132,14 +135,34 @@ pub struct SpanStart {
     /// Its own context: parent of whatever it causes.
     pub context: TraceContext,
     parent: Option<u64>,
-    start_ns: u64,
+    /// Nanoseconds since the epoch.
+    pub start_ns: u64,
 }
 
 impl Recorder {
     /// A recorder that writes to `sink`.
     #[must_use]
     pub fn new(sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, metrics: Arc<Metrics>) -> Self {
-        Self { sink, clock, ids: Arc::new(Store::new(entropy)), metrics, gather: Arc::default(), waits: Arc::default() }
+        Self { sink, clock, ids: Arc::new(Store::new(entropy)), metrics, access: None, gather: Arc::default(), waits: Arc::default() }
+    }
+
+    /// The same, with an access log.
+    #[must_use]
+    pub fn with_access_log(self, sink: Arc<dyn AccessSink>) -> Self {
+        Self { access: Some(sink), ..self }
+    }
+
+    /// Whether there is an access log.
+    #[must_use]
+    pub fn has_access_log(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// Tells the access log, if there is one.
+    pub fn access(&self, access: Access) {
+        if let Some(sink) = &self.access {
+            sink.take(access);
+        }
     }
 
     /// Records an event: log line, metric and, where its type says so, audit record. A refusal that is one of a flood is counted instead

@@ -31,16 +31,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use contract::control::{EdgeProfile, IssuerProfile, Outbound, PublicRoute};
-use contract::evidence::{Appended, Batch, EvidenceClient};
+use contract::evidence::{Appended, BATCH_BYTES_MAX, Batch, EvidenceClient};
 use contract::{Body, Client, Transport, body};
 use http::{Request, Response, StatusCode};
+use platform::access_log::{AccessLog, Settings};
 use platform::spool::Spool;
 use proxy::bundle::PeerSvid;
 use proxy::client::{Address, MeshTransport, Patience};
 use proxy::edge::{Balancers, CertificateFiles, Certificates, Edge, Entrance, Limits, Parts, Place, Sessions};
 use proxy::mesh::Guard;
 use proxy::svid::WorkloadIdentity;
-use telemetry::{Metrics, Recorder};
+use telemetry::{AuditLost, Metrics, NewRecord, NewSpan, Recorder, Sink};
 use tokio_util::sync::CancellationToken;
 use trust::{Fault, SpiffeId, SystemClock, SystemEntropy};
 use world::World;
@@ -97,6 +98,29 @@ fn listen(port: u16) -> TcpListener {
     socket.listen(1024).unwrap().into_std().unwrap()
 }
 
+/// Keeps and ships records, and drops spans: what is over with all telemetry on is what telemetry costs.
+#[derive(Debug)]
+struct RecordsAlone(Arc<Spool>);
+
+impl Sink for RecordsAlone {
+    fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost> {
+        self.0.audit(record)
+    }
+    fn span(&self, _span: NewSpan<'_>) {}
+}
+
+/// The product's access log.
+fn access_log(told: &Told, recorder: &Recorder) -> Arc<AccessLog> {
+    let folder = told.folder("world").join(format!("access-{}", std::process::id()));
+    let settings = Settings { folder, door: "edge".to_owned(), service: String::new(), bytes_max: 64 << 20, age_ms_max: 86_400_000 };
+    AccessLog::start(settings, SystemClock::shared(), recorder.metrics().clone()).unwrap()
+}
+
+/// Whether only what must be kept is kept: `telemetry=records`.
+fn records_alone(told: &Told) -> bool {
+    told.0.get("telemetry").is_some_and(|telemetry| telemetry == "records")
+}
+
 /// The product's recorder over the product's spool, shipping over mTLS.
 fn recorder(told: &Told, world: &World, identity: &Arc<WorkloadIdentity>) -> Recorder {
     let metrics = Arc::new(Metrics::new());
@@ -105,7 +129,8 @@ fn recorder(told: &Told, world: &World, identity: &Arc<WorkloadIdentity>) -> Rec
     let address = Address::Fixed(SocketAddr::from(([127, 0, 0, 1], told.port("evidence"))));
     let transport = MeshTransport::new(identity, world.domain().role("evidence"), address, Patience::Call).unwrap();
     tokio::spawn(spool.clone().ship(EvidenceClient(Client::new(transport))));
-    Recorder::new(spool, SystemClock::shared(), SystemEntropy::shared(), metrics)
+    let sink: Arc<dyn Sink> = if records_alone(told) { Arc::new(RecordsAlone(spool)) } else { spool };
+    Recorder::new(sink, SystemClock::shared(), SystemEntropy::shared(), metrics)
 }
 
 async fn evidence(told: &Told) {
@@ -114,7 +139,7 @@ async fn evidence(told: &Told) {
     let sink = Arc::new(telemetry::MemorySink::default());
     let recorder = Recorder::new(sink, SystemClock::shared(), SystemEntropy::shared(), Arc::new(Metrics::new()));
     let take = |_: PeerSvid, request: Request<Body>| async move {
-        let batch: Batch = match body::parse_json(request.into_body()).await {
+        let batch: Batch = match body::parse_json_within(request.into_body(), BATCH_BYTES_MAX).await {
             Ok(batch) => batch,
             Err(fault) => return body::fault(&fault),
         };
@@ -127,7 +152,10 @@ async fn edge(told: &Told) {
     let world = World::open(&told.folder("world"));
     let domain = world.domain().clone();
     let identity = world.identity(&domain.role("edge"));
-    let recorder = recorder(told, &world, &identity);
+    let mut recorder = recorder(told, &world, &identity);
+    if !records_alone(told) {
+        recorder = recorder.clone().with_access_log(access_log(told, &recorder));
+    }
     let app = domain.service("app");
     let mut view = world.view(&identity, vec![&identity]);
     let keys: serde_json::Value = serde_json::from_slice(&std::fs::read(told.text("jwks")).unwrap()).unwrap();

@@ -12,6 +12,7 @@ use proxy::edge::{
 use serde::{Deserialize, Serialize};
 use trust::{Fault, KeySealer, Network, SpiffeId};
 
+use crate::access_log::{self, AccessLog};
 use crate::process::{Peers, Process, StartError};
 
 /// What it is told.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub session_life_s: u64,
     /// How much one may ask for.
     pub limits: Told,
+    /// Where each request gets a line.
+    pub access_log: access_log::Settings,
 }
 
 /// Limits that the manifest sets; what is absent is the edge's standard.
@@ -157,6 +160,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let peers = joined.peers(Patience::Call);
     let clients = settings.client_ca.as_deref().map_or_else(|| Ok(ClientAuthorities::none()), ClientAuthorities::load);
     let clients = clients.map_err(StartError::refused_by)?;
+    let (metrics, log) = (process.recorder.metrics().clone(), settings.access_log.clone());
+    let log = AccessLog::start(log, clock.clone(), metrics).map_err(StartError::refused_by)?;
     let edge = Edge::new(Parts {
         place: Place { hosts: settings.hosts.iter().cloned().collect(), port: settings.port },
         limits: settings.limits.limits(),
@@ -164,7 +169,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         views: joined.view.clone(),
         sessions,
         peers: Arc::new(Viewed(peers)),
-        recorder: process.recorder.clone(),
+        recorder: process.recorder.clone().with_access_log(log.clone()),
         clock,
         entropy,
     })
@@ -176,7 +181,9 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     if let Some(acme) = acme {
         tokio::spawn(acme.run(process.stop.clone()));
     }
-    edge.run(listener, entrance, process.stop.clone()).await.map_err(StartError::failed_by)?;
+    let ran = edge.run(listener, entrance, process.stop.clone()).await;
+    log.finish();
+    ran.map_err(StartError::failed_by)?;
     process.finish(&joined.identity).await
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use console::Console;
-use contract::evidence::{Batch, EvidenceClient};
+use contract::evidence::{BATCH_BYTES_MAX, Batch, EvidenceClient};
 use contract::{Body, Client, Transport, body};
 use evidence::log::{FREE_BYTES_MIN, SEGMENT_BYTES};
 use evidence::{Evidence, NoteSigner, Parts, Place, Retention};
@@ -134,7 +134,7 @@ struct Own {
 #[async_trait]
 impl Transport for Own {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
-        let batch: Batch = body::parse_json(request.into_body()).await?;
+        let batch: Batch = body::parse_json_within(request.into_body(), BATCH_BYTES_MAX).await?;
         let appended = self.evidence.append(&self.own, batch).await?;
         Ok(body::json(StatusCode::OK, &appended))
     }

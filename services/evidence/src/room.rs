@@ -2,7 +2,7 @@
 //!
 //! Guarantees: J7: `POST /records` answers only for what is on the disk. J12: the console is served from here, by way of `Pages`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contract::console::{AuditFilter, AuditState, MapFacts, Pages, Reader, StoredRecord, TraceDetail, TraceFilter, TraceSummary};
 use contract::control::System;
-use contract::evidence::{Appended, Batch, ROUTES};
+use contract::evidence::{Appended, BATCH_BYTES_MAX, Batch, ROUTES};
 use contract::queue::{QueueClient, QueueStats};
 use contract::{Body, Call, Caller, Client, Found, Peer, Room, Route, body, route};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use state::StateError;
 use telemetry::Recorder;
 use telemetry::event::TamperingFound;
 use trust::{Clock, DenyReason, Fault, SpiffeId};
 
-use crate::exposition::{self, Told};
+use crate::exposition::{self, Style, Told};
 use crate::forward::Forward;
 use crate::index::search::node_of;
 use crate::index::{Index, OTLP_PROCESS, Retention};
@@ -237,17 +237,15 @@ impl Evidence {
             if all.len() < METRICS_PROCESSES_MAX {
                 all.insert((node_of(&workload.to_string()), process), ProcessMetrics { at_ms, text });
             }
+        } else if !fits {
+            tracing::warn!(%workload, bytes = text.len(), "a process's metrics are too long and are left out");
         }
     }
 
-    fn exposition(&self) -> String {
-        let (state, now_ms) = (self.intake.state(), self.clock.unix_ms());
-        let own_node = node_of(&self.own.to_string());
-        let Ok(all) = self.metrics.lock() else { return String::new() };
-        let fresh: Vec<_> = all.iter().filter(|(_, m)| now_ms.saturating_sub(m.at_ms) < METRICS_AGE_MS_MAX).collect();
-        // When this process also ships its metrics as the others do, they must not be counted twice.
-        let shipped = fresh.iter().any(|((workload, _), _)| *workload == own_node);
-        let own = format!(
+    /// What evidence counts, and knows of its log, for `/metrics`.
+    fn own_figures(&self, shipped: bool) -> String {
+        let state = self.intake.state();
+        format!(
             "{}# TYPE palisade_audit_log_records gauge\n# HELP palisade_audit_log_records Records in the audit log\n\
              palisade_audit_log_records {}\n# TYPE palisade_audit_log_checkpointed_records gauge\n\
              # HELP palisade_audit_log_checkpointed_records Records under the newest signed checkpoint\n\
@@ -264,14 +262,32 @@ impl Evidence {
             u8::from(state.broken.is_some()),
             self.place.free_bytes().unwrap_or_default(),
             self.place.free_bytes_min,
-        );
-        let mut told = vec![Told { workload: &own_node, process: "self", text: &own }];
-        told.extend(fresh.iter().map(|((workload, process), m)| Told { workload, process, text: &m.text }));
-        let (text, refused) = exposition::merge(&told);
-        format!(
-            "{text}# HELP palisade_metrics_lines_refused Lines of processes' metrics that were no OpenMetrics\n\
-             # TYPE palisade_metrics_lines_refused gauge\npalisade_metrics_lines_refused {refused}\n"
         )
+    }
+
+    async fn exposition(&self, style: Style) -> Result<String, Fault> {
+        let (now_ms, own_node) = (self.clock.unix_ms(), node_of(&self.own.to_string()));
+        let fresh: Vec<(String, String, String)> = match self.metrics.lock() {
+            Ok(all) => {
+                let fresh = all.iter().filter(|(_, m)| now_ms.saturating_sub(m.at_ms) < METRICS_AGE_MS_MAX);
+                fresh.map(|((workload, process), m)| (workload.clone(), process.clone(), m.text.clone())).collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        // When this process also ships its metrics as the others do, they must not be counted twice.
+        let own = self.own_figures(fresh.iter().any(|(workload, ..)| *workload == own_node));
+        let mut told = vec![Told { workload: &own_node, process: "self", text: &own }];
+        told.extend(fresh.iter().map(|(workload, process, text)| Told { workload, process, text }));
+        let kept = match style {
+            Style::Prometheus => BTreeSet::new(),
+            Style::OpenMetrics => self.index.kept(&told.iter().flat_map(|told| exposition::traces(told.text)).collect()).await?,
+        };
+        let (text, refused) = exposition::merge(&told, style, &kept);
+        let end = if style == Style::OpenMetrics { "# EOF\n" } else { "" };
+        Ok(format!(
+            "{text}# HELP palisade_metrics_lines_refused Lines of processes' metrics that were no OpenMetrics\n\
+             # TYPE palisade_metrics_lines_refused gauge\npalisade_metrics_lines_refused {refused}\n{end}"
+        ))
     }
 
     async fn otlp(&self, caller: &Caller, path: &str, request: Request<Body>) -> Result<Response<Body>, Fault> {
@@ -308,11 +324,15 @@ impl Evidence {
         match found.path {
             "/records" => {
                 let Some(workload) = caller.workload() else { return Ok(body::denied(DenyReason::CallerNotAdmitted)) };
-                let appended = self.append(workload, body::parse_json(request.into_body()).await?).await?;
+                let appended = self.append(workload, body::parse_json_within(request.into_body(), BATCH_BYTES_MAX).await?).await?;
                 Ok(body::json(StatusCode::OK, &appended))
             }
             "/v1/traces" | "/v1/logs" | "/v1/metrics" => self.otlp(caller, found.path, request).await,
-            "/metrics" if operator(caller) => Ok(body::with_type(StatusCode::OK, exposition::CONTENT_TYPE, self.exposition())),
+            "/metrics" if operator(caller) => {
+                let accept = request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
+                let style = Style::of(&accept.join(","));
+                Ok(body::with_type(StatusCode::OK, style.content_type(), self.exposition(style).await?))
+            }
             "/checkpoint" if operator(caller) => match self.intake.checkpoint() {
                 Some(note) => Ok(body::with_type(StatusCode::OK, "text/plain; charset=utf-8", note)),
                 None => Err(Fault::unavailable("the audit log is broken; there is no checkpoint to vouch for")),

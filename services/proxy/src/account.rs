@@ -5,18 +5,21 @@
 //!
 //! Guarantees: J4, J7 every decision is recorded with its reason, policies and epoch; D11 rate, errors and duration of each hop.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Body;
 use contract::body;
-use http::Response;
+use http::{Request, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use telemetry::event::{CallDecided, Event, FaultRaised, TunnelEnded};
-use telemetry::{Recorder, SpanStart};
+use telemetry::flows::{self, Outcome};
+use telemetry::{Access, Recorder, Shown, SpanStart};
 use trust::{Authority, Clock, Decision, DenyReason, Fault, TraceContext};
 
+use crate::access::{Arrival, Watched};
 use crate::passage::Passage;
 use crate::tunnel::Summary;
 
@@ -38,6 +41,8 @@ pub struct Account {
     route: String,
     event: CallDecided,
     notes: Map<String, Value>,
+    /// What the access log is told, at doors that have one.
+    watched: Option<Box<Watched>>,
 }
 
 impl Account {
@@ -74,6 +79,25 @@ impl Account {
             route: "unknown".to_owned(),
             event,
             notes: Map::new(),
+            watched: None,
+        }
+    }
+
+    /// Looks at the request for the access log, if this door has one.
+    #[must_use]
+    pub fn watch(&mut self, request: Request<Body>, arrival: Arrival, shown: Shown) -> Request<Body> {
+        if !self.recorder.has_access_log() {
+            return request;
+        }
+        let (watched, request) = Watched::begin(request, arrival, shown);
+        self.watched = Some(watched);
+        request
+    }
+
+    /// What the caller shows to say who it is.
+    pub fn shown(&mut self, shown: Shown) {
+        if let Some(watched) = &mut self.watched {
+            watched.asked.shown = shown;
         }
     }
 
@@ -193,8 +217,11 @@ impl Account {
         let status = response.status().as_u16();
         response.map(|body| {
             Passage::new(body)
-                .at_end(move |_ended| {
+                .at_end_counted(move |_ended, bytes| {
                     self.status = status;
+                    if let Some(watched) = &mut self.watched {
+                        watched.went = bytes;
+                    }
                     drop(self);
                     drop(held);
                 })
@@ -205,6 +232,9 @@ impl Account {
     /// Ends the account of a tunnel that has ended, and records how it went.
     pub fn tunnel_ended(mut self, status: u16, summary: &Summary) {
         self.status = status;
+        if let Some(watched) = &mut self.watched {
+            watched.tunnelled(summary.bytes_in, summary.bytes_out);
+        }
         self.note("bytes_in", summary.bytes_in);
         self.note("bytes_out", summary.bytes_out);
         self.note("ended", summary.why.code());
@@ -230,15 +260,71 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Counts it for its flow; as an exemplar only where a span tells of it.
+    fn count(&self, took_ns: u64, has_span: bool) {
+        // What fails before there is a decision was not refused.
+        let refusal = self.event.decision.deny_reason();
+        let outcome = match self.status {
+            status if refusal.is_some_and(|reason| reason.status() == status || (status < 500 && status != CALLER_GONE)) => {
+                Outcome::Refused
+            }
+            CALLER_GONE => Outcome::Gone,
+            500.. => Outcome::Failed,
+            _ => Outcome::Answered,
+        };
+        self.recorder.metrics().request(&flows::Ended {
+            point: self.event.point,
+            caller: &self.event.principal,
+            route: &self.route,
+            status: self.status,
+            outcome,
+            took_ns,
+            trace: has_span.then_some((self.start.context, self.start.start_ns)),
+        });
+    }
+
+    /// Hands what is known of it to the access log.
+    fn tell(&mut self, watched: Watched, took_ns: u64) {
+        let event = &mut self.event;
+        let decision = std::mem::replace(&mut event.decision, Decision::deny(DenyReason::CallerNotAdmitted));
+        let access = Access {
+            event: CallDecided {
+                point: event.point,
+                principal: take(&mut event.principal),
+                action: take(&mut event.action),
+                resource: take(&mut event.resource),
+                user: take(&mut event.user),
+                purpose: take(&mut event.purpose),
+                txn: take(&mut event.txn),
+                job: take(&mut event.job),
+                decision,
+            },
+            route: take(&mut self.route),
+            status: self.status,
+            bytes_in: watched.bytes_in(),
+            bytes_out: watched.went,
+            began_ns: self.start.start_ns,
+            took_ns,
+            trace: self.start.context,
+            asked: watched.asked,
+        };
+        self.recorder.access(access);
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
-        let seconds = self.clock.monotonic().saturating_sub(self.began).as_secs_f64();
-        self.recorder.metrics().request(self.event.point, &self.route, self.status, seconds);
-        if self.quiet && self.event.decision.is_allow() {
-            return;
+        let took_ns = u64::try_from(self.clock.monotonic().saturating_sub(self.began).as_nanos()).unwrap_or(u64::MAX);
+        let has_span = !(self.quiet && self.event.decision.is_allow());
+        self.count(took_ns, has_span);
+        if has_span {
+            let name = format!("{} {}", self.event.point, self.route);
+            self.recorder.end(&self.start, &name, self.kind, self.status, &Attributes(self));
         }
-        let name = format!("{} {}", self.event.point, self.route);
-        self.recorder.end(&self.start, &name, self.kind, self.status, &Attributes(self));
+        if let Some(watched) = self.watched.take() {
+            self.tell(*watched, took_ns);
+        }
     }
 }
 

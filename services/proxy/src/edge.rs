@@ -38,8 +38,8 @@ use std::sync::Arc;
 use contract::control::EdgeProfile;
 use contract::{Body, Client, Transport, dpop};
 use http::{HeaderValue, Method, Request, Response, header};
-use telemetry::Recorder;
 use telemetry::event::FaultRaised;
+use telemetry::{Recorder, Shown};
 use trust::{Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
 
 use self::admission::{Admission, Permit};
@@ -51,6 +51,7 @@ use self::person::{People, Person};
 use self::possession::Possession;
 use self::stop::{Refusal, Stop};
 use self::visit::Visit;
+use crate::access::Arrival;
 use crate::account::Account;
 use crate::passage::Idle;
 use crate::view::{Loaded, ViewHolder};
@@ -149,9 +150,10 @@ impl Edge {
         }))
     }
 
-    /// Answers a request that came from that address.
-    pub async fn serve(&self, from: IpAddr, request: Request<Body>) -> Response<Body> {
+    /// Answers a request that came from that address, over that version of TLS.
+    pub async fn serve(&self, from: IpAddr, tls: &'static str, request: Request<Body>) -> Response<Body> {
         let mut account = self.account();
+        let request = account.watch(request, Arrival { address: Some(from), tls }, Shown::Nothing);
         let (mut page, is_grpc) = (visit::wants_page(request.headers()), grpc::is_grpc(request.headers()));
         let (outcome, permit) = match self.decide(from, request, &mut account, &mut page).await {
             Ok((admitted, permit)) => (self.forward(admitted, &mut account).await, Some(permit)),
@@ -183,7 +185,9 @@ impl Edge {
     /// Reads the request in the one way that it can be read, and finds where it goes.
     fn accept(&self, view: &Loaded, from: IpAddr, request: Request<Body>, account: &mut Account) -> Result<(Visit, Body), Stop> {
         self.admission.address(from)?;
-        Visit::read(&self.place, profile(view)?, from, request, account)
+        let (visit, body) = Visit::read(&self.place, profile(view)?, from, request, account)?;
+        account.shown(visit.shown());
+        Ok((visit, body))
     }
 
     /// Finds out who it is, where that matters.

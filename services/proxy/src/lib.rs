@@ -11,6 +11,7 @@
 //! INVARIANT: nothing here decides by itself who may do what: contracts (`Who`), the view (`callers`) and the policy engine do.
 //! Never here: policies, storage of a service, processes, `unsafe`.
 
+pub mod access;
 pub mod account;
 pub mod bundle;
 pub mod canonical;

@@ -71,7 +71,9 @@ pub struct Passage<B: Source> {
     timer: Option<Pin<Box<Sleep>>>,
     progress: Option<Progress>,
     lingers: bool,
-    at_end: Option<Box<dyn FnOnce(Ended) + Send>>,
+    bytes: u64,
+    bytes_told: Option<Arc<AtomicU64>>,
+    at_end: Option<Box<dyn FnOnce(Ended, u64) + Send>>,
 }
 
 /// How a body ended.
@@ -86,7 +88,18 @@ pub enum Ended {
 impl<B: Source> Passage<B> {
     /// Any body of bytes.
     pub fn new(body: B) -> Self {
-        Self { inner: Some(body), idle: None, since: None, deadline: None, timer: None, progress: None, lingers: false, at_end: None }
+        Self {
+            inner: Some(body),
+            idle: None,
+            since: None,
+            deadline: None,
+            timer: None,
+            progress: None,
+            lingers: false,
+            bytes: 0,
+            bytes_told: None,
+            at_end: None,
+        }
     }
 
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
@@ -124,9 +137,22 @@ impl<B: Source> Passage<B> {
         self
     }
 
+    /// Adds its bytes to a count that somebody else reads.
+    #[must_use]
+    pub fn counted_in(mut self, count: Arc<AtomicU64>) -> Self {
+        self.bytes_told = Some(count);
+        self
+    }
+
     /// Does something once it is over, however it ends. Until then whatever `act` owns is kept.
     #[must_use]
-    pub fn at_end(mut self, act: impl FnOnce(Ended) + Send + 'static) -> Self {
+    pub fn at_end(self, act: impl FnOnce(Ended) + Send + 'static) -> Self {
+        self.at_end_counted(|ended, _bytes| act(ended))
+    }
+
+    /// The same, with the number of bytes that went by.
+    #[must_use]
+    pub fn at_end_counted(mut self, act: impl FnOnce(Ended, u64) + Send + 'static) -> Self {
         self.at_end = Some(Box::new(act));
         self
     }
@@ -167,7 +193,7 @@ impl<B: Source> Passage<B> {
 
     fn ended(&mut self, how: Ended) {
         if let Some(act) = self.at_end.take() {
-            act(how);
+            act(how, self.bytes);
         }
     }
 }
@@ -190,7 +216,12 @@ impl<B: Source> HttpBody for Passage<B> {
             polled = Poll::Ready(Some(Err(Box::new(late))));
         }
         match &polled {
-            Poll::Ready(Some(Ok(_))) => {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                this.bytes = this.bytes.saturating_add(bytes);
+                if let Some(count) = &this.bytes_told {
+                    count.fetch_add(bytes, Ordering::Relaxed);
+                }
                 if let Some(progress) = &this.progress {
                     progress.0.fetch_add(1, Ordering::Relaxed);
                 }

@@ -88,6 +88,32 @@ fn metrics(stage: &Stage) -> String {
     answer["metrics"].as_str().unwrap().to_owned()
 }
 
+const STRICT_PARSER: &str = "import sys\n\
+    sys.path.append('/usr/lib/python3/dist-packages')\n\
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+    for family in parse(sys.stdin.read()):\n\
+    \x20   for sample in family.samples:\n\
+    \x20       if sample.exemplar: print(sample.labels['workload'], sample.exemplar.labels['trace_id'])\n";
+
+/// J1: another project's reader of OpenMetrics, which is strict, reads all of it; what an exemplar names can be looked at.
+fn exemplars_lead_to_traces(stage: &Stage) {
+    let answer: Value = serde_json::from_str(&stage.running.cli(&["metrics", "--openmetrics"]).unwrap()).unwrap();
+    let text = answer["metrics"].as_str().unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    let mut python =
+        python.args(["-c", STRICT_PARSER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    let read = String::from_utf8(output.stdout).unwrap();
+    let of = |workload: &str| read.lines().find_map(|line| line.strip_prefix(workload)?.strip_prefix(' '));
+    for workload in ["role/edge", "service/api"] {
+        let trace = of(workload).unwrap_or_else(|| panic!("no exemplar of {workload}: {read}\n{text}"));
+        let spans = stage.running.cli(&["trace", trace]).unwrap();
+        assert!(spans.contains(trace), "{spans}");
+    }
+}
+
 /// Processes that lack one of rate, errors and duration (a status is a label of the rate).
 fn lacking(text: &str) -> Vec<String> {
     let told = |family: &str, process: &str, label: &str| {
@@ -134,6 +160,17 @@ fn every_process_tells_rate_errors_and_duration_and_a_collector_gets_the_spans()
         std::thread::sleep(Duration::from_millis(500));
     };
     promtool(&["check", "metrics"], &text).unwrap();
+    // D11: each hop by who called, and by which route.
+    for flow in [
+        r#"palisade_requests_total{workload="role/edge",process="*",point="edge",caller="internet",route="api:POST /api/videos",outcome="answered",status="201"}"#,
+        r#"palisade_requests_total{workload="service/api",process="*",point="guard",caller="role/edge",route="POST /api/videos",outcome="answered",status="201"}"#,
+        r#"palisade_request_duration_seconds_count{workload="service/api",process="*",point="guard.out",caller="service/api",route="to objects"}"#,
+        r#"palisade_requests_total{workload="service/validator",process="*",point="guard",caller="role/queue",route="deliver uploaded","#,
+    ] {
+        let (start, end) = flow.split_once('*').unwrap();
+        assert!(text.lines().any(|line| line.starts_with(start) && line.contains(end)), "{flow}: {text}");
+    }
+    exemplars_lead_to_traces(&stage);
     assert!(text.contains("\npalisade_metrics_lines_refused 0\n"), "a process told something that is no metric: {text}");
     for family in
         ["palisade_audit_records_waiting", "palisade_audit_spool_bytes", "palisade_audit_log_records", "palisade_audit_log_broken"]

@@ -10,7 +10,7 @@ use trust::Network;
 
 use super::{Check, LIST_MAX, clients, is_host, issuers};
 use crate::model::entrance::{covers, is_local};
-use crate::model::{Acme, Certificate, Edge, EdgeLimits, PublicAt};
+use crate::model::{AccessLog, Acme, Certificate, Edge, EdgeLimits, PublicAt};
 use crate::problem::suggestion;
 
 /// Fields that one service's routes may ask for.
@@ -37,6 +37,8 @@ const HEADERS_TAKEN: &[&str] = &[
     "baggage",
     "b3",
 ];
+/// Least size of an access log.
+const ACCESS_LOG_BYTES_MIN: u64 = 1 << 20;
 /// Certificates of one edge.
 const CERTIFICATES_MAX: usize = 64;
 /// Most requests or connections that the edge can be told to have under way.
@@ -83,12 +85,23 @@ impl Check<'_, '_, '_> {
             acme,
             proxies,
             limits,
+            access_log: self.access_log(),
         };
         for host in edge.local_hosts().iter().filter(|host| is_host(host) && !is_local(host)) {
             let help = "name it in [edge.certificate.NAME], with the files of its certificate, or in the hosts of [edge.acme]";
             self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));
         }
         Some(edge)
+    }
+
+    fn access_log(&mut self) -> AccessLog {
+        let w = &self.written.edge.access_log;
+        let standard = AccessLog::STANDARD;
+        let kept = AccessLog { bytes: w.bytes.map_or(standard.bytes, |bytes| bytes.0), age_ms: w.age.map_or(standard.age_ms, |age| age.0) };
+        if kept.bytes < ACCESS_LOG_BYTES_MIN {
+            self.document.problem(&["edge", "access_log", "bytes"], "an access log needs 1MiB at least", None);
+        }
+        kept
     }
 
     fn certificates(&mut self, hosts: &BTreeSet<String>) -> BTreeMap<String, Certificate> {

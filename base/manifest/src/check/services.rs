@@ -85,6 +85,7 @@ impl Check<'_, '_, '_> {
             limits: limits(&w.limits),
             replicas,
             health,
+            access_log: w.access_log,
         }
     }
 

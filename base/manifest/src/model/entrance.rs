@@ -40,6 +40,9 @@ pub struct Edge {
     /// How much one may ask for.
     #[serde(skip_serializing_if = "EdgeLimits::is_standard")]
     pub limits: EdgeLimits,
+    /// What is kept of access logs.
+    #[serde(skip_serializing_if = "AccessLog::is_standard")]
+    pub access_log: AccessLog,
 }
 
 /// How much one address and one person may ask the edge for, over all routes; what is absent is the edge's standard.
@@ -62,6 +65,25 @@ pub struct EdgeLimits {
 impl EdgeLimits {
     fn is_standard(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// What is kept of each access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AccessLog {
+    /// Bytes.
+    pub bytes: u64,
+    /// Age, ms.
+    pub age_ms: u64,
+}
+
+impl AccessLog {
+    /// What holds where the manifest says nothing.
+    pub(crate) const STANDARD: Self = Self { bytes: 256 << 20, age_ms: 14 * 86_400_000 };
+
+    /// Manifests that do not say so have the digest that they always had.
+    fn is_standard(&self) -> bool {
+        *self == Self::STANDARD
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::quantity::WrittenRate;
+use crate::quantity::{Bytes, Lasting, WrittenRate};
 
 /// A certificate that you bring. Its files are read again when they change; a pair that does not fit together is not taken.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -73,4 +73,14 @@ pub(crate) struct EdgeLimits {
     pub(crate) in_flight: Option<u32>,
     /// Connections of one address; default 256.
     pub(crate) address_connections: Option<u32>,
+}
+
+/// How much of the access logs is kept: of each door's (the edge, and each guard that has one) so much, and for so long.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessLog {
+    /// Size; default "256MiB", least "1MiB".
+    pub(crate) bytes: Option<Bytes>,
+    /// Age, after which lines are removed within a day; default "14d".
+    pub(crate) age: Option<Lasting>,
 }

@@ -1,5 +1,7 @@
 //! Questions to the index: traces, one trace, audit records, refusals per hour.
 
+use std::collections::BTreeSet;
+
 use contract::console::{AuditFilter, RefusalCount, StoredLog, StoredRecord, StoredSpan, TraceDetail, TraceFilter, TraceSummary};
 use contract::evidence::Source;
 use state::sqlx::sqlite::SqliteRow;
@@ -71,6 +73,27 @@ impl Index {
         let records = records.iter().filter_map(|row| stored_record(row).transpose()).collect::<Result<_, _>>()?;
         let logs = lines.iter().map(stored_log).collect::<Result<_, _>>()?;
         Ok(Some(TraceDetail { trace: trace.to_owned(), spans, records, logs }))
+    }
+
+    /// Which of these traces there is a span of.
+    ///
+    /// # Errors
+    /// `Sql`.
+    pub async fn kept(&self, traces: &BTreeSet<&str>) -> Result<BTreeSet<String>, StateError> {
+        const CHUNK: usize = 500;
+        let (all, mut kept) = (traces.iter().copied().collect::<Vec<_>>(), BTreeSet::new());
+        for chunk in all.chunks(CHUNK) {
+            let mut query = QueryBuilder::<Sqlite>::new("SELECT trace FROM trace WHERE trace IN (");
+            let mut list = query.separated(",");
+            for trace in chunk {
+                list.push_bind((*trace).to_owned());
+            }
+            query.push(")");
+            for row in query.build().fetch_all(self.store.reader()).await? {
+                kept.insert(row.try_get(0)?);
+            }
+        }
+        Ok(kept)
     }
 
     /// Audit records, newest first.

@@ -94,7 +94,8 @@ fn metrics_become_labelled_families_under_service() {
       {"name":"queue.depth","gauge":{"dataPoints":[{"asDouble":1.5}]}},
       {"name":"work.seconds","histogram":{"aggregationTemporality":2,"dataPoints":[{"count":"3","sum":1.5,"bucketCounts":["1","2"],"explicitBounds":[0.5]}]}}]}]}]}"#;
     let rendered = metrics(Encoding::Json, &Bytes::from(text)).unwrap();
-    let (merged, refused) = exposition::merge(&[exposition::Told { workload: "service/api", process: "otlp", text: &rendered }]);
+    let told = exposition::Told { workload: "service/api", process: "otlp", text: &rendered };
+    let (merged, refused) = exposition::merge(&[told], exposition::Style::Prometheus, &std::collections::BTreeSet::new());
     assert_eq!(refused, 0, "{rendered}");
     for line in [
         "# TYPE service_videos_started_total counter",

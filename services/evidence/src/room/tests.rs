@@ -315,6 +315,49 @@ async fn operators_read_metrics_checkpoint_and_traces_and_workloads_do_not() {
     }
 }
 
+// J1: a scraper that reads OpenMetrics gets exemplars whose traces are there to be looked at; others get what they always got.
+#[tokio::test]
+async fn a_scraper_that_asks_for_openmetrics_gets_exemplars_of_kept_traces() {
+    let world = World::new();
+    let evidence = world.open().await;
+    let (metrics, kept, lost) = (Metrics::new(), 0xabc_u128, 0xdef_u128);
+    for (took_ns, trace_id) in [(2_000_000, kept), (20_000_000, lost)] {
+        metrics.request(&telemetry::flows::Ended {
+            point: "edge",
+            caller: "internet",
+            route: "web:GET /",
+            status: 200,
+            outcome: telemetry::flows::Outcome::Answered,
+            took_ns,
+            trace: Some((TraceContext { trace_id, span_id: 1, sampled: true }, 1_000_000_000)),
+        });
+    }
+    let span = Span {
+        trace: format!("{kept:032x}"),
+        span: "b7ad6b7169203331".into(),
+        parent: String::new(),
+        name: "edge".into(),
+        kind: "server".into(),
+        start_ns: 1,
+        end_ns: 2,
+        status: 200,
+        attributes: Map::new(),
+    };
+    let told = Batch { process: "p1".into(), audit: Vec::new(), spans: vec![span], metrics: metrics.render() };
+    assert_eq!(post(&evidence, "role/edge", &told).await.0, 200);
+    for (accept, media, exemplars, end) in [
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8", 1, true),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", 0, false),
+    ] {
+        let request = Request::get("/metrics").header("accept", accept).body(body::empty()).unwrap();
+        let answer = evidence.call(operator(), request).await;
+        assert_eq!(answer.headers()["content-type"], media);
+        let text = String::from_utf8(body::collect(answer.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
+        assert_eq!((text.matches("trace_id").count(), text.ends_with("# EOF\n")), (exemplars, end), "{text}");
+        assert_eq!(text.contains(&format!("# {{trace_id=\"{kept:032x}\"}} 0.002000000")), end, "{text}");
+    }
+}
+
 // J2: a service's own span lands in the trace under its proven name.
 #[tokio::test]
 async fn otlp_spans_and_lines_join_the_trace_under_the_senders_name() {

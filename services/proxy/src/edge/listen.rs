@@ -172,6 +172,14 @@ impl Drop for UnderWay {
     }
 }
 
+/// Version of TLS, for the access log.
+fn version(stream: &TlsStream<TcpStream>) -> &'static str {
+    match stream.get_ref().1.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    }
+}
+
 /// A request that came by that door.
 fn through(door: &Option<Door>, mut request: Request<Body>) -> Request<Body> {
     if let Some(door) = door {
@@ -243,8 +251,8 @@ impl Edge {
         if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
             return self.http2(stream, shown, from, door, stop).await;
         }
-        let refused = refused_messages(&self.recorder, POINT, from.to_string());
-        let handler = |request: Request<Body>| self.serve(from, through(&door, showing(request, shown.as_ref())));
+        let (refused, tls) = (refused_messages(&self.recorder, POINT, from.to_string()), version(&stream));
+        let handler = |request: Request<Body>| self.serve(from, tls, through(&door, showing(request, shown.as_ref())));
         connection::http1(stream, handler, stop, refused).await;
     }
 
@@ -257,14 +265,14 @@ impl Edge {
         door: Option<Door>,
         stop: &CancellationToken,
     ) {
-        let (activity, quiet) = (Activity::new(&self.clock), stop.child_token());
+        let (activity, quiet, tls) = (Activity::new(&self.clock), stop.child_token(), version(&stream));
         let handler = {
             let (edge, activity) = (Arc::clone(&self), Arc::clone(&activity));
             move |request: Request<Body>| {
                 let (edge, under_way) = (Arc::clone(&edge), activity.begin());
                 let request = through(&door, showing(request, shown.as_ref()));
                 async move {
-                    let mut answer = edge.serve(from, request).await;
+                    let mut answer = edge.serve(from, tls, request).await;
                     match Afterwards::hold(&mut answer, under_way) {
                         Some(under_way) => answer.map(|body| Passage::new(body).at_end(move |_| drop(under_way)).into_body()),
                         None => answer,

@@ -1,6 +1,7 @@
 //! The gateway, with peers in this process and real TLS where TLS is the question.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod access;
 mod acme;
 mod agreeing;
 mod bearer;

@@ -12,10 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use contract::control::EdgeProfile;
-use contract::{Body, dpop};
+use contract::{Body, dpop, opaque};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, header};
+use telemetry::Shown;
 use trust::{DenyReason, Secret};
 
 use super::client_certificate::ClientCertificate;
@@ -32,7 +33,6 @@ use crate::{canonical, headers};
 /// Headers by which tracing systems name a trace or carry things along it, besides those of `headers::names_trace`.
 const TRACE_HEADERS: &[&str] = &["baggage", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
-
 /// Where the edge is, as browsers write it.
 ///
 /// Tokens, sessions and presigned URLs are for one origin: that of `localhost` if it is among the hosts, else of the first. Pages at the
@@ -219,6 +219,18 @@ impl Visit {
             Self { from, origin, main, destination, credential, proof, certificate, browser, site, reader, for_login, opening, head },
             body,
         ))
+    }
+
+    /// What it shows to say who makes it, for the access log.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        match (&self.credential, &self.destination) {
+            (_, Destination::Presigned { .. }) => Shown::Presigned,
+            (Credential::Nothing, _) => Shown::Nothing,
+            (Credential::Session(_) | Credential::SessionMalformed, _) => Shown::Session,
+            (Credential::Token { token, .. }, _) if opaque::meant(token.expose()) == Some(opaque::Kind::Key) => Shown::Key,
+            (Credential::Token { .. }, _) => Shown::Token,
+        }
     }
 
     /// Path and query as the browser sent them.

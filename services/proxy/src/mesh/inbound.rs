@@ -15,6 +15,7 @@ use contract::control::{FaultAct, Protocol, ServiceProfile};
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, REPLICA_OUT_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use telemetry::Shown;
 use tokio::time::Instant;
 use trust::{Decision, DenyReason, TraceContext};
 
@@ -22,6 +23,7 @@ use super::Guard;
 use super::fault::Chosen;
 use super::flight::Place;
 use super::health;
+use crate::access::Arrival;
 use crate::account::Account;
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
@@ -75,6 +77,7 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
     let parent = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", parent);
     account.principal(peer.id.to_string());
+    let request = account.watch(request, Arrival::MESH, Shown::Workload);
     let admitted = match decide(&guard, &peer, &request, &mut account) {
         Ok(admitted) => admitted,
         Err(decision) => return refused(account, decision),

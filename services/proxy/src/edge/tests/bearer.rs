@@ -53,7 +53,7 @@ async fn forged_and_foreign_tokens_are_refused_each_for_its_own_reason_and_never
     assert!(cases.len() > 150, "{}", cases.len());
     let before = world.api.count();
     for (what, token, reason) in cases {
-        let answer = world.edge.serve(next_address(), bearing(&token)).await;
+        let answer = world.edge.serve_from(next_address(), bearing(&token)).await;
         let heard = (answer.status().as_u16(), world.refusals().last().cloned().unwrap_or_default());
         assert_eq!(heard, (401, reason.to_owned()), "{what}");
         assert_eq!(answer.headers()["www-authenticate"], "Bearer error=\"invalid_token\"", "{what}");

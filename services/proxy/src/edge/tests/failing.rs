@@ -137,7 +137,7 @@ async fn one_address_and_one_person_have_a_rate() {
         statuses.push(answer.status);
     }
     assert_eq!(statuses, [200, 200, 200, 429, 429, 429, 429]);
-    let elsewhere = world.edge.serve("192.0.2.7".parse().unwrap(), request("GET", "/auth/login", &[], "")).await;
+    let elsewhere = world.edge.serve_from("192.0.2.7".parse().unwrap(), request("GET", "/auth/login", &[], "")).await;
     assert_eq!(elsewhere.status(), 303, "another address is served");
     world.clock.forward_s(2);
     assert_eq!(world.get("/api/videos", &[("authorization", &bearer)]).await.status, 200);
@@ -162,7 +162,7 @@ async fn requests_under_way_are_counted_until_their_last_byte() {
     let limits = Limits { person_in_flight_max: 2, ..Limits::standard() };
     let world = World::with(Settings { limits, ..Default::default() }).await;
     let bearer = format!("Bearer {}", world.login.token());
-    let one = || world.edge.serve("127.0.0.1".parse().unwrap(), request("GET", "/api/videos", &[("authorization", &bearer)], ""));
+    let one = || world.edge.serve_from("127.0.0.1".parse().unwrap(), request("GET", "/api/videos", &[("authorization", &bearer)], ""));
     let (first, second, third) = (one().await, one().await, one().await);
     assert_eq!([first.status(), second.status(), third.status()].map(|s| s.as_u16()), [200, 200, 503]);
     drop(first);

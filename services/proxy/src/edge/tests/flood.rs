@@ -56,7 +56,7 @@ async fn a_route_an_address_and_the_edge_have_only_so_many_under_way() {
     let world = World::with(Settings { limits, ..Default::default() }).await;
     let people: Vec<String> = (0..8).map(|i| bearer(&world, &format!("u-{i}"))).collect();
     let one = async |from: u8, path: &str, who: usize| {
-        world.edge.serve(IpAddr::V4(Ipv4Addr::new(192, 0, 2, from)), ask(path, &people[who])).await
+        world.edge.serve_from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, from)), ask(path, &people[who])).await
     };
     let first = one(1, "/api/reports", 0).await;
     let second = one(2, "/api/reports", 1).await;
@@ -86,24 +86,24 @@ async fn under_pressure_strangers_are_refused_while_people_are_served() {
     let world = World::with(Settings { limits, ..Default::default() }).await;
     let people: Vec<String> = (0..80).map(|i| bearer(&world, &format!("u-{i}"))).collect();
     let from = |n: usize| IpAddr::V4(Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap()));
-    let stranger = async || world.edge.serve(from(200), request("GET", "/oidc/sign-in", &[], "")).await.status().as_u16();
+    let stranger = async || world.edge.serve_from(from(200), request("GET", "/oidc/sign-in", &[], "")).await.status().as_u16();
     let mut held = Vec::new();
     for (i, who) in people.iter().enumerate().take(74) {
-        held.push(world.edge.serve(from(i), ask("/api/videos", who)).await);
+        held.push(world.edge.serve_from(from(i), ask("/api/videos", who)).await);
     }
     assert!(held.iter().all(|a| a.status() == 200));
     assert_eq!(stranger().await, 200, "74 of 75 places for strangers");
-    held.push(world.edge.serve(from(74), ask("/api/videos", &people[74])).await);
+    held.push(world.edge.serve_from(from(74), ask("/api/videos", &people[74])).await);
     assert_eq!(stranger().await, 503);
-    held.push(world.edge.serve(from(75), ask("/api/videos", &people[75])).await);
+    held.push(world.edge.serve_from(from(75), ask("/api/videos", &people[75])).await);
     assert_eq!(held.last().unwrap().status(), 200, "a person");
     // Work waits: less is begun, down to the floor of 64, of which strangers have 48.
     for _ in 0..20 {
         world.edge.admission.observe(Duration::from_secs(1));
     }
-    assert_eq!(world.edge.serve(from(76), ask("/api/videos", &people[76])).await.status(), 503);
+    assert_eq!(world.edge.serve_from(from(76), ask("/api/videos", &people[76])).await.status(), 503);
     held.truncate(63);
-    assert_eq!(world.edge.serve(from(77), ask("/api/videos", &people[77])).await.status(), 200);
+    assert_eq!(world.edge.serve_from(from(77), ask("/api/videos", &people[77])).await.status(), 200);
     assert_eq!(stranger().await, 503);
     held.truncate(47);
     assert_eq!(stranger().await, 200);
@@ -115,8 +115,9 @@ async fn under_pressure_strangers_are_refused_while_people_are_served() {
 async fn addresses_of_one_network_share_a_rate() {
     let limits = Limits { address_rate: n(1), address_burst: n(2), ..Limits::standard() };
     let world = World::with(Settings { limits, ..Default::default() }).await;
-    let from =
-        async |address: &str| world.edge.serve(address.parse().unwrap(), request("GET", "/oidc/sign-in", &[], "")).await.status().as_u16();
+    let from = async |address: &str| {
+        world.edge.serve_from(address.parse().unwrap(), request("GET", "/oidc/sign-in", &[], "")).await.status().as_u16()
+    };
     assert_eq!([from("2001:db8::1").await, from("2001:db8::2").await, from("2001:db8::ffff:3").await], [200, 200, 429]);
     assert_eq!(from("2001:db8:0:1::1").await, 200);
     assert_eq!(
@@ -151,6 +152,30 @@ async fn targets_and_headers_have_a_size() {
     assert_eq!(world.send(with(1, rest + 1)).await.status, 400);
 }
 
+// A13: a form, and a path to come back to, just below and across.
+#[tokio::test]
+async fn forms_and_paths_to_come_back_to_have_a_size() {
+    let world = World::new().await;
+    let form = async |bytes: u64| {
+        let length = bytes.to_string();
+        let headers = [("content-type", "application/x-www-form-urlencoded"), ("content-length", length.as_str())];
+        world.send(request("POST", "/oidc/token", &headers, "grant_type=x")).await.status
+    };
+    assert_ne!(form(64 * 1024).await, 413);
+    assert_eq!(form(64 * 1024 + 1).await, 413);
+    let back = async |bytes: usize| {
+        let path = format!("/{}", "a".repeat(bytes - 1));
+        let begun = world.get(&format!("/auth/login?return={path}"), &[]).await;
+        let browser = begun.cookie("__Host-palisade-sign-in");
+        let (code, state) = world.login.code_for(begun.location());
+        let done = world.get(&super::world::callback(&code, &state), &[("cookie", &browser)]).await;
+        (done.status, done.location() == path)
+    };
+    assert_eq!(back(2048).await, (303, true));
+    assert_eq!(back(2049).await, (303, false), "to the start instead");
+    assert_eq!(world.refusals(), ["body_too_large"]);
+}
+
 // A13: one tenant's flood takes nothing from the others: not one of their requests is refused.
 #[tokio::test]
 async fn a_flood_of_one_tenant_refuses_nobody_else() {
@@ -163,7 +188,7 @@ async fn a_flood_of_one_tenant_refuses_nobody_else() {
         for i in 0..40 {
             // From one address, then from many; answers are read by nobody for a while.
             let from = if round % 2 == 0 { address(1) } else { address(100 + i) };
-            let answer = world.edge.serve(from, ask("/api/videos", &flooder)).await;
+            let answer = world.edge.serve_from(from, ask("/api/videos", &flooder)).await;
             match answer.status().as_u16() {
                 200 => taken += 1,
                 429 | 503 => refused += 1,
@@ -174,7 +199,7 @@ async fn a_flood_of_one_tenant_refuses_nobody_else() {
             }
         }
         let who = round % others.len();
-        let answer = world.edge.serve(address(10 + u8::try_from(who).unwrap()), ask("/api/videos", &others[who])).await;
+        let answer = world.edge.serve_from(address(10 + u8::try_from(who).unwrap()), ask("/api/videos", &others[who])).await;
         assert_eq!(answer.status(), 200, "round {round}");
     }
     assert!(taken <= 200 && refused >= 3800, "{taken} served, {refused} refused");

@@ -372,7 +372,7 @@ async fn a_large_upload_and_download_are_not_collected() {
         Ok(Response::new(StreamBody::new(frames).boxed_unsync()))
     });
     let download = request("GET", "/originals/7/original?X-Amz-Signature=s&X-Amz-Algorithm=a", &[], "");
-    let mut answer = world.edge.serve(std::net::Ipv4Addr::LOCALHOST.into(), download).await;
+    let mut answer = world.edge.serve_from(std::net::Ipv4Addr::LOCALHOST.into(), download).await;
     for _ in 0..3 {
         answer.body_mut().frame().await.unwrap().unwrap();
     }
