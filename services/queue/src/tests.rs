@@ -147,6 +147,13 @@ impl World {
         *held = Ok(Arc::new(rules));
     }
 
+    /// From now on under another policy.
+    pub(crate) fn decide(&self, decide: Arc<dyn Decide>) {
+        let mut held = self.book.0.lock().unwrap();
+        let rules = Rulebook { decide, ..Rulebook::clone(held.as_ref().unwrap()) };
+        *held = Ok(Arc::new(rules));
+    }
+
     /// Opens the queue as a fresh process would.
     pub(crate) async fn open(&self) -> Queue {
         let entropy = SystemEntropy::shared();

@@ -193,3 +193,31 @@ async fn an_object_that_is_deleted_while_it_is_read_is_not_reported_as_damaged()
     assert!(reading.into_body().collect().await.is_err());
     assert_eq!(world.recorded("TamperingFound"), 0);
 }
+
+// A16, D12, E12: what a policy in shadow would refuse is read and written, with both answers in the record; without the word it is refused.
+#[tokio::test]
+async fn a_policy_in_shadow_is_recorded_at_objects_and_stops_nothing() {
+    const FORBID: &str = r#"@id("no-reading") WORD forbid(principal == Workload::"filer", action == Action::"objectRead", resource)
+        when { context has authority && context.authority.user == User::"ada" };"#;
+    let manifest = manifest::Manifest::parse("palisade.toml", &format!("{VIDEO}{MORE}")).unwrap();
+    for (word, status) in [("@shadow", StatusCode::OK), ("", StatusCode::FORBIDDEN)] {
+        let by_hand = BTreeMap::from([("extra.cedar".to_owned(), FORBID.replace("WORD", word))]);
+        let bundle = Bundle::build(&manifest, &by_hand).unwrap_or_else(|error| panic!("{error}"));
+        let world = World::new();
+        let rules = world.book.0.lock().unwrap().clone().unwrap();
+        *world.book.0.lock().unwrap() =
+            Ok(Arc::new(Rulebook { decide: Arc::new(Engine::whole(&bundle, 1).unwrap()), ..Rulebook::clone(&rules) }));
+        let objects = world.open().await;
+        put(&objects, &filer(), "/files/ada/one", "video/mp4", "one").await;
+        put(&objects, &as_person("eve", "manage"), "/files/eve/one", "video/mp4", "one").await;
+        assert_eq!(get(&objects, &filer(), "/files/ada/one").await.status(), status, "{word}");
+        assert_eq!(get(&objects, &as_person("eve", "manage"), "/files/eve/one").await.status(), StatusCode::OK, "{word}");
+        let audit = world.sink.audit.lock().unwrap();
+        let reads = audit.iter().filter(|r| r.event == "CallDecided" && r.fields["action"] == "objectRead");
+        let shadows: Vec<Option<bool>> = reads
+            .map(|r| r.fields["decision"].as_object().unwrap().values().next().unwrap().get("shadow").and_then(|s| s["allow"].as_bool()))
+            .collect();
+        let expected = if word.is_empty() { [None, None] } else { [Some(false), Some(true)] };
+        assert_eq!(shadows, expected, "{word}");
+    }
+}

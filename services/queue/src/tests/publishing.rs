@@ -156,3 +156,45 @@ async fn rows_for_roles_refuse_everybody_else() {
     }
     assert!(alive(&queue, &leased.lease).await);
 }
+
+// A16, D12, E12: under the real policy: what a policy in shadow would refuse is published and delivered, with both answers in the record;
+// without the word it is refused.
+#[tokio::test]
+async fn a_policy_in_shadow_is_recorded_at_publishing_and_consuming_and_stops_neither() {
+    const VIDEO: &str = include_str!("../../../../apps/video/palisade.toml");
+    // The transcoder's own engine would refuse a flow that a policy in force kills altogether, so these leave a way.
+    const FORBIDS: &str = r#"
+        @id("no-hand-over") WORD forbid(principal == Workload::"validator", action == Action::"publish", resource == Queue::"validated")
+          when { context has authority && context.authority.user == User::"ada" };
+        @id("no-work") WORD forbid(principal == Workload::"transcoder", action == Action::"consume", resource == Queue::"validated")
+          when { context has job && context.job.folder == "never" };"#;
+    let manifest = manifest::Manifest::parse("palisade.toml", VIDEO).unwrap();
+    for (word, passes) in [("@shadow", true), ("", false)] {
+        let by_hand = BTreeMap::from([("extra.cedar".to_owned(), FORBIDS.replace("WORD", word))]);
+        let bundle = policy::Bundle::build(&manifest, &by_hand).unwrap_or_else(|error| panic!("{error}"));
+        let world = World::new();
+        world.decide(Arc::new(policy::Engine::whole(&bundle, 1).unwrap()));
+        let queue = world.open().await;
+        uploaded(&queue, "1", Some("originals/v/original")).await;
+        let leased = lease(&queue, "uploaded", "validator").await.unwrap();
+        let job = Authority { purpose: "process".into(), scopes: BTreeSet::new(), ..with_job(&leased, "validator") };
+        let request = publish_request("validated", &event("2", Some("originals/v/original")));
+        let status = queue.call(caller(service("validator"), Some(job)), request).await.status();
+        assert_eq!(status, if passes { StatusCode::ACCEPTED } else { StatusCode::FORBIDDEN }, "{word}");
+        let published = world.recorded("CallDecided").pop().unwrap();
+        let decision = published["decision"].as_object().unwrap().values().next().unwrap();
+        let shadow = decision.get("shadow");
+        assert_eq!(
+            shadow.map(|shadow| (&shadow["allow"], &shadow["policies"][0])),
+            passes.then_some((&false.into(), &"no-hand-over".into())),
+            "{published}"
+        );
+        if passes {
+            assert!(lease(&queue, "validated", "transcoder").await.is_some());
+            let consumed = world.recorded("CallDecided").into_iter().rev().find(|e| e["action"] == "consume").unwrap();
+            assert_eq!(consumed["decision"]["allow"]["shadow"]["allow"], true, "asked beside, and of one mind: {consumed}");
+        } else {
+            assert_eq!(stats(&queue, "validated").await.waiting, 0);
+        }
+    }
+}
