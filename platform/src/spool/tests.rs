@@ -53,3 +53,32 @@ async fn records_survive_the_death_of_their_process() {
     assert_eq!(taken, vec![(killed.clone(), 1), (killed.clone(), 2), (killed, 3), (second.process.clone(), 1)]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+// A13, J7: the file takes exactly what it may; one record more is refused, so that the act is, and nothing of it is written.
+#[test]
+fn a_full_spool_refuses_the_next_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    let line = u64::try_from(record().to_json(1).len() + 1).unwrap();
+    spool.lock().bytes = SPOOL_BYTES_MAX - line;
+    spool.audit(record()).unwrap();
+    assert!(spool.audit(record()).is_err());
+    let inner = spool.lock();
+    assert_eq!((inner.unshipped.len(), inner.next_seq), (1, 2));
+    assert_eq!(std::fs::metadata(&inner.path).unwrap().len(), line);
+}
+
+// A13: spans wait up to their limit; one more is dropped and counted.
+#[test]
+fn spans_past_their_limit_are_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let spool = Spool::open(dir.path(), &SystemEntropy, metrics.clone()).unwrap();
+    let context = trust::TraceContext { trace_id: 1, span_id: 1, sampled: true };
+    let span = NewSpan { context, parent: None, name: "n", kind: "server", start_ns: 1, end_ns: 2, status: 200, attributes: "{}" };
+    (0..SPANS_MAX).for_each(|_| spool.span(span));
+    assert!(metrics.render().contains("palisade_spans_dropped_total 0\n"));
+    spool.span(span);
+    assert!(metrics.render().contains("palisade_spans_dropped_total 1\n"));
+    assert_eq!(spool.lock().spans.len(), SPANS_MAX);
+}

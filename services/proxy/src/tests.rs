@@ -24,4 +24,4 @@ pub(crate) mod sockets;
 mod streaming;
 mod traces;
 mod views;
-mod world;
+pub(crate) mod world;

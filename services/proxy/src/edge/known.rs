@@ -53,3 +53,48 @@ impl Known {
         known.insert(token, (under, Arc::clone(claims)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeSet;
+
+    use trust::SystemClock;
+
+    use super::*;
+
+    // A13: tokens without end make the table no longer; those of the present view that have not ended are kept while there is room.
+    #[test]
+    fn the_table_of_verified_tokens_is_bounded() {
+        let (known, clock) = (Known::default(), SystemClock::shared());
+        let claims = |exp: u64| {
+            Arc::new(AccessClaims {
+                iss: String::new(),
+                sub: String::new(),
+                aud: String::new(),
+                client_id: String::new(),
+                exp,
+                iat: 0,
+                auth_time: 0,
+                jti: String::new(),
+                sid: String::new(),
+                scope: String::new(),
+                roles: BTreeSet::new(),
+                cnf: None,
+            })
+        };
+        let (alive, under) = (claims(u64::MAX), |epoch| Under { epoch, keys: None });
+        let token = |n: usize| Digest::of(&n.to_be_bytes());
+        for n in 0..KNOWN_MAX {
+            known.keep(token(n), under(if n < 3 { 2 } else { 1 }), &if n == 0 { claims(1) } else { Arc::clone(&alive) }, &*clock);
+        }
+        assert_eq!(known.0.lock().unwrap().len(), KNOWN_MAX, "just at the limit");
+        known.keep(token(KNOWN_MAX), under(2), &alive, &*clock);
+        assert_eq!(known.0.lock().unwrap().len(), 3, "those of another view and the ended one go");
+        for n in 0..2 * KNOWN_MAX {
+            known.keep(token(n), under(2), &alive, &*clock);
+            assert!(known.0.lock().unwrap().len() <= KNOWN_MAX);
+        }
+    }
+}

@@ -70,3 +70,43 @@ impl Passes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (made, _)| now.saturating_sub(*made) < REUSE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    // A13: credentials without end make the table no longer; those that still serve are kept while there is room.
+    #[test]
+    fn the_table_of_passes_is_bounded() {
+        let passes = Passes::default();
+        let authority = Authority {
+            txn: String::new(),
+            user: String::new(),
+            purpose: String::new(),
+            scopes: BTreeSet::new(),
+            roles: BTreeSet::new(),
+            step_up: false,
+            job: None,
+        };
+        let decision = Decision::Allow { policies: Vec::new(), epoch: 1, shadow: None };
+        let pass = Arc::new(Pass { authority, decision, token: HeaderValue::from_static("t") });
+        let key =
+            |n: usize| Key { credential: Digest::of(&n.to_be_bytes()), stepped_up: false, view: (1, 1), route: "api:GET /".to_owned() };
+        let (early, late) = (Duration::from_secs(10), Duration::from_secs(15));
+        for n in 0..PASSES_MAX {
+            passes.keep(key(n), &pass, if n == 0 { late } else { early });
+        }
+        assert_eq!(passes.0.lock().unwrap().len(), PASSES_MAX, "just at the limit");
+        passes.keep(key(PASSES_MAX), &pass, late);
+        assert_eq!(passes.0.lock().unwrap().len(), 2, "the old ones go");
+        assert!(passes.find(&key(0), late).is_some() && passes.find(&key(1), late).is_none());
+        for n in 0..2 * PASSES_MAX {
+            passes.keep(key(n), &pass, late);
+            assert!(passes.0.lock().unwrap().len() <= PASSES_MAX);
+        }
+    }
+}

@@ -297,6 +297,23 @@ async fn without_audit_the_room_is_not_asked() {
     assert_eq!((status, said["reason"].as_str()), (503, Some("audit_unavailable")));
 }
 
+// A13: a room has so many requests under way and not one more; an answer that is over makes room.
+#[tokio::test]
+async fn a_room_has_only_so_many_requests_under_way() {
+    let world = World::new();
+    let room = every(&world, Views::Unneeded);
+    let ask = || async { room.answer(&crate::enforce::Proof::Supervisor, get("/supervisor", &[("host", "x")])).await };
+    let mut held = Vec::new();
+    for _ in 0..crate::limits::ROOM_REQUESTS_MAX {
+        held.push(ask().await);
+    }
+    assert!(held.iter().all(|answer| answer.status() == 200), "just as many");
+    let (status, said) = read(ask().await).await;
+    assert_eq!((status, said["reason"].as_str()), (503, Some("concurrency_exceeded")));
+    held.pop();
+    assert_eq!(ask().await.status(), 200);
+}
+
 // Drain: what is in flight ends, nothing new begins.
 #[tokio::test]
 async fn draining_finishes_what_is_in_flight() {

@@ -80,6 +80,28 @@ async fn through(text: &[u8], piece: usize) -> (Vec<u8>, Vec<&'static str>) {
     (out, why)
 }
 
+// A13: a head, a chunk's size and trailers: each passes at its limit, and one byte more is refused.
+#[tokio::test]
+async fn heads_chunk_sizes_and_trailers_have_a_length() {
+    const HEAD: &str = "PUT /a HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = |bytes: usize| {
+        let (start, end) = ("GET /a HTTP/1.1\r\nHost: x\r\nx-long: ", "\r\n\r\n");
+        format!("{start}{}{end}", "a".repeat(bytes - start.len() - end.len()))
+    };
+    let chunk = |digits: usize| format!("{HEAD}{}1\r\nz\r\n0\r\n\r\n", "0".repeat(digits - 1));
+    let trailers = |bytes: usize| format!("{HEAD}0\r\nx-long: {}\r\n\r\n", "a".repeat(bytes - "x-long: \r\n\r\n".len()));
+    let most = crate::limits::HTTP1_BUFFER_BYTES;
+    for (passes, refused, why) in [
+        (head(most), head(most + 1), "the head is too long"),
+        (chunk(16), chunk(17), "a chunk's size is malformed"),
+        (trailers(8 * 1024), trailers(8 * 1024 + 1), "the trailers are too long"),
+    ] {
+        let (out, said) = through(passes.as_bytes(), 1000).await;
+        assert!(said.is_empty() && out == passes.as_bytes(), "{why}: {said:?}, {} of {}", out.len(), passes.len());
+        assert_eq!(through(refused.as_bytes(), 1000).await.1, [why]);
+    }
+}
+
 // A4: the screen changes nothing of what it lets through, however it arrives.
 #[tokio::test]
 async fn good_messages_pass_unchanged_in_any_pieces() {

@@ -75,3 +75,43 @@ impl Token {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::tests::world::World;
+
+    // A13: tokens without end make the table no longer, and routes without end make no token's answers longer.
+    #[tokio::test]
+    async fn the_tables_of_tokens_and_of_their_answers_are_bounded() {
+        let world = World::new();
+        let holder = world.holder(&world.identity("back"), &world.back_view());
+        let loaded = holder.fresh().unwrap();
+        let known = Known::default();
+        let token = known.token(&world.token("ann", "view"), &loaded.verifier, &*world.clock).unwrap();
+        let others = (0..KNOWN_MAX - 1).map(|n| (Digest::of(&n.to_be_bytes()), Arc::clone(&token)));
+        known.0.lock().unwrap().extend(others);
+        assert_eq!(known.0.lock().unwrap().len(), KNOWN_MAX, "just at the limit");
+        known.token(&world.token("ben", "view"), &loaded.verifier, &*world.clock).unwrap();
+        assert_eq!(known.0.lock().unwrap().len(), 1, "all alive and no room: all go, and are verified anew when they come");
+        let asked = AtomicUsize::new(0);
+        let ask = || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            Decision::Allow { policies: Vec::new(), epoch: 1, shadow: None }
+        };
+        for _ in 0..2 {
+            for route in 0..ANSWERS_MAX {
+                token.answer(&route.to_string(), ask);
+            }
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), ANSWERS_MAX, "each asked once");
+        for _ in 0..2 {
+            token.answer("one more", ask);
+        }
+        assert_eq!((asked.load(Ordering::SeqCst), token.answers.lock().unwrap().len()), (ANSWERS_MAX + 2, ANSWERS_MAX), "asked each time");
+    }
+}
