@@ -43,6 +43,8 @@ pub struct Ask<'a> {
     pub follow: bool,
     /// Where the body goes instead of into memory.
     pub save: Option<&'a Path>,
+    /// Certificate and key that it shows, as PEM files.
+    pub shows: Option<(&'a Path, &'a Path)>,
 }
 
 impl Curl {
@@ -82,6 +84,9 @@ impl Curl {
         command.args(["--silent", "--show-error", "--globoff", "--max-time", "900", "--write-out", "%{http_code} %{url_effective}"]);
         command.arg("--cacert").arg(&self.certificate).arg("--cookie").arg(&self.jar).arg("--cookie-jar").arg(&self.jar);
         command.arg("--dump-header").arg(&head).arg("--output").arg(body_file);
+        if let Some((certificate, key)) = ask.shows {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
         if ask.follow {
             command.args(["--location", "--max-redirs", "10"]);
         }

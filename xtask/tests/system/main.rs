@@ -9,6 +9,7 @@ mod boundary;
 mod browser;
 mod certificates;
 mod contained;
+mod credentials;
 mod figures;
 mod given_up;
 mod hanging;

@@ -33,6 +33,9 @@ use crate::{canonical, headers};
 /// Headers by which tracing systems name a trace or carry things along it, besides those of `headers::names_trace`.
 const TRACE_HEADERS: &[&str] = &["baggage", "uber-trace-id", "x-request-id", "x-cloud-trace-context", "x-amzn-trace-id"];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+/// The other place for an API key, which many clients know of gateways.
+const KEY_HEADER: &str = "x-api-key";
+
 /// Where the edge is, as browsers write it.
 ///
 /// Tokens, sessions and presigned URLs are for one origin: that of `localhost` if it is among the hosts, else of the first. Pages at the
@@ -317,11 +320,29 @@ fn credential(fields: &HeaderMap) -> Result<Credential, DenyReason> {
             Some(Credential::Token { token: Secret::new(if known { token.trim() } else { "" }.to_owned()), scheme })
         }
     };
+    let token = match (token, key(fields)?) {
+        (Some(_), Some(_)) => return Err(DenyReason::RequestAmbiguous),
+        (token, key) => token.or(key),
+    };
     match (token, cookie::find(fields, cookie::SESSION)?) {
         (Some(_), Some(_)) => Err(DenyReason::RequestAmbiguous),
         (Some(token), None) => Ok(token),
         (None, Some(text)) => Ok(Reference::parse(&text).map_or(Credential::SessionMalformed, Credential::Session)),
         (None, None) => Ok(Credential::Nothing),
+    }
+}
+
+/// The API key in a field of its own, which takes nothing else.
+fn key(fields: &HeaderMap) -> Result<Option<Credential>, DenyReason> {
+    let mut keys = fields.get_all(KEY_HEADER).iter();
+    match (keys.next(), keys.next()) {
+        (_, Some(_)) => Err(DenyReason::RequestAmbiguous),
+        (None, None) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().unwrap_or_default().trim();
+            let token = if opaque::meant(text) == Some(opaque::Kind::Key) { text } else { "" };
+            Ok(Some(Credential::Token { token: Secret::new(token.to_owned()), scheme: Scheme::Bearer }))
+        }
     }
 }
 
@@ -351,7 +372,7 @@ fn kept_for_login(fields: &HeaderMap) -> HeaderMap {
 
 fn cleanse(fields: &mut HeaderMap) {
     headers::strip_hop_by_hop_and(fields, |name| {
-        let is_credential = headers::is_credential(name) || name == dpop::HEADER;
+        let is_credential = headers::is_credential(name) || name == dpop::HEADER || name == KEY_HEADER;
         is_credential || headers::claims_identity(name) || headers::names_trace(name) || TRACE_HEADERS.contains(&name)
     });
 }

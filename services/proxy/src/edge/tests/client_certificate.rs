@@ -5,14 +5,14 @@ use std::sync::Arc;
 use contract::login::Confirmation;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trust::Digest;
 
 use super::tls::{Served, served};
-use super::world::Settings;
+use super::world::{START_MS, Settings};
 use crate::edge::ClientAuthorities;
 
 struct Authority {
@@ -46,6 +46,16 @@ impl Authority {
 
     fn client(&self, name: &str) -> Shown {
         self.issue(name, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// One that ends so long after the world's beginning.
+    fn client_for(&self, name: &str, seconds: u64) -> Shown {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(i64::try_from(START_MS / 1000 + seconds).unwrap()).unwrap();
+        let chain = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        Shown { chain, key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())) }
     }
 }
 
@@ -134,6 +144,70 @@ async fn a_certificate_of_a_stranger_makes_no_connection() {
     assert_eq!(heard[0]["palisade-client-names"], "batch.partner.example");
     assert!(!heard[1].contains_key("palisade-client-certificate") && !heard[1].contains_key("palisade-client-names"));
     served.stop.cancel();
+}
+
+/// A client that shows that certificate where it is asked, and remembers tickets.
+fn remembering(served: &[&Served], shown: &Shown) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    served.iter().for_each(|served| roots.add(served.root.clone()).unwrap());
+    let builder = ClientConfig::builder_with_provider(crate::tls::provider()).with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_client_auth_cert(vec![shown.chain.clone()], shown.key.clone_key()).unwrap())
+}
+
+/// How the handshake went, and the status of a request with that token.
+async fn over(served: &Served, config: &Arc<ClientConfig>, token: &str) -> (HandshakeKind, String) {
+    let tcp = TcpStream::connect(served.address).await.unwrap();
+    let mut stream = TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+    let port = served.address.port();
+    let head = format!("GET /api/videos HTTP/1.1\r\nAuthorization: Bearer {token}\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    (stream.get_ref().1.handshake_kind().unwrap(), text.split(' ').nth(1).unwrap_or_default().to_owned())
+}
+
+// A10: a resumed session is the certificate's that it began with, and no longer than that lives.
+#[tokio::test]
+async fn a_resumed_session_counts_with_its_certificate_and_ends_with_it() {
+    let (served, authority) = asking().await;
+    let (own, other) = (authority.client_for("batch.partner.example", 60), authority.client("batch.partner.example"));
+    served.world.login.at(&format!("https://localhost:{}", served.address.port()));
+    *served.world.login.bound_to.lock().unwrap() = Some(Confirmation { jkt: None, x5t_s256: Some(own.thumbprint()) });
+    let token = served.world.login.token();
+    let (its, others) = (remembering(&[&served], &own), remembering(&[&served], &other));
+    let ok = |kind| (kind, "200".to_owned());
+    let refused = |kind| (kind, "401".to_owned());
+    assert_eq!(over(&served, &its, &token).await, ok(HandshakeKind::Full));
+    assert_eq!(over(&served, &its, &token).await, ok(HandshakeKind::Resumed), "nothing is shown again, and it is known all the same");
+    assert_eq!(over(&served, &others, &token).await, refused(HandshakeKind::Full));
+    assert_eq!(over(&served, &others, &token).await, refused(HandshakeKind::Resumed), "another's session stays another's");
+    served.world.clock.forward_s(60);
+    assert_eq!(over(&served, &its, &token).await, ok(HandshakeKind::Resumed), "its last second");
+    served.world.clock.forward_s(1);
+    let later = served.world.login.token();
+    assert_eq!(over(&served, &its, &later).await, refused(HandshakeKind::Resumed), "a ticket does not outlive the certificate");
+    assert_eq!(served.world.refusals(), ["certificate_mismatch"; 3]);
+    served.stop.cancel();
+}
+
+// A10: a ticket of another edge (or of this one before it was started anew) brings no certificate along: it must be shown again.
+#[tokio::test]
+async fn a_ticket_of_another_edge_brings_no_certificate_along() {
+    let (one, authority) = asking().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("clients.pem"), &authority.pem).unwrap();
+    let clients = ClientAuthorities::load(&folder.path().join("clients.pem")).unwrap();
+    let two = served(Settings { clients, ..Settings::default() }).await;
+    let own = authority.client("batch.partner.example");
+    two.world.login.at(&format!("https://localhost:{}", two.address.port()));
+    *two.world.login.bound_to.lock().unwrap() = Some(Confirmation { jkt: None, x5t_s256: Some(own.thumbprint()) });
+    let token = two.world.login.token();
+    let client = remembering(&[&one, &two], &own);
+    assert_eq!(over(&one, &client, "none").await, (HandshakeKind::Full, "401".to_owned()));
+    assert_eq!(over(&two, &client, &token).await, (HandshakeKind::Full, "200".to_owned()), "shown anew");
+    one.stop.cancel();
+    two.stop.cancel();
 }
 
 // A10: what is not PEM of authorities is no start.

@@ -121,3 +121,27 @@ async fn keys_count_against_their_persons_rate() {
     let other = key(&world, "");
     assert_eq!(get(&world, "/api/reports", &other).await, 200);
 }
+
+// A12: a key may come in a field of its own; nothing else may, nothing may come beside it, and the field goes no further.
+#[tokio::test]
+async fn a_key_may_come_as_x_api_key_and_alone() {
+    let world = World::new().await;
+    let (key, session) = (key(&world, "videos"), world.sign_in().await);
+    let bearer = format!("Bearer {key}");
+    let token = world.login.token();
+    assert_eq!(world.get("/api/videos", &[("x-api-key", &key)]).await.status, 200);
+    let seen = world.api.last().headers;
+    assert!(!seen.contains_key("x-api-key") && !seen.contains_key("authorization"));
+    for (headers, status) in [
+        (&[("x-api-key", key.as_str()), ("x-api-key", key.as_str())][..], 400),
+        (&[("x-api-key", key.as_str()), ("authorization", bearer.as_str())], 400),
+        (&[("x-api-key", key.as_str()), ("cookie", session.as_str())], 400),
+        (&[("x-api-key", token.as_str())], 401),
+        (&[("x-api-key", "")], 401),
+        (&[("x-api-key", &key.replace("palk_", "palt_"))], 401),
+        (&[("x-api-key", &key[..key.len() - 1])], 401),
+    ] {
+        assert_eq!(world.get("/api/videos", headers).await.status, status, "{headers:?}");
+    }
+    assert_eq!(world.api.count(), 1);
+}
