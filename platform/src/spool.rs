@@ -6,7 +6,8 @@
 //!
 //! Not here: the log itself (`evidence`).
 
-use std::collections::VecDeque;
+mod waiting;
+
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use rustix::io::Errno;
 use telemetry::{AuditLost, Metrics, NewRecord, NewSpan, Sink};
 use tokio::sync::Notify;
 use trust::{AuditRecord, Entropy, clock};
+
+use self::waiting::Waiting;
 
 /// A spool file never grows past this; then acts are refused until `evidence` is back.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,14 +40,22 @@ const RETRY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 struct Inner {
+    kept: Kept,
+    next_seq: u64,
+    /// Records as they stand in the file.
+    unshipped: Waiting,
+    /// Spans as JSON.
+    spans: Waiting,
+}
+
+/// The file.
+#[derive(Debug)]
+struct Kept {
     file: File,
     path: PathBuf,
     bytes: u64,
-    next_seq: u64,
-    /// Records as they stand in the file, with their numbers.
-    unshipped: VecDeque<(u64, String)>,
-    /// Spans as JSON.
-    spans: VecDeque<String>,
+    /// A write has failed: part of a line may stand behind `bytes`.
+    torn: bool,
 }
 
 /// The sink of a process.
@@ -75,7 +86,9 @@ impl Spool {
         let path = dir.join(format!("{process}.spool"));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let inner = Inner { file, path, bytes: 0, next_seq: 1, unshipped: VecDeque::new(), spans: VecDeque::new() };
+        let (unshipped, spans) = (Waiting::default(), Waiting::default());
+        let kept = Kept { file, path, bytes: 0, torn: false };
+        let inner = Inner { kept, next_seq: 1, unshipped, spans };
         Ok(Arc::new(Self { process, inner: Mutex::new(inner), wake: Notify::new(), metrics, leftovers }))
     }
 
@@ -107,9 +120,9 @@ impl Spool {
     async fn tell_metrics(&self, evidence: &EvidenceClient) {
         {
             let inner = self.lock();
-            self.metrics.audit_waiting(inner.unshipped.len(), inner.bytes);
+            self.metrics.audit_waiting(inner.unshipped.len(), inner.kept.bytes);
         }
-        let batch = WrittenBatch::new(&self.process, std::iter::empty(), std::iter::empty(), &self.metrics.render());
+        let batch = WrittenBatch::new(&self.process, (b"", 0), (b"", 0), &self.metrics.render());
         if let Err(fault) = evidence.append_written(batch).await {
             // The next one says it all again.
             tracing::warn!(%fault, "evidence does not take metrics");
@@ -146,21 +159,19 @@ impl Spool {
 
     fn next_batch(&self) -> WrittenBatch {
         let inner = self.lock();
-        let audit = inner.unshipped.iter().take(BATCH_MAX).map(|(_, line)| line.as_str());
-        let spans = inner.spans.iter().take(BATCH_MAX).map(String::as_str);
-        WrittenBatch::new(&self.process, audit, spans, "")
+        WrittenBatch::new(&self.process, inner.unshipped.first(BATCH_MAX), inner.spans.first(BATCH_MAX), "")
     }
 
     fn shipped(&self, seq: u64, spans: usize) {
         let mut inner = self.lock();
-        while inner.unshipped.front().is_some_and(|(its, _)| *its <= seq) {
-            inner.unshipped.pop_front();
-        }
-        let spans = spans.min(inner.spans.len());
-        inner.spans.drain(..spans);
+        // Numbers are given in turn, and the last one given is that of the last record that waits.
+        let behind = usize::try_from(inner.next_seq.saturating_sub(1).saturating_sub(seq)).unwrap_or(usize::MAX);
+        let taken = inner.unshipped.len().saturating_sub(behind);
+        inner.unshipped.forget(taken);
+        inner.spans.forget(spans);
         // All of the file is with `evidence`: begin anew in place. If that fails, it only grows until the next time.
-        if inner.unshipped.is_empty() && inner.bytes > 0 && inner.file.set_len(0).is_ok() {
-            inner.bytes = 0;
+        if inner.unshipped.len() == 0 && inner.kept.bytes > 0 && inner.kept.file.set_len(0).is_ok() {
+            inner.kept.bytes = 0;
         }
     }
 
@@ -196,37 +207,50 @@ impl Spool {
 impl Sink for Spool {
     fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost> {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         let seq = inner.next_seq;
-        let mut line = record.to_json(seq);
-        line.push('\n');
-        let length = u64::try_from(line.len()).map_err(|_| AuditLost)?;
-        if inner.bytes.saturating_add(length) > SPOOL_BYTES_MAX {
-            tracing::error!(path = %inner.path.display(), "the spool is full: evidence has been away too long; requests are refused until it is back");
-            return Err(AuditLost);
-        }
-        if let Err(error) = inner.file.write_all(line.as_bytes()) {
-            tracing::error!(%error, "the spool cannot be written; requests are refused until it can");
-            return Err(AuditLost);
-        }
-        line.pop();
-        inner.bytes = inner.bytes.saturating_add(length);
+        let kept = &mut inner.kept;
+        inner.unshipped.add(|line| record.write(seq, line), |line| kept.append(line))?;
         inner.next_seq = seq.saturating_add(1);
-        inner.unshipped.push_back((seq, line));
-        drop(inner);
         self.wake.notify_one();
         Ok(())
     }
 
     fn span(&self, span: NewSpan<'_>) {
-        let line = span.to_json();
         let mut inner = self.lock();
         if inner.spans.len() >= SPANS_MAX {
             self.metrics.span_dropped();
             return;
         }
-        inner.spans.push_back(line);
+        let write = |line: &mut Vec<u8>| {
+            span.write(line);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let Ok(()) = inner.spans.add(write, |_| Ok(()));
         drop(inner);
         self.wake.notify_one();
+    }
+}
+
+impl Kept {
+    /// Writes a line at its end. What a failed write has left of one is cut off before the next, which would be spoilt by it.
+    fn append(&mut self, line: &[u8]) -> Result<(), AuditLost> {
+        let length = u64::try_from(line.len()).map_err(|_| AuditLost)?;
+        if self.bytes.saturating_add(length) > SPOOL_BYTES_MAX {
+            tracing::error!(path = %self.path.display(), "the spool is full: evidence has been away too long; requests are refused until it is back");
+            return Err(AuditLost);
+        }
+        if self.torn {
+            self.file.set_len(self.bytes).map_err(|_| AuditLost)?;
+            self.torn = false;
+        }
+        if let Err(error) = self.file.write_all(line) {
+            self.torn = true;
+            tracing::error!(%error, "the spool cannot be written; requests are refused until it can");
+            return Err(AuditLost);
+        }
+        self.bytes = self.bytes.saturating_add(length);
+        Ok(())
     }
 }
 

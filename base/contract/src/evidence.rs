@@ -56,38 +56,31 @@ pub struct EvidenceClient(pub Client);
 /// A batch whose records and spans are written already, each as the JSON of its type.
 #[derive(Debug, Clone, Default)]
 pub struct WrittenBatch {
-    text: String,
+    text: Vec<u8>,
     audit: usize,
     spans: usize,
 }
 
 impl WrittenBatch {
-    /// A batch of that process. Everything in it is JSON: what `append` takes is `Batch`.
+    /// A batch of that process. Records and spans are JSON already, with commas between them, beside their number: what `append` takes
+    /// is `Batch`.
     #[must_use]
-    pub fn new<'a>(process: &str, audit: impl Iterator<Item = &'a str>, spans: impl Iterator<Item = &'a str>, metrics: &str) -> Self {
-        let mut text = String::with_capacity(64 * 1024);
-        let mut list = |name: &str, lines: &mut dyn Iterator<Item = &'a str>| {
-            text.push_str(name);
-            let mut count = 0_usize;
-            for line in lines {
-                if count > 0 {
-                    text.push(',');
-                }
-                text.push_str(line);
-                count = count.saturating_add(1);
-            }
-            text.push(']');
-            count
-        };
-        let (mut audit, mut spans) = (audit, spans);
-        let audit = list(&format!(r#"{{"process":{},"audit":["#, serde_json::Value::from(process)), &mut audit);
-        let spans = list(r#","spans":["#, &mut spans);
+    pub fn new(process: &str, audit: (&[u8], usize), spans: (&[u8], usize), metrics: &str) -> Self {
+        let room = audit.0.len().saturating_add(spans.0.len()).saturating_add(metrics.len().saturating_mul(2)).saturating_add(256);
+        let mut text = Vec::with_capacity(room);
+        text.extend_from_slice(br#"{"process":"#);
+        text.extend_from_slice(serde_json::Value::from(process).to_string().as_bytes());
+        text.extend_from_slice(br#","audit":["#);
+        text.extend_from_slice(audit.0);
+        text.extend_from_slice(br#"],"spans":["#);
+        text.extend_from_slice(spans.0);
+        text.push(b']');
         if !metrics.is_empty() {
-            text.push_str(r#","metrics":"#);
-            text.push_str(&serde_json::Value::from(metrics).to_string());
+            text.extend_from_slice(br#","metrics":"#);
+            text.extend_from_slice(serde_json::Value::from(metrics).to_string().as_bytes());
         }
-        text.push('}');
-        Self { text, audit, spans }
+        text.push(b'}');
+        Self { text, audit: audit.1, spans: spans.1 }
     }
 
     /// How many records it has.

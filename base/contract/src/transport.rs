@@ -78,7 +78,7 @@ impl Client {
     ///
     /// # Errors
     /// As `json`.
-    pub async fn written<A: DeserializeOwned>(&self, call: &Call<'_>, method: Method, path: &str, json: String) -> Result<A, Fault> {
+    pub async fn written<A: DeserializeOwned>(&self, call: &Call<'_>, method: Method, path: &str, json: Vec<u8>) -> Result<A, Fault> {
         let bytes = self.exchange(call, method, path, Some(Bytes::from(json))).await?;
         serde_json::from_slice(&bytes).map_err(|error| Fault::unavailable("a peer answered something else than agreed").because(error))
     }

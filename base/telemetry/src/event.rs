@@ -6,6 +6,7 @@ use serde::Serialize;
 use trust::{Decision, DenyReason};
 
 use crate::metrics::Metrics;
+use crate::sink::AuditLost;
 
 /// How loud (STYLE: INFO an operator's act took effect; WARN recovered by itself; ERROR a person must act).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,13 @@ pub trait Event: Serialize {
     fn level(&self) -> Level;
     /// Counts it.
     fn count(&self, metrics: &Metrics);
+    /// Writes its fields as a JSON object at the end of `out`.
+    ///
+    /// # Errors
+    /// `AuditLost` when that is not possible.
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), AuditLost> {
+        serde_json::to_writer(out, self).map_err(|_| AuditLost)
+    }
     /// For a refusal: where, and whose request was refused. Floods of one are gathered (`gather`).
     fn refusal(&self) -> Option<(&'static str, &str)> {
         None

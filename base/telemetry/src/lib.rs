@@ -7,14 +7,20 @@
 
 pub mod access;
 pub mod certificate;
+mod decided;
 pub mod event;
 pub mod flows;
 pub mod gather;
 mod ids;
+pub mod json;
+mod memo;
 pub mod metrics;
 pub mod recorder;
+mod sink;
 
 pub use access::{Access, AccessSink, Asked, Shown};
+pub use decided::Decided;
 pub use event::{Event, Level};
 pub use metrics::Metrics;
-pub use recorder::{AuditLost, MemorySink, NewRecord, NewSpan, Recorder, Sink, SpanStart};
+pub use recorder::{MemorySink, Recorder, SpanStart};
+pub use sink::{AuditLost, NewRecord, NewSpan, Sink};

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use trust::DenyReason;
 
 use crate::flows::{Ended, Flows};
+use crate::memo::Memo;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DecisionLabels {
@@ -42,6 +43,7 @@ struct HostLabels {
 pub struct Metrics {
     registry: Mutex<Registry>,
     decisions: Family<DecisionLabels, Counter>,
+    decisions_of_late: Memo<DecisionLabels, Counter>,
     shadows: Family<ShadowLabels, Counter>,
     acts: Family<ActLabels, Counter>,
     flows: Flows,
@@ -80,6 +82,7 @@ impl Metrics {
         Self {
             registry: Mutex::new(registry),
             decisions,
+            decisions_of_late: Memo::default(),
             shadows,
             acts,
             flows: Flows::default(),
@@ -93,8 +96,14 @@ impl Metrics {
 
     /// Counts an answer.
     pub fn decision(&self, point: &'static str, action: &str, denied: Option<DenyReason>) {
-        let labels = DecisionLabels { point, action: action.to_owned(), outcome: denied.map_or("allow", DenyReason::code) };
-        self.decisions.get_or_create(&labels).inc();
+        let outcome = denied.map_or("allow", DenyReason::code);
+        let is = |its: &DecisionLabels| its.outcome == outcome && its.action == action && its.point == point;
+        let find = || {
+            let labels = DecisionLabels { point, action: action.to_owned(), outcome };
+            let counter = self.decisions.get_or_create(&labels).clone();
+            (labels, counter)
+        };
+        self.decisions_of_late.get(is, find).inc();
     }
 
     /// Counts an answer beside the one that policies in shadow would have given.

@@ -1,6 +1,5 @@
 //! The recorder: what every room and every enforcement point is given in order to say what happened.
 
-use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,121 +11,21 @@ use crate::event::{Event, Level};
 use crate::gather::Gather;
 use crate::ids::Store;
 use crate::metrics::Metrics;
+use crate::sink::{AuditLost, NewRecord, NewSpan, Sink};
 
-/// Most records' fields fit, and most spans' attributes: longer ones grow.
-const FIELDS_BYTES: usize = 512;
-const ATTRIBUTES_BYTES: usize = 768;
-
-/// The audit record could not be kept; the act must not happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the audit record could not be kept")]
-pub struct AuditLost;
-
-/// A record on its way to the sink, which numbers it.
-#[derive(Debug, Clone, Copy)]
-pub struct NewRecord<'a> {
-    /// Milliseconds since the epoch.
-    pub at_ms: u64,
-    /// Noun and past verb.
-    pub event: &'a str,
-    /// The span that it belongs to.
-    pub trace: Option<TraceContext>,
-    /// What else the event says: a JSON object.
-    pub fields: &'a str,
-}
-
-/// A span on its way to the sink.
-#[derive(Debug, Clone, Copy)]
-pub struct NewSpan<'a> {
-    /// Its own context.
-    pub context: TraceContext,
-    /// Parent span.
-    pub parent: Option<u64>,
-    /// `guard GET /api/videos`…
-    pub name: &'a str,
-    /// `server`, `client`, `producer`, `consumer` or `internal`.
-    pub kind: &'a str,
-    /// Nanoseconds since the epoch.
-    pub start_ns: u64,
-    /// Nanoseconds since the epoch.
-    pub end_ns: u64,
-    /// HTTP status, 0 if none.
-    pub status: u16,
-    /// Attributes: a JSON object.
-    pub attributes: &'a str,
-}
-
-/// Where records go. Both come with their variable part written as JSON already, so that it is written once.
-pub trait Sink: Send + Sync + fmt::Debug + 'static {
-    /// Keeps a record so that it survives the death of this process, before this returns.
-    ///
-    /// # Errors
-    /// `AuditLost` when it could not.
-    fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost>;
-    /// Takes a span, or drops it (and counts that) when too many wait.
-    fn span(&self, span: NewSpan<'_>);
-}
-
-impl NewRecord<'_> {
-    /// Its line in a spool: an `AuditRecord` with that number, as JSON.
-    #[must_use]
-    pub fn to_json(&self, seq: u64) -> String {
-        let mut out = String::with_capacity(self.fields.len().saturating_add(192));
-        // Event names are constants of ours and the hexadecimal digits need no escapes. Writing into a String does not fail.
-        let _written = write!(out, r#"{{"seq":{seq},"at_ms":{},"event":"{}","trace":""#, self.at_ms, self.event);
-        let _written = match self.trace {
-            Some(trace) => write!(out, r#"{:032x}","span":"{:016x}"#, trace.trace_id, trace.span_id),
-            None => out.write_str(r#"","span":""#),
-        };
-        out.push_str(r#"","fields":"#);
-        out.push_str(self.fields);
-        out.push('}');
-        out
-    }
-}
-
-impl NewSpan<'_> {
-    /// A `Span` as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(self.attributes.len().saturating_add(self.name.len()).saturating_add(256));
-        let (trace, span) = (self.context.trace_id, self.context.span_id);
-        let _written = write!(out, r#"{{"trace":"{trace:032x}","span":"{span:016x}","parent":""#);
-        if let Some(parent) = self.parent {
-            let _written = write!(out, "{parent:016x}");
-        }
-        // Names hold routes of the manifest, which may need escapes.
-        let name = serde_json::to_string(self.name).unwrap_or_else(|_| r#""""#.to_owned());
-        let _written = write!(
-            out,
-            r#"","name":{name},"kind":"{}","start_ns":{},"end_ns":{},"status":{},"attributes":"#,
-            self.kind, self.start_ns, self.end_ns, self.status
-        );
-        out.push_str(self.attributes);
-        out.push('}');
-        out
-    }
-}
-
-/// As JSON, in a text that is long enough from the start.
-fn written<T: Serialize>(value: &T, bytes: usize) -> Option<String> {
-    let mut out = Vec::with_capacity(bytes);
-    serde_json::to_writer(&mut out, value).ok()?;
-    String::from_utf8(out).ok()
-}
-
-/// Says what happened.
+/// Says what happened, and tells the access log what was asked at doors that have one. Cheap to share.
 #[derive(Debug, Clone)]
-pub struct Recorder {
+pub struct Recorder(Arc<Parts>, Option<Arc<dyn AccessSink>>);
+
+#[derive(Debug)]
+struct Parts {
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
-    ids: Arc<Store>,
+    ids: Store,
     metrics: Arc<Metrics>,
-    /// Where what was asked is told, at doors that have an access log.
-    access: Option<Arc<dyn AccessSink>>,
-    gather: Arc<Mutex<Gather>>,
+    gather: Mutex<Gather>,
     /// Whether anything is gathered and not yet told.
-    waits: Arc<AtomicBool>,
+    waits: AtomicBool,
 }
 
 /// A span under way.
@@ -143,24 +42,25 @@ impl Recorder {
     /// A recorder that writes to `sink`.
     #[must_use]
     pub fn new(sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, metrics: Arc<Metrics>) -> Self {
-        Self { sink, clock, ids: Arc::new(Store::new(entropy)), metrics, access: None, gather: Arc::default(), waits: Arc::default() }
+        let (gather, waits) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Parts { sink, clock, ids: Store::new(entropy), metrics, gather, waits }), None)
     }
 
     /// The same, with an access log.
     #[must_use]
     pub fn with_access_log(self, sink: Arc<dyn AccessSink>) -> Self {
-        Self { access: Some(sink), ..self }
+        Self(self.0, Some(sink))
     }
 
     /// Whether there is an access log.
     #[must_use]
     pub fn has_access_log(&self) -> bool {
-        self.access.is_some()
+        self.1.is_some()
     }
 
     /// Tells the access log, if there is one.
     pub fn access(&self, access: Access) {
-        if let Some(sink) = &self.access {
+        if let Some(sink) = &self.1 {
             sink.take(access);
         }
     }
@@ -172,11 +72,11 @@ impl Recorder {
     /// `AuditLost` for an audited event that could not be kept: the caller refuses the act (`DenyReason::AuditUnavailable`).
     pub fn record<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
         self.tell_gathered(false);
-        event.count(&self.metrics);
+        event.count(&self.0.metrics);
         if let Some((point, principal)) = event.refusal()
             && !self.gather().singly(point, principal, E::NAME, self.now_ms())
         {
-            self.waits.store(true, Ordering::Release);
+            self.0.waits.store(true, Ordering::Release);
             return Ok(());
         }
         self.keep(trace, event)
@@ -185,70 +85,99 @@ impl Recorder {
     /// Records the counts of refusals that have waited long enough, or all of them: for a process that ends. A count that cannot be kept
     /// waits for the next time. The assembly calls it from time to time, so that a flood's last count is told when nothing else happens.
     pub fn tell_gathered(&self, all: bool) {
-        if !self.waits.load(Ordering::Acquire) {
+        if !self.0.waits.load(Ordering::Acquire) {
             return;
         }
         let mut gather = self.gather();
         for event in gather.due(self.now_ms(), all) {
             if self.keep(None, &event).is_ok() {
-                event.count(&self.metrics);
+                event.count(&self.0.metrics);
                 gather.told(&event);
             }
         }
-        self.waits.store(gather.waits(), Ordering::Release);
+        self.0.waits.store(gather.waits(), Ordering::Release);
     }
 
     fn gather(&self) -> MutexGuard<'_, Gather> {
-        self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.gather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.0.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn keep<E: Event>(&self, trace: Option<TraceContext>, event: &E) -> Result<(), AuditLost> {
-        // Events are plain structures of ours; one that cannot be written could not be kept either.
-        let fields = written(event, FIELDS_BYTES).ok_or(AuditLost)?;
-        match event.level() {
-            Level::Debug => tracing::debug!(event = E::NAME, fields),
-            Level::Info => tracing::info!(event = E::NAME, fields),
-            Level::Warn => tracing::warn!(event = E::NAME, fields),
-            Level::Error => tracing::error!(event = E::NAME, fields),
-        }
+        log(event)?;
         if !E::AUDITED {
             return Ok(());
         }
-        self.sink.audit(NewRecord { at_ms: self.clock.unix_ms(), event: E::NAME, trace, fields: &fields })
+        self.0.sink.audit(NewRecord { at_ms: self.0.clock.unix_ms(), event: E::NAME, trace, fields: &|out| event.write(out) })
     }
 
     /// Starts a span under `parent`, or a new trace.
     #[must_use]
     pub fn start(&self, parent: Option<TraceContext>) -> SpanStart {
-        let context = parent.map_or_else(|| TraceContext::root(&*self.ids), |p| p.child(&*self.ids));
-        SpanStart { context, parent: parent.map(|p| p.span_id), start_ns: self.clock.unix_ns() }
+        let context = parent.map_or_else(|| TraceContext::root(&self.0.ids), |p| p.child(&self.0.ids));
+        SpanStart { context, parent: parent.map(|p| p.span_id), start_ns: self.0.clock.unix_ns() }
     }
 
     /// Ends a span and hands it on. `attributes` is written as a JSON object.
     pub fn end<A: Serialize>(&self, start: &SpanStart, name: &str, kind: &str, status: u16, attributes: &A) {
-        // Attributes are texts and numbers of ours; a span without them is better than none.
-        let attributes = written(attributes, ATTRIBUTES_BYTES).unwrap_or_else(|| "{}".to_owned());
-        self.sink.span(NewSpan {
+        let attributes = |out: &mut Vec<u8>| serde_json::to_writer(out, attributes).map_err(|_| AuditLost);
+        self.end_written(start, &[name], kind, status, &attributes);
+    }
+
+    /// The same for a name in pieces, and attributes that write themselves.
+    pub fn end_written(
+        &self,
+        start: &SpanStart,
+        name: &[&str],
+        kind: &str,
+        status: u16,
+        attributes: &dyn Fn(&mut Vec<u8>) -> Result<(), AuditLost>,
+    ) {
+        self.0.sink.span(NewSpan {
             context: start.context,
             parent: start.parent,
             name,
             kind,
             start_ns: start.start_ns,
-            end_ns: self.clock.unix_ns(),
+            end_ns: self.0.clock.unix_ns(),
             status,
-            attributes: &attributes,
+            attributes,
         });
     }
 
     /// The process's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        &self.0.metrics
     }
+}
+
+/// The event's line in the log, if anybody listens.
+fn log<E: Event>(event: &E) -> Result<(), AuditLost> {
+    let level = event.level();
+    let listened = match level {
+        Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(tracing::Level::WARN),
+        Level::Error => tracing::enabled!(tracing::Level::ERROR),
+    };
+    if !listened {
+        return Ok(());
+    }
+    let mut fields = Vec::new();
+    event.write(&mut fields)?;
+    let fields = String::from_utf8_lossy(&fields);
+    let fields = &*fields;
+    match level {
+        Level::Debug => tracing::debug!(event = E::NAME, fields),
+        Level::Info => tracing::info!(event = E::NAME, fields),
+        Level::Warn => tracing::warn!(event = E::NAME, fields),
+        Level::Error => tracing::error!(event = E::NAME, fields),
+    }
+    Ok(())
 }
 
 /// A sink that keeps everything in memory, for tests of rooms.
@@ -264,11 +193,15 @@ impl Sink for MemorySink {
     fn audit(&self, record: NewRecord<'_>) -> Result<(), AuditLost> {
         let mut kept = self.audit.lock().map_err(|_| AuditLost)?;
         let seq = u64::try_from(kept.len()).map_err(|_| AuditLost)?.saturating_add(1);
-        kept.push(serde_json::from_str(&record.to_json(seq)).map_err(|_| AuditLost)?);
+        let mut line = Vec::new();
+        record.write(seq, &mut line)?;
+        kept.push(serde_json::from_slice(&line).map_err(|_| AuditLost)?);
         Ok(())
     }
     fn span(&self, span: NewSpan<'_>) {
-        if let (Ok(mut kept), Ok(span)) = (self.spans.lock(), serde_json::from_str(&span.to_json())) {
+        let mut line = Vec::new();
+        span.write(&mut line);
+        if let (Ok(mut kept), Ok(span)) = (self.spans.lock(), serde_json::from_slice(&line)) {
             kept.push(span);
         }
     }

@@ -87,6 +87,16 @@ impl Workload {
 }
 
 impl SpiffeId {
+    /// Its text, in pieces.
+    #[must_use]
+    pub fn pieces(&self) -> [&str; 4] {
+        let (kind, name) = match &self.workload {
+            Workload::Role(name) => ("/role/", name),
+            Workload::Service(name) => ("/service/", name),
+        };
+        ["spiffe://", &self.trust_domain.0, kind, name]
+    }
+
     /// The name of a Palisade process, or nothing for a service.
     #[must_use]
     pub fn as_role(&self) -> Option<&str> {
@@ -122,11 +132,7 @@ impl fmt::Display for TrustDomain {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, name) = match &self.workload {
-            Workload::Role(name) => ("role", name),
-            Workload::Service(name) => ("service", name),
-        };
-        write!(f, "spiffe://{}/{kind}/{name}", self.trust_domain)
+        self.pieces().iter().try_for_each(|piece| f.write_str(piece))
     }
 }
 

@@ -103,10 +103,33 @@ impl TraceContext {
         Some(Self { trace_id, span_id, sampled })
     }
 
+    /// As a `traceparent` header, without an allocation.
+    #[must_use]
+    pub fn traceparent(&self) -> Written<55> {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        self.ids(text.get_mut(3..52).unwrap_or_default());
+        if let Some(flag) = text.last_mut().filter(|_| self.sampled) {
+            *flag = b'1';
+        }
+        Written(text)
+    }
+
     /// As a `b3` header.
     #[must_use]
-    pub fn b3(&self) -> String {
-        format!("{:032x}-{:016x}-{}", self.trace_id, self.span_id, u8::from(self.sampled))
+    pub fn b3(&self) -> Written<51> {
+        let mut text = *b"00000000000000000000000000000000-0000000000000000-0";
+        self.ids(text.get_mut(..49).unwrap_or_default());
+        if let Some(flag) = text.last_mut().filter(|_| self.sampled) {
+            *flag = b'1';
+        }
+        Written(text)
+    }
+
+    /// Both ids, each in its place around the dash between them.
+    fn ids(&self, text: &mut [u8]) {
+        // The places have two digits for each byte.
+        let _trace = text.get_mut(..32).map(|to| hex::encode_to_slice(self.trace_id.to_be_bytes(), to));
+        let _span = text.get_mut(33..49).map(|to| hex::encode_to_slice(self.span_id.to_be_bytes(), to));
     }
 
     /// 32 hexadecimal digits.
@@ -122,16 +145,22 @@ impl TraceContext {
     }
 }
 
+/// A header's value of so many ASCII characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written<const BYTES: usize>([u8; BYTES]);
+
+impl<const BYTES: usize> Written<BYTES> {
+    /// It.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Digits and dashes.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        // The places have two digits for each byte.
-        let _trace = text.get_mut(3..35).map(|to| hex::encode_to_slice(self.trace_id.to_be_bytes(), to));
-        let _span = text.get_mut(36..52).map(|to| hex::encode_to_slice(self.span_id.to_be_bytes(), to));
-        if let Some(flag) = text.last_mut().filter(|_| self.sampled) {
-            *flag = b'1';
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(self.traceparent().as_str())
     }
 }
 
@@ -214,7 +243,7 @@ mod tests {
     fn only_well_formed_b3_fields_parse() {
         let whole = B3Fields { trace: TRACE, span: SPAN, parent: Some("05e3ac9a4f6e3b90"), sampled: Some("1"), flags: None };
         let sampled = |fields: B3Fields<'_>| TraceContext::parse_b3_fields(&fields).map(|c| c.sampled);
-        assert_eq!(TraceContext::parse_b3_fields(&whole).map(|c| c.b3()), Some(format!("{TRACE}-{SPAN}-1")));
+        assert_eq!(TraceContext::parse_b3_fields(&whole).map(|c| c.b3().as_str().to_owned()), Some(format!("{TRACE}-{SPAN}-1")));
         assert_eq!(sampled(B3Fields { sampled: None, parent: None, ..whole }), Some(true));
         assert_eq!(sampled(B3Fields { sampled: Some("0"), ..whole }), Some(false));
         assert_eq!(sampled(B3Fields { sampled: None, flags: Some("1"), ..whole }), Some(true));
@@ -229,7 +258,7 @@ mod tests {
     fn both_forms_of_a_context_say_the_same() {
         for sampled in [true, false] {
             let context = TraceContext { trace_id: 0x0af7, span_id: 9, sampled };
-            assert_eq!(TraceContext::parse_b3(&context.b3()), Some(context));
+            assert_eq!(TraceContext::parse_b3(context.b3().as_str()), Some(context));
             assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
         }
     }

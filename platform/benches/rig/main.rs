@@ -73,6 +73,8 @@ fn main() {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = builder.enable_all().build().unwrap();
+    // As a role does it: without one, what is below the level costs more.
+    tracing_subscriber::fmt().json().with_env_filter("info").with_writer(std::io::stderr).init();
     tokio::task::LocalSet::new().block_on(&runtime, async move {
         match mode.as_str() {
             "world" => {

@@ -5,44 +5,93 @@
 //!
 //! Guarantees: J4, J7 every decision is recorded with its reason, policies and epoch; D11 rate, errors and duration of each hop.
 
-use std::mem::take;
+mod words;
+
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Body;
 use contract::body;
 use http::{Request, Response};
-use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
-use telemetry::event::{CallDecided, Event, FaultRaised, TunnelEnded};
+use telemetry::event::{CallDecided, FaultRaised, TunnelEnded};
 use telemetry::flows::{self, Outcome};
-use telemetry::{Access, Recorder, Shown, SpanStart};
-use trust::{Authority, Clock, Decision, DenyReason, Fault, TraceContext};
+use telemetry::json::Object;
+use telemetry::{Access, AuditLost, Decided, Event, Recorder, Shown, SpanStart};
+use trust::{Authority, Clock, Decision, DenyReason, Fault, SpiffeId, TraceContext};
 
+use self::words::{Word, Words};
 use crate::access::{Arrival, Watched};
-use crate::passage::Passage;
+use crate::passage::{AtEnd, Ended, Passage};
 use crate::tunnel::Summary;
 
 /// Status of a span whose caller went away before there was an answer (as nginx has it).
 const CALLER_GONE: u16 = 499;
 const RESOURCE_BYTES_MAX: usize = 512;
 
-/// One request's account.
+/// One request's account. It moves with the request, so it is one pointer.
 #[derive(Debug)]
-pub struct Account {
+pub struct Account(Box<Told>);
+
+/// What is known of a request.
+#[derive(Debug)]
+struct Told {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     start: SpanStart,
     began: Duration,
+    point: &'static str,
     kind: &'static str,
     status: u16,
     quiet: bool,
+    words: Words,
+    principal: Word,
+    action: Word,
+    resource: Word,
     /// Route template for metrics and the span's name; never a path.
-    route: String,
-    event: CallDecided,
+    route: Word,
+    user: Word,
+    purpose: Word,
+    txn: Word,
+    job: Word,
+    /// The workload that it went to, where that is not the resource.
+    forwarded_to: Word,
+    answer: Answer,
     notes: Map<String, Value>,
     /// What the access log is told, at doors that have one.
     watched: Option<Box<Watched>>,
+}
+
+/// A decision: made for this request, or for one like it.
+#[derive(Debug)]
+pub enum Answer {
+    /// For this one.
+    Own(Decision),
+    /// Asked and answered before.
+    Kept(Arc<Decision>),
+}
+
+impl From<Decision> for Answer {
+    fn from(decision: Decision) -> Self {
+        Self::Own(decision)
+    }
+}
+
+impl From<Arc<Decision>> for Answer {
+    fn from(decision: Arc<Decision>) -> Self {
+        Self::Kept(decision)
+    }
+}
+
+impl Deref for Answer {
+    type Target = Decision;
+    fn deref(&self) -> &Decision {
+        match self {
+            Self::Own(decision) => decision,
+            Self::Kept(decision) => decision,
+        }
+    }
 }
 
 impl Account {
@@ -56,125 +105,136 @@ impl Account {
         kind: &'static str,
         parent: Option<TraceContext>,
     ) -> Self {
-        let event = CallDecided {
-            point,
-            principal: "unauthenticated".to_owned(),
-            action: "request".to_owned(),
-            resource: String::new(),
-            user: String::new(),
-            purpose: String::new(),
-            txn: String::new(),
-            job: String::new(),
-            decision: Decision::deny(DenyReason::CallerNotAdmitted),
-        };
-        let start = recorder.start(parent);
-        Self {
+        Self(Box::new(Told {
             recorder: recorder.clone(),
             clock: Arc::clone(clock),
-            start,
+            start: recorder.start(parent),
             began: clock.monotonic(),
+            point,
             kind,
             status: CALLER_GONE,
             quiet: false,
-            route: "unknown".to_owned(),
-            event,
+            words: Words::default(),
+            principal: Word::Fixed("unauthenticated"),
+            action: Word::Fixed("request"),
+            resource: Word::default(),
+            route: Word::Fixed("unknown"),
+            user: Word::default(),
+            purpose: Word::default(),
+            txn: Word::default(),
+            job: Word::default(),
+            forwarded_to: Word::default(),
+            answer: Answer::Own(Decision::deny(DenyReason::CallerNotAdmitted)),
             notes: Map::new(),
             watched: None,
-        }
+        }))
     }
 
     /// Looks at the request for the access log, if this door has one.
     #[must_use]
     pub fn watch(&mut self, request: Request<Body>, arrival: Arrival, shown: Shown) -> Request<Body> {
-        if !self.recorder.has_access_log() {
+        if !self.0.recorder.has_access_log() {
             return request;
         }
         let (watched, request) = Watched::begin(request, arrival, shown);
-        self.watched = Some(watched);
+        self.0.watched = Some(watched);
         request
     }
 
     /// What the caller shows to say who it is.
     pub fn shown(&mut self, shown: Shown) {
-        if let Some(watched) = &mut self.watched {
+        if let Some(watched) = &mut self.0.watched {
             watched.asked.shown = shown;
         }
     }
 
     /// Who calls.
-    pub fn principal(&mut self, principal: impl Into<String>) {
-        self.event.principal = principal.into();
+    pub fn principal(&mut self, principal: impl AsRef<str>) {
+        self.0.principal = self.0.words.say(&[principal.as_ref()]);
+    }
+
+    /// The workload that calls.
+    pub fn caller(&mut self, caller: &SpiffeId) {
+        self.0.principal = self.0.words.say(&caller.pieces());
     }
 
     /// What is done (`call`, `queue.publish`), to what (a path, an object), over which route template.
-    pub fn act(&mut self, action: impl Into<String>, resource: impl Into<String>, route: impl Into<String>) {
-        self.event.action = action.into();
+    pub fn act(&mut self, action: impl AsRef<str>, resource: impl AsRef<str>, route: impl AsRef<str>) {
+        self.act_on(action.as_ref(), &[resource.as_ref()], &[route.as_ref()]);
+    }
+
+    /// The same, with the resource and the route in pieces.
+    pub fn act_on(&mut self, action: &str, resource: &[&str], route: &[&str]) {
+        self.0.action = self.0.words.say(&[action]);
         self.resource(resource);
-        self.route = route.into();
+        self.0.route = self.0.words.say(route);
     }
 
     /// What is done, so far as known.
     #[must_use]
     pub fn action(&self) -> &str {
-        &self.event.action
+        self.0.words.said(self.0.action)
     }
 
-    /// To what.
-    pub fn resource(&mut self, resource: impl Into<String>) {
-        let mut resource = resource.into();
-        if resource.len() > RESOURCE_BYTES_MAX {
-            let end = (0..=RESOURCE_BYTES_MAX).rev().find(|end| resource.is_char_boundary(*end)).unwrap_or_default();
-            resource.truncate(end);
-        }
-        self.event.resource = resource;
+    /// To what, in pieces.
+    pub fn resource(&mut self, resource: &[&str]) {
+        self.0.resource = self.0.words.say_at_most(RESOURCE_BYTES_MAX, resource);
     }
 
     /// On whose authority.
     pub fn authority(&mut self, authority: &Authority) {
-        self.event.user.clone_from(&authority.user);
-        self.event.purpose.clone_from(&authority.purpose);
-        self.event.txn.clone_from(&authority.txn);
-        self.event.job = authority.job.as_ref().map(|job| job.id.clone()).unwrap_or_default();
+        let told = &mut *self.0;
+        told.user = told.words.say(&[&authority.user]);
+        told.purpose = told.words.say(&[&authority.purpose]);
+        told.txn = told.words.say(&[&authority.txn]);
+        told.job = told.words.say(&[authority.job.as_ref().map_or("", |job| &job.id)]);
     }
 
     /// The person, where no authority is needed.
-    pub fn user(&mut self, user: impl Into<String>) {
-        self.event.user = user.into();
+    pub fn user(&mut self, user: impl AsRef<str>) {
+        self.0.user = self.0.words.say(&[user.as_ref()]);
+    }
+
+    /// Where it went.
+    pub fn forwarded_to(&mut self, peer: &SpiffeId) {
+        self.0.forwarded_to = self.0.words.say(&peer.pieces());
     }
 
     /// Says something more on the span alone.
     pub fn note(&mut self, name: &str, value: impl Into<Value>) {
-        self.notes.insert(name.to_owned(), value.into());
+        self.0.notes.insert(name.to_owned(), value.into());
     }
 
     /// Telemetry about telemetry: once allowed it leaves no record and no span, or each batch would make the next. Refusals do.
     pub fn quiet(&mut self) {
-        self.quiet = true;
+        self.0.quiet = true;
     }
 
     /// The span of this request: parent of all that it causes.
     #[must_use]
     pub fn trace(&self) -> TraceContext {
-        self.start.context
+        self.0.start.context
     }
 
     /// Records the decision.
     ///
     /// # Errors
     /// The reason of a Deny; `AuditUnavailable` when the record could not be kept, also for an Allow.
-    pub fn decide(&mut self, decision: Decision) -> Result<(), DenyReason> {
-        let denied = decision.deny_reason();
-        self.event.decision = decision;
-        let recorded = if self.quiet && denied.is_none() {
+    pub fn decide(&mut self, answer: impl Into<Answer>) -> Result<(), DenyReason> {
+        let told = &mut *self.0;
+        told.answer = answer.into();
+        let denied = told.answer.deny_reason();
+        let decided = told.decided();
+        let recorded = if told.quiet && denied.is_none() {
             // Counted all the same.
-            self.event.count(self.recorder.metrics());
+            decided.count(told.recorder.metrics());
             Ok(())
         } else {
-            self.recorder.record(Some(self.start.context), &self.event)
+            told.recorder.record(Some(told.start.context), &decided)
         };
         match (recorded, denied) {
             (Err(_), _) => {
-                self.event.decision = Decision::deny(DenyReason::AuditUnavailable);
+                told.answer = Decision::deny(DenyReason::AuditUnavailable).into();
                 Err(DenyReason::AuditUnavailable)
             }
             (Ok(()), Some(reason)) => Err(reason),
@@ -205,52 +265,47 @@ impl Account {
             next = error.source();
         }
         // Not an audited event, so there is nothing to lose.
-        let _recorded = self
-            .recorder
-            .record(Some(self.start.context), &FaultRaised { point: self.event.point, action: self.event.action.clone(), cause });
+        let raised = FaultRaised { point: self.0.point, action: self.action().to_owned(), cause };
+        let _recorded = self.0.recorder.record(Some(self.0.start.context), &raised);
         body::fault(fault)
     }
 
     /// Ends the account when the answer's body has ended. `held` is kept as long: permits, tickets.
     #[must_use]
-    pub fn finish_holding<H: Send + 'static>(mut self, response: Response<Body>, held: H) -> Response<Body> {
-        let status = response.status().as_u16();
-        response.map(|body| {
-            Passage::new(body)
-                .at_end_counted(move |_ended, bytes| {
-                    self.status = status;
-                    if let Some(watched) = &mut self.watched {
-                        watched.went = bytes;
-                    }
-                    drop(self);
-                    drop(held);
-                })
-                .into_body()
-        })
+    pub fn finish_holding<H: Send + Unpin + 'static>(self, response: Response<Body>, held: H) -> Response<Body> {
+        let end = self.ending(response.status(), held);
+        response.map(|body| Passage::new(body).at_end(end).into_body())
+    }
+
+    /// What ends the account of an answer with this status, and `held` with it.
+    pub fn ending<H: Send + Unpin + 'static>(self, status: http::StatusCode, held: H) -> impl AtEnd {
+        Ending { account: self, status: status.as_u16(), held }
     }
 
     /// Ends the account of a tunnel that has ended, and records how it went.
     pub fn tunnel_ended(mut self, status: u16, summary: &Summary) {
-        self.status = status;
-        if let Some(watched) = &mut self.watched {
+        self.0.status = status;
+        if let Some(watched) = &mut self.0.watched {
             watched.tunnelled(summary.bytes_in, summary.bytes_out);
         }
         self.note("bytes_in", summary.bytes_in);
         self.note("bytes_out", summary.bytes_out);
         self.note("ended", summary.why.code());
+        let told = &*self.0;
+        let said = |word| told.words.said(word).to_owned();
         let ended = TunnelEnded {
-            point: self.event.point,
-            principal: self.event.principal.clone(),
-            resource: self.event.resource.clone(),
-            user: self.event.user.clone(),
-            txn: self.event.txn.clone(),
+            point: told.point,
+            principal: said(told.principal),
+            resource: said(told.resource),
+            user: said(told.user),
+            txn: said(told.txn),
             bytes_in: summary.bytes_in,
             bytes_out: summary.bytes_out,
-            seconds: self.clock.monotonic().saturating_sub(self.began).as_secs(),
+            seconds: told.clock.monotonic().saturating_sub(told.began).as_secs(),
             why: summary.why.code(),
         };
         // It has ended whether or not this is kept.
-        let _recorded = self.recorder.record(Some(self.start.context), &ended);
+        let _recorded = told.recorder.record(Some(told.start.context), &ended);
     }
 
     /// Ends the account when the answer's body has ended.
@@ -260,11 +315,46 @@ impl Account {
     }
 }
 
-impl Account {
+/// The end of an account.
+struct Ending<H> {
+    account: Account,
+    status: u16,
+    held: H,
+}
+
+impl<H: Send + Unpin + 'static> AtEnd for Ending<H> {
+    fn act(mut self, _how: Ended, bytes: u64) {
+        let told = &mut *self.account.0;
+        told.status = self.status;
+        if let Some(watched) = &mut told.watched {
+            watched.went = bytes;
+        }
+        drop(self.account);
+        drop(self.held);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let told = &mut *self.0;
+        let took_ns = u64::try_from(told.clock.monotonic().saturating_sub(told.began).as_nanos()).unwrap_or(u64::MAX);
+        let has_span = !(told.quiet && told.answer.is_allow());
+        told.count(took_ns, has_span);
+        if has_span {
+            let name = [told.point, " ", told.words.said(told.route)];
+            told.recorder.end_written(&told.start, &name, told.kind, told.status, &|out| told.attributes(out));
+        }
+        if let Some(watched) = told.watched.take() {
+            told.tell(*watched, took_ns);
+        }
+    }
+}
+
+impl Told {
     /// Counts it for its flow; as an exemplar only where a span tells of it.
     fn count(&self, took_ns: u64, has_span: bool) {
         // What fails before there is a decision was not refused.
-        let refusal = self.event.decision.deny_reason();
+        let refusal = self.answer.deny_reason();
         let outcome = match self.status {
             status if refusal.is_some_and(|reason| reason.status() == status || (status < 500 && status != CALLER_GONE)) => {
                 Outcome::Refused
@@ -274,9 +364,9 @@ impl Account {
             _ => Outcome::Answered,
         };
         self.recorder.metrics().request(&flows::Ended {
-            point: self.event.point,
-            caller: &self.event.principal,
-            route: &self.route,
+            point: self.point,
+            caller: self.words.said(self.principal),
+            route: self.words.said(self.route),
             status: self.status,
             outcome,
             took_ns,
@@ -285,22 +375,21 @@ impl Account {
     }
 
     /// Hands what is known of it to the access log.
-    fn tell(&mut self, watched: Watched, took_ns: u64) {
-        let event = &mut self.event;
-        let decision = std::mem::replace(&mut event.decision, Decision::deny(DenyReason::CallerNotAdmitted));
-        let access = Access {
+    fn tell(&self, watched: Watched, took_ns: u64) {
+        let said = |word| self.words.said(word).to_owned();
+        self.recorder.access(Access {
             event: CallDecided {
-                point: event.point,
-                principal: take(&mut event.principal),
-                action: take(&mut event.action),
-                resource: take(&mut event.resource),
-                user: take(&mut event.user),
-                purpose: take(&mut event.purpose),
-                txn: take(&mut event.txn),
-                job: take(&mut event.job),
-                decision,
+                point: self.point,
+                principal: said(self.principal),
+                action: said(self.action),
+                resource: said(self.resource),
+                user: said(self.user),
+                purpose: said(self.purpose),
+                txn: said(self.txn),
+                job: said(self.job),
+                decision: Decision::clone(&self.answer),
             },
-            route: take(&mut self.route),
+            route: said(self.route),
             status: self.status,
             bytes_in: watched.bytes_in(),
             bytes_out: watched.went,
@@ -308,62 +397,58 @@ impl Account {
             took_ns,
             trace: self.start.context,
             asked: watched.asked,
-        };
-        self.recorder.access(access);
+        });
     }
-}
 
-impl Drop for Account {
-    fn drop(&mut self) {
-        let took_ns = u64::try_from(self.clock.monotonic().saturating_sub(self.began).as_nanos()).unwrap_or(u64::MAX);
-        let has_span = !(self.quiet && self.event.decision.is_allow());
-        self.count(took_ns, has_span);
-        if has_span {
-            let name = format!("{} {}", self.event.point, self.route);
-            self.recorder.end(&self.start, &name, self.kind, self.status, &Attributes(self));
-        }
-        if let Some(watched) = self.watched.take() {
-            self.tell(*watched, took_ns);
+    fn decided(&self) -> Decided<'_> {
+        Decided {
+            point: self.point,
+            principal: self.words.said(self.principal),
+            action: self.words.said(self.action),
+            resource: self.words.said(self.resource),
+            user: self.words.said(self.user),
+            purpose: self.words.said(self.purpose),
+            txn: self.words.said(self.txn),
+            job: self.words.said(self.job),
+            decision: &self.answer,
         }
     }
-}
 
-/// What a span says of a request: its notes, and what the decision rests on.
-struct Attributes<'a>(&'a Account);
-
-impl Serialize for Attributes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (event, notes) = (&self.0.event, &self.0.notes);
-        let (decision, reason, policies, epoch) = match &event.decision {
+    /// What a span says of a request: its notes, and what the decision rests on.
+    fn attributes(&self, out: &mut Vec<u8>) -> Result<(), AuditLost> {
+        let (decision, reason, policies, epoch) = match &*self.answer {
             Decision::Allow { policies, epoch, .. } => ("allow", "", policies, epoch),
             Decision::Deny { reason, policies, epoch, .. } => ("deny", reason.code(), policies, epoch),
         };
+        let decided = self.decided();
         let said = [
-            ("point", event.point),
-            ("peer", &event.principal),
-            ("action", &event.action),
-            ("resource", &event.resource),
-            ("user", &event.user),
-            ("purpose", &event.purpose),
-            ("txn", &event.txn),
-            ("job", &event.job),
+            ("point", decided.point),
+            ("peer", decided.principal),
+            ("action", decided.action),
+            ("resource", decided.resource),
+            ("user", decided.user),
+            ("purpose", decided.purpose),
+            ("txn", decided.txn),
+            ("job", decided.job),
+            ("forwarded_to", self.words.said(self.forwarded_to)),
             ("decision", decision),
             ("reason", reason),
         ];
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in notes.iter().filter(|(name, _)| said.iter().all(|(its, _)| its != name)) {
-            map.serialize_entry(name, value)?;
-        }
-        for (name, value) in said.iter().filter(|(_, value)| !value.is_empty()) {
-            map.serialize_entry(name, value)?;
+        let mut attributes = Object::begin(out);
+        for (name, value) in said.into_iter().filter(|(_, value)| !value.is_empty()) {
+            attributes.text(name, value);
         }
         if !policies.is_empty() {
-            map.serialize_entry("policy", &policies.join(" "))?;
+            attributes.joined("policy", policies);
         }
-        if let Some(shadow) = event.decision.shadow() {
-            map.serialize_entry("shadow", if shadow.allow { "allow" } else { "deny" })?;
+        if let Some(shadow) = self.answer.shadow() {
+            attributes.text("shadow", if shadow.allow { "allow" } else { "deny" });
         }
-        map.serialize_entry("epoch", epoch)?;
-        map.end()
+        attributes.number("epoch", *epoch);
+        for (name, value) in self.notes.iter().filter(|(name, _)| said.iter().all(|(its, _)| its != name)) {
+            serde_json::to_writer(attributes.member(name), value).map_err(|_| AuditLost)?;
+        }
+        attributes.end();
+        Ok(())
     }
 }

@@ -138,30 +138,49 @@ pub fn request<'r>(method: &Method, uri: &'r Uri, version: Version, headers: &He
 }
 
 fn fields(version: Version, headers: &HeaderMap) -> Result<(), Ambiguous> {
-    let bytes = headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len())).sum::<usize>();
+    let (mut hosts, mut lengths, mut encodings, mut tokens, mut bytes) = (0_usize, 0_usize, 0_usize, 0_usize, 0_usize);
+    let (mut aliased, mut of_connection) = (false, false);
+    for (name, value) in headers {
+        let name = name.as_str();
+        bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
+        let counted = match name {
+            "host" => &mut hosts,
+            "content-length" => &mut lengths,
+            "transfer-encoding" => {
+                of_connection = true;
+                &mut encodings
+            }
+            contract::txn_token::HEADER => &mut tokens,
+            _ => {
+                of_connection |= CONNECTION.contains(&name);
+                aliased |= name.bytes().any(|byte| byte == b'_') && FRAMING.contains(&name.replace('_', "-").as_str());
+                continue;
+            }
+        };
+        *counted = counted.saturating_add(1);
+    }
     if headers.len() > trust::limits::HEADERS_MAX || bytes > trust::limits::HEADER_BYTES_MAX {
         return Err(Ambiguous("the header is too long"));
     }
-    let once = |name: header::HeaderName| headers.get_all(name).iter().count() <= 1;
-    if !once(header::HOST) || !once(header::CONTENT_LENGTH) || !once(header::TRANSFER_ENCODING) {
+    if hosts > 1 || lengths > 1 || encodings > 1 {
         return Err(Ambiguous("a header that must be single is repeated"));
     }
-    if headers.get_all(contract::txn_token::HEADER).iter().count() > 1 {
+    if tokens > 1 {
         return Err(Ambiguous("more than one transaction token"));
     }
-    if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-        if headers.contains_key(header::TRANSFER_ENCODING) {
+    if lengths > 0 {
+        if encodings > 0 {
             return Err(Ambiguous("a length and a transfer encoding"));
         }
-        if !(1..=19).contains(&length.len()) || !length.as_bytes().iter().all(u8::is_ascii_digit) {
+        let is_number = |length: &http::HeaderValue| (1..=19).contains(&length.len()) && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !headers.get(header::CONTENT_LENGTH).is_some_and(is_number) {
             return Err(Ambiguous("the length is not a number"));
         }
     }
-    let aliased = |name: &header::HeaderName| name.as_str().contains('_') && FRAMING.contains(&name.as_str().replace('_', "-").as_str());
-    if headers.keys().any(aliased) {
+    if aliased {
         return Err(Ambiguous("a framing field is spelt with an underscore"));
     }
-    if version == Version::HTTP_2 && CONNECTION.iter().any(|name| headers.contains_key(*name)) {
+    if version == Version::HTTP_2 && of_connection {
         return Err(Ambiguous("a field of HTTP/1.1's connection in HTTP/2"));
     }
     Ok(())

@@ -6,7 +6,7 @@
 //! Guarantees: A3 the most literal route wins, whatever the order; A4 the route that was decided on is the route that is served.
 //! Not here:   which characters a path may have (`canonical::path`).
 
-use contract::route::{self, Values};
+use contract::route::{self, Rank, Values};
 
 use crate::canonical::{Ambiguous, values};
 
@@ -29,7 +29,7 @@ pub fn choose<'t, 'p, R, I>(rows: I, method: &str, path: &'p str) -> Result<Choi
 where
     I: Iterator<Item = (&'t str, &'t str, R)> + Clone,
 {
-    let mut best: Option<(Vec<u8>, &'t str, R, Values<'t, 'p>)> = None;
+    let mut best: Option<(Rank, &'t str, R, Values<'t, 'p>)> = None;
     let mut others = Vec::new();
     for (its_method, template, row) in rows.clone() {
         let Some((rank, named)) = route::matches(template, path) else { continue };
@@ -55,8 +55,8 @@ where
 }
 
 /// How literally `template` fits a path that is decoded already, as `route::matches` ranks.
-fn rank(template: &str, path: &str) -> Option<Vec<u8>> {
-    let (mut rank, mut segments) = (Vec::new(), path.strip_prefix('/')?.split('/'));
+fn rank(template: &str, path: &str) -> Option<Rank> {
+    let (mut rank, mut segments) = (Rank::default(), path.strip_prefix('/')?.split('/'));
     for part in template.strip_prefix('/')?.split('/') {
         let segment = segments.next()?;
         match part {

@@ -199,7 +199,7 @@ impl Edge {
         }
         match self.people.identify(view, visit, account.trace()).await {
             Ok(person) => {
-                account.user(person.claims.sub.clone());
+                account.user(&person.claims.sub);
                 self.possession.check(visit, &person, &*self.clock)?;
                 Ok(Some(person))
             }
@@ -242,16 +242,17 @@ impl Edge {
     /// Puts the authority into a transaction token of minutes' life, which then serves for some seconds.
     fn mint(&self, view: &Loaded, authorised: Authorised) -> Result<Minted, Stop> {
         let (Entry { decision, authority }, key) = match authorised {
-            Authorised::Before(pass) => return Ok(Minted { decision: pass.decision.clone(), token: Some(pass.token.clone()) }),
+            Authorised::Before(pass) => return Ok(Minted { decision: Arc::clone(&pass.decision), token: Some(pass.token.clone()) }),
             Authorised::Now(entry, key) => (*entry, key),
         };
+        let decision = Arc::new(decision);
         let Some(authority) = authority else { return Ok(Minted { decision, token: None }) };
         // Without a key that the view knows, no guard would accept what we mint: better to say so here.
         let minter = self.views.identity().minter(&view.verifier).ok_or(DenyReason::ViewStale)?;
         let text = minter.mint(&authority, trust::limits::TXN_TOKEN_LIFE_S, &*self.clock).map_err(Fault::internal)?;
         let token = HeaderValue::try_from(text).map_err(Fault::internal)?;
         if let Some(key) = key {
-            let pass = Pass { authority, decision: decision.clone(), token: token.clone() };
+            let pass = Pass { authority, decision: Arc::clone(&decision), token: token.clone() };
             self.passes.keep(key, &Arc::new(pass), self.clock.monotonic());
         }
         Ok(Minted { decision, token: Some(token) })
@@ -281,7 +282,7 @@ impl Edge {
             Destination::Console { .. } => role("evidence"),
             Destination::Service(route) => match visit.opening.clone() {
                 Some(opening) => {
-                    account.note("forwarded_to", route.service.to_string());
+                    account.forwarded_to(&route.service);
                     let route = route.clone();
                     let admitted = Admitted { visit, body, person, view, token };
                     return Box::pin(self.open_socket(&route, opening, admitted, trace)).await;
@@ -289,7 +290,7 @@ impl Edge {
                 None => route.service.clone(),
             },
         };
-        account.note("forwarded_to", peer.to_string());
+        account.forwarded_to(&peer);
         let transport = self.peers.transport(&peer)?;
         let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace, &*self.clock).await?;
         if let (Destination::Service(route), true) = (&visit.destination, events::is_event_stream(answer.headers())) {
@@ -390,7 +391,7 @@ enum Authorised {
 
 /// What the fifth step gives.
 struct Minted {
-    decision: Decision,
+    decision: Arc<Decision>,
     token: Option<HeaderValue>,
 }
 

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use contract::body;
 use contract::{Body, Caller, Found, LocalPeer, Peer, Room, Route, VerifiedAuthority, Who};
-use contract::{body, txn_token};
 use http::{Request, Response, Uri, header};
 use telemetry::Recorder;
 use tokio::sync::Semaphore;
@@ -95,13 +95,18 @@ impl Enforcement {
     pub async fn answer(&self, proof: &Proof, mut request: Request<Body>) -> Response<Body> {
         let parent = match proof {
             Proof::Svid(_) | Proof::Supervisor => {
-                request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse)
+                request.headers().get(&headers::TRACEPARENT).and_then(|v| v.to_str().ok()).and_then(TraceContext::parse)
             }
             Proof::Local(_) | Proof::Operator(_) => None,
         };
         let mut account = Account::begin(&self.recorder, &self.clock, self.point, "server", parent);
-        account.principal(principal(proof));
-        account.resource(format!("{} {}", request.method(), request.uri().path()));
+        match proof {
+            Proof::Svid(svid) => account.caller(&svid.id),
+            Proof::Local(_) => account.principal("unauthenticated"),
+            Proof::Operator(_) => account.principal("operator"),
+            Proof::Supervisor => account.principal("supervisor"),
+        }
+        account.resource(&[request.method().as_str(), " ", request.uri().path()]);
         let admitted = match self.admit(proof, &request, &mut account) {
             Ok(admitted) => admitted,
             Err(reason) => return account.refuse(reason),
@@ -133,7 +138,7 @@ impl Enforcement {
             Found::MethodUnlisted => return Err(DenyReason::MethodUnlisted),
             Found::Unknown => return Err(DenyReason::RouteUnknown),
         };
-        account.act(route.action, format!("{} {path}", request.method()), format!("{} {}", route.method, route.path));
+        account.act_on(route.action, &[request.method().as_str(), " ", path], &[route.method, " ", route.path]);
         if QUIET.contains(&route.action) {
             account.quiet();
         }
@@ -170,7 +175,7 @@ impl Enforcement {
         loaded: Option<&Loaded>,
         account: &mut Account,
     ) -> Result<Option<VerifiedAuthority>, DenyReason> {
-        let Some(token) = request.headers().get(txn_token::HEADER) else { return Ok(None) };
+        let Some(token) = request.headers().get(&headers::TXN_TOKEN) else { return Ok(None) };
         let token = token.to_str().map_err(|_| DenyReason::TokenInvalid)?;
         let loaded = loaded.ok_or(DenyReason::ViewStale)?;
         let authority = loaded.verifier.verify(token, &*self.clock)?;
@@ -195,15 +200,6 @@ fn who(route: &Route, proof: &Proof, authority: Option<&VerifiedAuthority>) -> R
         (Who::Supervisor, Proof::Supervisor) => Ok(Peer::Supervisor),
         (Who::Roles(_) | Who::Policy | Who::Person(_), Proof::Local(_)) => Err(DenyReason::ClientCertificateMissing),
         _ => Err(DenyReason::CallerNotAdmitted),
-    }
-}
-
-fn principal(proof: &Proof) -> String {
-    match proof {
-        Proof::Svid(svid) => svid.id.to_string(),
-        Proof::Local(_) => "unauthenticated".to_owned(),
-        Proof::Operator(_) => "operator".to_owned(),
-        Proof::Supervisor => "supervisor".to_owned(),
     }
 }
 

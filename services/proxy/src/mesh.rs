@@ -95,17 +95,14 @@ impl Guard {
     pub async fn inbound(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
         let (identity, recorder) = (Arc::clone(&self.identity), self.recorder.clone());
         let guard = Arc::clone(&self);
-        let handler = move |peer, request| {
-            let guard = Arc::clone(&self);
-            async move { guard.answer(peer, request).await }
-        };
+        let handler = move |peer, request| inbound::serve(Arc::clone(&self), peer, request);
         let carry = move |peer, stream, stop| inbound::flow::carry(Arc::clone(&guard), peer, stream, stop);
         serve::flows::mesh_and_flows(&identity, listener, stop, (recorder, inbound::POINT), handler, carry).await
     }
 
     /// Answers one request of a workload whose SVID was verified: what `inbound` does once a handshake is over.
-    pub async fn answer(self: &Arc<Self>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
-        inbound::serve(Arc::clone(self), peer, request).await
+    pub async fn answer(self: &Arc<Self>, peer: impl Into<Arc<PeerSvid>>, request: Request<Body>) -> Response<Body> {
+        inbound::serve(Arc::clone(self), peer.into(), request).await
     }
 
     /// Takes requests from the service on the sandbox's listener for `port`, until `stop` and the end of what is in flight.

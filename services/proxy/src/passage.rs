@@ -59,8 +59,51 @@ pub trait Source: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin +
 
 impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> Source for B {}
 
+/// What is done once a body is over.
+pub trait AtEnd: Send + Unpin + 'static {
+    /// It ended so, after so many bytes.
+    fn act(self, how: Ended, bytes: u64);
+}
+
+impl<F: FnOnce(Ended) + Send + Unpin + 'static> AtEnd for F {
+    fn act(self, how: Ended, _bytes: u64) {
+        self(how);
+    }
+}
+
+/// Something that is told how many bytes went by.
+#[derive(Debug)]
+pub struct Counted<F>(F);
+
+impl<F: FnOnce(Ended, u64) + Send + Unpin + 'static> AtEnd for Counted<F> {
+    fn act(self, how: Ended, bytes: u64) {
+        (self.0)(how, bytes);
+    }
+}
+
+/// Nothing is done.
+#[derive(Debug)]
+pub enum Nothing {}
+
+impl AtEnd for Nothing {
+    fn act(self, _how: Ended, _bytes: u64) {}
+}
+
+/// One after the other.
+#[derive(Debug)]
+pub struct Both<E, F>(Option<E>, F);
+
+impl<E: AtEnd, F: AtEnd> AtEnd for Both<E, F> {
+    fn act(self, how: Ended, bytes: u64) {
+        if let Some(first) = self.0 {
+            first.act(how, bytes);
+        }
+        self.1.act(how, bytes);
+    }
+}
+
 /// A body with eyes on it.
-pub struct Passage<B: Source> {
+pub struct Passage<B: Source, E: AtEnd = Nothing> {
     /// Nothing once it is read on.
     inner: Option<B>,
     idle: Option<Idle>,
@@ -73,7 +116,7 @@ pub struct Passage<B: Source> {
     lingers: bool,
     bytes: u64,
     bytes_told: Option<Arc<AtomicU64>>,
-    at_end: Option<Box<dyn FnOnce(Ended, u64) + Send>>,
+    at_end: Option<E>,
 }
 
 /// How a body ended.
@@ -101,7 +144,9 @@ impl<B: Source> Passage<B> {
             at_end: None,
         }
     }
+}
 
+impl<B: Source, E: AtEnd> Passage<B, E> {
     /// Ends it with `Stalled` when nothing comes for `idle_ms` while somebody waits for it.
     #[must_use]
     pub fn within(self, idle_ms: u64) -> Self {
@@ -144,17 +189,27 @@ impl<B: Source> Passage<B> {
         self
     }
 
-    /// Does something once it is over, however it ends. Until then whatever `act` owns is kept.
+    /// Does something once it is over, however it ends, after what was to be done already. Until then whatever `act` owns is kept.
     #[must_use]
-    pub fn at_end(self, act: impl FnOnce(Ended) + Send + 'static) -> Self {
-        self.at_end_counted(|ended, _bytes| act(ended))
+    pub fn at_end<F: AtEnd>(mut self, act: F) -> Passage<B, Both<E, F>> {
+        Passage {
+            inner: self.inner.take(),
+            idle: self.idle.take(),
+            since: self.since,
+            deadline: self.deadline,
+            timer: self.timer.take(),
+            progress: self.progress.take(),
+            lingers: std::mem::take(&mut self.lingers),
+            bytes: self.bytes,
+            bytes_told: self.bytes_told.take(),
+            at_end: Some(Both(self.at_end.take(), act)),
+        }
     }
 
     /// The same, with the number of bytes that went by.
     #[must_use]
-    pub fn at_end_counted(mut self, act: impl FnOnce(Ended, u64) + Send + 'static) -> Self {
-        self.at_end = Some(Box::new(act));
-        self
+    pub fn at_end_counted<F: FnOnce(Ended, u64) + Send + Unpin + 'static>(self, act: F) -> Passage<B, Both<E, Counted<F>>> {
+        self.at_end(Counted(act))
     }
 
     /// As a body.
@@ -192,13 +247,13 @@ impl<B: Source> Passage<B> {
     }
 
     fn ended(&mut self, how: Ended) {
-        if let Some(act) = self.at_end.take() {
-            act(how, self.bytes);
+        if let Some(end) = self.at_end.take() {
+            end.act(how, self.bytes);
         }
     }
 }
 
-impl<B: Source> HttpBody for Passage<B> {
+impl<B: Source, E: AtEnd> HttpBody for Passage<B, E> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -251,7 +306,7 @@ impl<B: Source> HttpBody for Passage<B> {
     }
 }
 
-impl<B: Source> Drop for Passage<B> {
+impl<B: Source, E: AtEnd> Drop for Passage<B, E> {
     fn drop(&mut self) {
         let how = if self.is_over() { Ended::Whole } else { Ended::Broken };
         self.ended(how);

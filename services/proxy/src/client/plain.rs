@@ -144,7 +144,7 @@ impl Connection {
     ///
     /// # Errors
     /// The request itself when nothing of it was written; else why it failed.
-    pub(super) async fn send<H: Send + 'static>(
+    pub(super) async fn send<H: Send + Unpin + 'static>(
         mut self,
         mut request: Request<Body>,
         to: &SpiffeId,

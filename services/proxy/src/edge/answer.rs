@@ -25,6 +25,25 @@ pub const TRACE_HEADER: &str = "palisade-trace";
 const CSP: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 const STYLE: &str = include_str!("page.css");
 
+static TRACE: HeaderName = HeaderName::from_static(TRACE_HEADER);
+static QUOTAS: HeaderName = HeaderName::from_static("ratelimit-policy");
+static LEFT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// What every answer has.
+static FIXED: [(HeaderName, HeaderValue); 7] = [
+    (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    // Not `no-referrer`: under it a browser sends `Origin: null` with a form's POST to our own origin.
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (
+        HeaderName::from_static("permissions-policy"),
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ),
+];
+
 /// Who gave an answer that passes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -78,24 +97,14 @@ pub fn cleanse(source: Source, answer: &mut HeaderMap) {
 
 /// Adds what every answer has.
 pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
-    let fixed = [
-        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        // Not `no-referrer`: under it a browser sends `Origin: null` with a form's POST to our own origin.
-        (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
-    ];
     // Once for all that follow, with the quotas'.
-    answer.reserve(fixed.len().saturating_add(5));
-    for (name, value) in fixed {
-        answer.insert(name, HeaderValue::from_static(value));
+    answer.reserve(FIXED.len().saturating_add(5));
+    for (name, value) in &FIXED {
+        answer.insert(name, value.clone());
     }
     answer.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(CSP));
     answer.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers::set(answer, TRACE_HEADER, &trace.trace_hex());
+    headers::put(answer, &TRACE, trace.trace_hex());
 }
 
 /// Says what is left of the quotas that counted (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4): `q` requests at once in a
@@ -111,8 +120,8 @@ pub fn quotas(answer: &mut HeaderMap, standings: &[(&'static str, Standing)]) {
         let _written = write!(policies, "{comma}\"{name}\";q={};w={}", standing.quota, standing.window_s);
         let _written = write!(left, "{comma}\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
     }
-    headers::set(answer, "ratelimit-policy", &policies);
-    headers::set(answer, "ratelimit", &left);
+    headers::put(answer, &QUOTAS, policies);
+    headers::put(answer, &LEFT, left);
 }
 
 /// The answer for a refusal.

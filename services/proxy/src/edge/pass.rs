@@ -24,7 +24,7 @@ pub struct Pass {
     /// The person's authority.
     pub authority: Authority,
     /// Allow, always.
-    pub decision: Decision,
+    pub decision: Arc<Decision>,
     /// The transaction token, with the key that it was minted with.
     pub token: HeaderValue,
 }
@@ -93,7 +93,7 @@ mod tests {
             job: None,
         };
         let decision = Decision::Allow { policies: Vec::new(), epoch: 1, shadow: None };
-        let pass = Arc::new(Pass { authority, decision, token: HeaderValue::from_static("t") });
+        let pass = Arc::new(Pass { authority, decision: decision.into(), token: HeaderValue::from_static("t") });
         let key =
             |n: usize| Key { credential: Digest::of(&n.to_be_bytes()), stepped_up: false, view: (1, 1), route: "api:GET /".to_owned() };
         let (early, late) = (Duration::from_secs(10), Duration::from_secs(15));

@@ -194,7 +194,7 @@ impl Visit {
             None => Destination::find(profile, asked, &head.method, path)?,
         };
         let name = destination.name(&head.method);
-        account.act(destination.action(), name.clone(), name);
+        account.act(destination.action(), &name, &name);
         if opening.is_some() && !destination.takes_websockets() {
             return Err(DenyReason::UpgradeUnlisted.into());
         }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Guard;
+use crate::passage::Passage;
 
 /// Of an answer so much is read, so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -109,7 +110,7 @@ impl Guard {
         let asked = async {
             let answer = self.service.send(request, Protocol::Http).await.ok()?;
             let status = answer.status();
-            body::collect(answer.into_body(), ANSWER_BYTES_MAX).await.ok()?;
+            body::collect(Passage::new(answer.into_body()).into_body(), ANSWER_BYTES_MAX).await.ok()?;
             Some(status.is_success())
         };
         tokio::time::timeout(Duration::from_millis(declared.timeout_ms), asked).await.ok().flatten().unwrap_or(false)

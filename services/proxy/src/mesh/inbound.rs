@@ -14,7 +14,7 @@ use std::time::Duration;
 use contract::control::{FaultAct, Protocol, ServiceProfile};
 use contract::guard::{ATTEMPT_HEADER, JOB_HEADER, PURPOSE_HEADER, QUEUE_HEADER, REPLICA_OUT_HEADER, USER_HEADER};
 use contract::{Body, body, txn_token};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use telemetry::Shown;
 use tokio::time::Instant;
 use trust::{Decision, DenyReason, TraceContext};
@@ -23,8 +23,9 @@ use super::Guard;
 use super::fault::Chosen;
 use super::flight::Place;
 use super::health;
+use super::service::Given;
 use crate::access::Arrival;
-use crate::account::Account;
+use crate::account::{Account, Answer};
 use crate::bundle::PeerSvid;
 use crate::client::{CallFailed, fault_of};
 use crate::enforce::in_origin_form;
@@ -37,11 +38,14 @@ use crate::{canonical, events, grpc, headers, limits, websocket};
 pub(super) const POINT: &str = "guard";
 const DELIVERY_PATH: &str = "/events";
 
+static USER: HeaderName = HeaderName::from_static(USER_HEADER);
+static PURPOSE: HeaderName = HeaderName::from_static(PURPOSE_HEADER);
+
 /// What the caller wants of the service.
 #[derive(Clone)]
 enum Work {
     /// One of its routes, `METHOD /path/{template}`.
-    Call(String),
+    Call(Arc<str>),
     /// A message of this queue.
     Delivery(String),
 }
@@ -51,7 +55,6 @@ enum Work {
 struct Verified {
     work: Work,
     known: Arc<Token>,
-    token: HeaderValue,
 }
 
 /// A request that may go on.
@@ -67,16 +70,16 @@ struct Admitted {
 }
 
 /// Serves one request from a verified workload.
-pub(super) async fn serve(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
+pub(super) async fn serve(guard: Arc<Guard>, peer: Arc<PeerSvid>, request: Request<Body>) -> Response<Body> {
     let is_grpc = grpc::is_grpc(request.headers());
     let answer = answered(guard, peer, request).await;
     if is_grpc { grpc::answer(answer) } else { answer }
 }
 
-async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> Response<Body> {
-    let parent = request.headers().get("traceparent").and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
+async fn answered(guard: Arc<Guard>, peer: Arc<PeerSvid>, request: Request<Body>) -> Response<Body> {
+    let parent = request.headers().get(&headers::TRACEPARENT).and_then(|v| v.to_str().ok()).and_then(TraceContext::parse);
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", parent);
-    account.principal(peer.id.to_string());
+    account.caller(&peer.id);
     let request = account.watch(request, Arrival::MESH, Shown::Workload);
     let admitted = match decide(&guard, &peer, &request, &mut account) {
         Ok(admitted) => admitted,
@@ -100,7 +103,7 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
     let mut answer = forward(&guard, &admitted, account.trace(), request).await;
     if answer.as_ref().is_ok_and(|answer| events::is_event_stream(answer.headers())) {
         let withdrawn = socket::withdrawn(guard, peer, admitted.verified.clone());
-        answer = answer.map(|answer| answer.map(|body| events::until(body, withdrawn)));
+        answer = answer.map(|answer| answer.map(|body| whole(events::until(body.into_body(), withdrawn))));
     }
     let is_out = matches!(answer, Err(CallFailed::ReplicaOut));
     let mut answer = record(account, answer, (admitted.place, ticket));
@@ -111,18 +114,19 @@ async fn answered(guard: Arc<Guard>, peer: PeerSvid, request: Request<Body>) -> 
 }
 
 /// Accept to authorise, and the record of the answer.
-fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut Account) -> Result<Admitted, Decision> {
-    account.resource(format!("{} {}", request.method(), request.uri().path()));
-    let loaded = accept(guard, peer).map_err(Decision::deny)?;
-    let service = loaded.view.service.as_ref().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
-    let verified = verify(guard, &loaded, service, peer, request, account).map_err(Decision::deny)?;
+fn decide(guard: &Guard, peer: &PeerSvid, request: &Request<Body>, account: &mut Account) -> Result<Admitted, Answer> {
+    account.resource(&[request.method().as_str(), " ", request.uri().path()]);
+    let deny = |reason| Answer::from(Decision::deny(reason));
+    let loaded = accept(guard, peer).map_err(deny)?;
+    let service = loaded.view.service.as_ref().ok_or_else(|| deny(DenyReason::ViewStale))?;
+    let verified = verify(guard, &loaded, service, peer, request, account).map_err(deny)?;
     let asked = service.health.is_some();
-    let place = admit(guard, service).map_err(Decision::deny)?;
-    let decision = authorise(&loaded, service, peer, &verified);
-    if !decision.is_allow() {
-        return Err(decision);
+    let place = admit(guard, service).map_err(deny)?;
+    let answer = authorise(&loaded, service, peer, &verified);
+    if !answer.is_allow() {
+        return Err(answer);
     }
-    account.decide(decision).map_err(Decision::deny)?;
+    account.decide(answer).map_err(deny)?;
     let fault = wrong_on_purpose(guard, service, peer, &verified, request, account);
     let (wall_s, fresh_per_job, protocol) = (service.limits.wall_s, service.fresh_per_job, service.protocol);
     Ok(Admitted { verified, wall_s, fresh_per_job, protocol, place, fault, asked })
@@ -154,15 +158,14 @@ fn verify(
         return Err(DenyReason::RouteUnknown);
     }
     let work = if peer.id.as_role() == Some("queue") { delivery(service, path, request)? } else { call(loaded, path, request)? };
-    let resource = format!("{}:{} {path}", service.name, request.method());
     match &work {
-        Work::Call(route) => account.act("call", resource, route.clone()),
-        Work::Delivery(queue) => account.act("consume", queue.clone(), format!("deliver {queue}")),
+        Work::Call(route) => account.act_on("call", &[&service.name, ":", request.method().as_str(), " ", path], &[route]),
+        Work::Delivery(queue) => account.act_on("consume", &[queue], &["deliver ", queue]),
     }
     if websocket::is_tunnel(request.headers()) {
         socket::declared(service, &work)?;
     }
-    let token = request.headers().get(txn_token::HEADER).ok_or(DenyReason::AuthorityMissing)?;
+    let token = request.headers().get(&headers::TXN_TOKEN).ok_or(DenyReason::AuthorityMissing)?;
     let text = token.to_str().map_err(|_| DenyReason::TokenInvalid)?;
     let known = loaded.known.token(text, &loaded.verifier, &*guard.clock)?;
     account.authority(&known.authority);
@@ -172,7 +175,7 @@ fn verify(
             return Err(DenyReason::JobMismatch);
         }
     }
-    Ok(Verified { work, known, token: token.clone() })
+    Ok(Verified { work, known })
 }
 
 fn call(loaded: &Loaded, path: &str, request: &Request<Body>) -> Result<Work, DenyReason> {
@@ -211,16 +214,16 @@ fn admit(guard: &Guard, service: &ServiceProfile) -> Result<Place, DenyReason> {
 }
 
 /// The policy's answer: this workload, for this person and purpose, on this route or queue.
-fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verified: &Verified) -> Decision {
+fn authorise(loaded: &Loaded, service: &ServiceProfile, peer: &PeerSvid, verified: &Verified) -> Answer {
     let (name, authority) = (service.name.as_str(), Some(&*verified.known.authority));
     match &verified.work {
         Work::Call(route) => {
             let caller = peer.id.workload.name();
             let ask = || loaded.engine.decide(&Question::Call { caller, service: name, route, authority });
-            verified.known.answer(&format!("{} {route}", peer.id), ask)
+            verified.known.answer(&peer.id, route, ask).into()
         }
         // A job's token is for one delivery: there is nothing to keep.
-        Work::Delivery(queue) => loaded.engine.decide(&Question::Consume { service: name, queue, authority }),
+        Work::Delivery(queue) => loaded.engine.decide(&Question::Consume { service: name, queue, authority }).into(),
     }
 }
 
@@ -236,7 +239,7 @@ fn wrong_on_purpose(
     if service.faults.is_empty() {
         return None;
     }
-    let route = if let Work::Call(route) = &verified.work { Some(route.as_str()) } else { None };
+    let route = if let Work::Call(route) = &verified.work { Some(&**route) } else { None };
     let chosen = guard.faults.choose(&service.faults, peer.id.workload.name(), route, request.headers())?;
     account.note("palisade.fault", chosen.name.clone());
     guard.recorder.metrics().act("fault.injected");
@@ -249,11 +252,11 @@ async fn forward(
     admitted: &Admitted,
     trace: TraceContext,
     mut request: Request<Body>,
-) -> Result<Response<Body>, CallFailed> {
+) -> Result<Response<Passage<Given>>, CallFailed> {
     let attempt = request.headers().get(ATTEMPT_HEADER).cloned();
     let reads = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
     in_origin_form(&mut request).map_err(|fault| CallFailed::Unreachable(std::io::Error::other(fault)))?;
-    headers::strip_hop_by_hop_and(request.headers_mut(), |name| headers::claims_identity(name) || headers::names_trace(name));
+    headers::strip_hop_by_hop_and(request.headers_mut(), is_not_for_the_service);
     introduce(request.headers_mut(), &admitted.verified, trace);
     if let (Work::Delivery(_), Some(attempt)) = (&admitted.verified.work, attempt) {
         request.headers_mut().insert(ATTEMPT_HEADER, attempt);
@@ -263,8 +266,8 @@ async fn forward(
         idle.extend(limits::STREAM_IDLE_MS);
     }
     let patience = grpc::timeout(request.headers()).filter(|_| is_grpc);
-    let whole = patience.map_or(longest(admitted), |patience| patience.min(longest(admitted)));
-    let deadline = Instant::now() + whole;
+    let longest = patience.map_or(longest(admitted), |patience| patience.min(longest(admitted)));
+    let deadline = Instant::now() + longest;
     let delay = admitted.fault.as_ref().map(|fault| fault.act);
     let sent = async {
         if let Some(FaultAct::DelayMs(ms)) = delay {
@@ -272,7 +275,7 @@ async fn forward(
         }
         // Whatever such a service is handed is a job (the manifest gives it no routes).
         if admitted.fresh_per_job {
-            Box::pin(guard.service.send_alone(request)).await
+            Ok(Box::pin(guard.service.send_alone(request)).await?.map(Given::Right))
         } else {
             guard.service.send(request, admitted.protocol).await
         }
@@ -282,26 +285,36 @@ async fn forward(
         // What only reads is better asked elsewhere than waited for here.
         () = guard.health.went_out(admitted.asked && reads) => return Err(CallFailed::ReplicaOut),
     };
-    let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))??;
+    let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(txn_token::HEADER);
     response.headers_mut().remove(REPLICA_OUT_HEADER);
     if events::is_event_stream(response.headers()) {
-        return Ok(response);
+        return Ok(response.map(Passage::new));
     }
     Ok(response.map(|body| {
-        let body = Passage::new(body).by(deadline, whole).into_body();
-        if is_grpc { grpc::ends_with_deadline(body) } else { body }
+        let body = Passage::new(body).by(deadline, longest);
+        if is_grpc { whole(grpc::ends_with_deadline(body.into_body())) } else { body }
     }))
 }
 
-/// Tells the service who asks, and gives it the token to pass along.
+/// Any body.
+fn whole(body: Body) -> Passage<Given> {
+    Passage::new(Given::Right(body))
+}
+
+/// What nobody may tell the service but this guard. The transaction token stays as it came: it is the one that was verified, and there is
+/// no other (`canonical`).
+fn is_not_for_the_service(name: &str) -> bool {
+    (headers::claims_identity(name) && name != txn_token::HEADER) || headers::names_trace(name)
+}
+
+/// Tells the service who asks; the token to pass along is there.
 fn introduce(to: &mut HeaderMap, verified: &Verified, trace: TraceContext) {
-    to.insert(txn_token::HEADER, verified.token.clone());
-    headers::set(to, "traceparent", &trace.to_string());
-    headers::set(to, "b3", &trace.b3());
-    headers::set(to, USER_HEADER, &verified.known.authority.user);
-    headers::set(to, PURPOSE_HEADER, &verified.known.authority.purpose);
+    headers::put(to, &headers::TRACEPARENT, trace.traceparent().as_str());
+    headers::put(to, &headers::B3, trace.b3().as_str());
+    headers::put(to, &USER, verified.known.authority.user.as_str());
+    headers::put(to, &PURPOSE, verified.known.authority.purpose.as_str());
     if let (Work::Delivery(queue), Some(job)) = (&verified.work, &verified.known.authority.job) {
         headers::set(to, QUEUE_HEADER, queue);
         headers::set(to, JOB_HEADER, &job.id);
@@ -318,13 +331,14 @@ fn longest(admitted: &Admitted) -> Duration {
 }
 
 /// Ends the account with the last byte of the answer; until then the token is in flight and the place is taken.
-fn record(account: Account, answer: Result<Response<Body>, CallFailed>, held: impl Send + 'static) -> Response<Body> {
-    let response = answer.unwrap_or_else(|failed| account.failed(&fault_of(failed)));
-    account.finish_holding(response, held)
+fn record(account: Account, answer: Result<Response<Passage<Given>>, CallFailed>, held: impl Send + Unpin + 'static) -> Response<Body> {
+    let response = answer.unwrap_or_else(|failed| account.failed(&fault_of(failed)).map(whole));
+    let end = account.ending(response.status(), held);
+    response.map(|body| body.at_end(end).into_body())
 }
 
-fn refused(mut account: Account, decision: Decision) -> Response<Body> {
-    let reason = account.decide(decision).err().unwrap_or(DenyReason::PolicyDenied);
+fn refused(mut account: Account, answer: Answer) -> Response<Body> {
+    let reason = account.decide(answer).err().unwrap_or(DenyReason::PolicyDenied);
     let mut answer = account.denied(reason);
     if reason == DenyReason::ServiceUnhealthy {
         health::mark(answer.headers_mut());

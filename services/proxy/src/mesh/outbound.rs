@@ -12,7 +12,7 @@ mod socket;
 use std::sync::Arc;
 
 use contract::control::Outbound;
-use contract::{Body, Found, Who, body, txn_token};
+use contract::{Body, Found, Who, body};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use trust::{Decision, DenyReason, Fault, SpiffeId, TraceContext};
 
@@ -49,8 +49,8 @@ async fn answered(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> R
     let taken = take(&guard, &request);
     let parent = parent(&guard, &request, taken.as_ref().ok().and_then(Option::as_ref));
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", parent);
-    account.principal(guard.identity.id().to_string());
-    account.resource(format!("{} {}", request.method(), request.uri().path()));
+    account.caller(guard.identity.id());
+    account.resource(&[request.method().as_str(), " ", request.uri().path()]);
     let opening = Opening::take(&mut request);
     let decided = decide(&guard, port, &request, taken, &mut account).and_then(|decided| Ok((decided, opening?)));
     let ((to, taken), opening) = match decided {
@@ -77,10 +77,11 @@ fn decide(
 ) -> Result<(SpiffeId, Option<Taken>), DenyReason> {
     let loaded = accept(guard, request)?;
     let flow = match_flow(&loaded, port)?;
-    account.act(
+    let [scheme, domain, kind, name] = flow.peer.pieces();
+    account.act_on(
         "call",
-        format!("{} {} {}", flow.peer, request.method(), request.uri().path()),
-        format!("to {}", flow.peer.workload.name()),
+        &[scheme, domain, kind, name, " ", request.method().as_str(), " ", request.uri().path()],
+        &["to ", flow.peer.workload.name()],
     );
     if flow.peer.as_role() == Some("evidence") {
         account.quiet();
@@ -108,7 +109,7 @@ fn match_flow(loaded: &Loaded, port: u16) -> Result<&Outbound, DenyReason> {
 
 /// The transaction token that the service passed along.
 fn take(guard: &Guard, request: &Request<Body>) -> Result<Option<Taken>, DenyReason> {
-    let Some(token) = request.headers().get(txn_token::HEADER) else { return Ok(None) };
+    let Some(token) = request.headers().get(&headers::TXN_TOKEN) else { return Ok(None) };
     let text = token.to_str().map_err(|_| DenyReason::AuthorityNotInFlight)?;
     let delivered = guard.flight.find(text, headers::trace(request.headers())).ok_or(DenyReason::AuthorityNotInFlight)?;
     Ok(Some(Taken { token: token.clone(), delivered }))
@@ -164,9 +165,9 @@ fn onward(to: &mut HeaderMap, taken: Option<&Taken>, trace: TraceContext) {
         headers::claims_identity(name) || headers::is_credential(name) || headers::names_trace(name) || name == "host"
     });
     if let Some(taken) = taken {
-        to.insert(txn_token::HEADER, taken.token.clone());
+        to.insert(&headers::TXN_TOKEN, taken.token.clone());
     }
-    headers::set(to, "traceparent", &trace.to_string());
+    headers::put(to, &headers::TRACEPARENT, trace.traceparent().as_str());
 }
 
 /// Ends the account with the last byte of the answer.

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use contract::Body;
 use contract::control::Protocol;
 use http::{Request, Response, Version};
+use http_body_util::Either;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -17,7 +19,7 @@ use super::h2c::H2c;
 use super::job::{self, Job};
 use crate::client::{CallFailed, streams::broken};
 use crate::limits;
-use crate::passage::{Ended, Passage};
+use crate::passage::{AtEnd, Both, Ended, Nothing, Passage};
 
 /// Connects into the service's sandbox, starting the service first where it is not running.
 #[async_trait]
@@ -36,6 +38,27 @@ pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
 }
 
 type Sender = http1::SendRequest<Body>;
+
+/// Connections that wait, with when that began.
+type Idle = Arc<Mutex<VecDeque<(Sender, Instant)>>>;
+
+/// An answer's body: of a connection that is kept behind it, or any.
+pub(super) type Given = Either<Passage<Incoming, Both<Nothing, Keep>>, Body>;
+
+/// Keeps a connection once an answer's last byte is there.
+pub(super) struct Keep {
+    idle: Idle,
+    sender: Sender,
+}
+
+impl AtEnd for Keep {
+    fn act(self, how: Ended, _bytes: u64) {
+        let Ok(mut idle) = self.idle.lock() else { return };
+        if how == Ended::Whole && idle.len() < limits::SERVICE_IDLE_CONNECTIONS_MAX {
+            idle.push_back((self.sender, Instant::now()));
+        }
+    }
+}
 
 /// A connection that the assembly made, for this runtime.
 pub(super) fn adopt(stream: std::net::TcpStream) -> Result<TcpStream, CallFailed> {
@@ -59,7 +82,7 @@ pub(super) async fn begin(stream: TcpStream) -> Result<Sender, CallFailed> {
 pub(super) struct Service {
     connector: Arc<dyn Connector>,
     /// Those that have waited longest first.
-    idle: Arc<Mutex<VecDeque<(Sender, Instant)>>>,
+    idle: Idle,
     h2c: H2c,
 }
 
@@ -69,9 +92,9 @@ impl Service {
     }
 
     /// Sends a request in origin form; it is repeated only when an idle connection turned out to be closed before it was written.
-    pub(super) async fn send(&self, mut request: Request<Body>, protocol: Protocol) -> Result<Response<Body>, CallFailed> {
+    pub(super) async fn send(&self, mut request: Request<Body>, protocol: Protocol) -> Result<Response<Given>, CallFailed> {
         if protocol == Protocol::Grpc {
-            return Box::pin(self.h2c.send(request, self)).await;
+            return Ok(Box::pin(self.h2c.send(request, self)).await?.map(Given::Right));
         }
         *request.version_mut() = Version::HTTP_11;
         while let Some(mut sender) = self.take_idle() {
@@ -127,15 +150,8 @@ impl Service {
         idle.remove(ready).map(|(sender, _)| sender)
     }
 
-    /// Keeps the connection once the answer's last byte is there.
-    fn keep_after(&self, sender: Sender, response: Response<hyper::body::Incoming>) -> Response<Body> {
-        let idle = Arc::clone(&self.idle);
-        let keep = move |ended| {
-            let Ok(mut idle) = idle.lock() else { return };
-            if ended == Ended::Whole && idle.len() < limits::SERVICE_IDLE_CONNECTIONS_MAX {
-                idle.push_back((sender, Instant::now()));
-            }
-        };
-        response.map(|body| Passage::new(body).at_end(keep).into_body())
+    fn keep_after(&self, sender: Sender, response: Response<Incoming>) -> Response<Given> {
+        let keep = Keep { idle: Arc::clone(&self.idle), sender };
+        response.map(|body| Given::Left(Passage::new(body).at_end(keep)))
     }
 }

@@ -57,13 +57,11 @@ where
     let (tunnels, opened) = (TaskTracker::new(), Opened::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         // A request without a body, which most are, has nothing that could be allowed more time.
-        let idle = if request.body().is_end_stream() { Idle::of(limits::BODY_IDLE_MS) } else { extensible(&mut request) };
+        let idle = (!request.body().is_end_stream()).then(|| extensible(&mut request));
         // Who expects `100 Continue` has sent nothing yet; reading on would ask for it.
         let waits = request.headers().contains_key(header::EXPECT);
         let answer = handler(request.map(|body| {
-            if body.is_end_stream() {
-                return contract::body::empty();
-            }
+            let Some(idle) = idle else { return contract::body::empty() };
             let body = Passage::new(body).within_shared(idle);
             if waits { body.into_body() } else { body.lingering().into_body() }
         }));
@@ -167,11 +165,9 @@ where
         .enable_connect_protocol();
     let (tunnels, answers) = (TaskTracker::new(), Answers::default());
     let service = service_fn(|mut request: Request<Incoming>| {
-        let idle = if request.body().is_end_stream() { Idle::of(limits::BODY_IDLE_MS) } else { extensible(&mut request) };
+        let idle = (!request.body().is_end_stream()).then(|| extensible(&mut request));
         let answer = handler(request.map(|body| {
-            if body.is_end_stream() {
-                return contract::body::empty();
-            }
+            let Some(idle) = idle else { return contract::body::empty() };
             Passage::new(body).within_shared(idle).into_body()
         }));
         let (tunnels, answers, stop) = (tunnels.clone(), answers.clone(), stop.clone());

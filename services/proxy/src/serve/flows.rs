@@ -29,7 +29,7 @@ pub async fn mesh_and_flows<H, F, C, CF>(
     carry: C,
 ) -> io::Result<()>
 where
-    H: Fn(PeerSvid, http::Request<contract::Body>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Arc<PeerSvid>, http::Request<contract::Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = http::Response<contract::Body>> + Send + 'static,
     C: Fn(PeerSvid, TlsStream<TcpStream>, CancellationToken) -> CF + Clone + Send + Sync + 'static,
     CF: Future<Output = ()> + Send + 'static,
@@ -51,7 +51,8 @@ where
                 return carry(svid, stream, stop).await;
             }
             let refused = refused_messages(&recorder, point, svid.id.to_string());
-            by_alpn(stream, move |request| handler(svid.clone(), request), &stop, refused).await;
+            let svid = Arc::new(svid);
+            by_alpn(stream, move |request| handler(Arc::clone(&svid), request), &stop, refused).await;
         }
     };
     accepting::run(listener, each, &stop).await;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use contract::txn_token::{Verified, Verifier};
-use trust::{Authority, Clock, Decision, DenyReason, Digest};
+use trust::{Authority, Clock, Decision, DenyReason, Digest, SpiffeId};
 
 /// Tokens kept. When there are more, the ended ones go, else all of them.
 const KNOWN_MAX: usize = 8192;
@@ -29,7 +29,15 @@ pub struct Token {
     /// What it carries.
     pub authority: Arc<Authority>,
     verified: Verified,
-    answers: Mutex<Vec<(String, Decision)>>,
+    answers: Mutex<Vec<Answered>>,
+}
+
+/// Whether that caller may call that route with this token.
+#[derive(Debug)]
+struct Answered {
+    caller: SpiffeId,
+    route: Arc<str>,
+    answer: Arc<Decision>,
 }
 
 impl Known {
@@ -61,16 +69,16 @@ impl Known {
 }
 
 impl Token {
-    /// The answer to that question about this token, asked once; `question` names all of it but the token.
-    pub fn answer(&self, question: &str, ask: impl FnOnce() -> Decision) -> Decision {
+    /// The answer to that question about this token, asked once: whether that caller may call that route.
+    pub fn answer(&self, caller: &SpiffeId, route: &Arc<str>, ask: impl FnOnce() -> Decision) -> Arc<Decision> {
         let lock = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, answer)) = lock().iter().find(|(its, _)| its == question) {
-            return answer.clone();
+        if let Some(found) = lock().iter().find(|one| one.caller == *caller && one.route == *route) {
+            return Arc::clone(&found.answer);
         }
-        let answer = ask();
+        let answer = Arc::new(ask());
         let mut answers = lock();
         if answers.len() < ANSWERS_MAX {
-            answers.push((question.to_owned(), answer.clone()));
+            answers.push(Answered { caller: caller.clone(), route: Arc::clone(route), answer: Arc::clone(&answer) });
         }
         answer
     }
@@ -98,19 +106,19 @@ mod tests {
         assert_eq!(known.0.lock().unwrap().len(), KNOWN_MAX, "just at the limit");
         known.token(&world.token("ben", "view"), &loaded.verifier, &*world.clock).unwrap();
         assert_eq!(known.0.lock().unwrap().len(), 1, "all alive and no room: all go, and are verified anew when they come");
-        let asked = AtomicUsize::new(0);
+        let (asked, caller) = (AtomicUsize::new(0), world.service("front"));
         let ask = || {
             asked.fetch_add(1, Ordering::SeqCst);
             Decision::Allow { policies: Vec::new(), epoch: 1, shadow: None }
         };
         for _ in 0..2 {
             for route in 0..ANSWERS_MAX {
-                token.answer(&route.to_string(), ask);
+                token.answer(&caller, &route.to_string().into(), ask);
             }
         }
         assert_eq!(asked.load(Ordering::SeqCst), ANSWERS_MAX, "each asked once");
         for _ in 0..2 {
-            token.answer("one more", ask);
+            token.answer(&caller, &"one more".into(), ask);
         }
         assert_eq!((asked.load(Ordering::SeqCst), token.answers.lock().unwrap().len()), (ANSWERS_MAX + 2, ANSWERS_MAX), "asked each time");
     }

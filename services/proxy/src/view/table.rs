@@ -2,6 +2,8 @@
 //!
 //! The matching is that of the contracts (`contract::route`): literals win over names, names over rests.
 
+use std::sync::Arc;
+
 use crate::canonical::{self, Ambiguous, Choice};
 
 /// Routes of a service.
@@ -18,7 +20,7 @@ pub struct Row {
     /// Path template.
     pub path: String,
     /// Both, as the manifest writes them and as the policy names the route.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// A line that is no route.
@@ -46,7 +48,7 @@ impl Table {
         let row = |text: &String| {
             let (method, path) = text.split_once(' ').ok_or_else(|| TableError(text.clone()))?;
             let fits = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase()) && path.starts_with('/');
-            fits.then(|| Row { method: method.to_owned(), path: path.to_owned(), text: text.clone() })
+            fits.then(|| Row { method: method.to_owned(), path: path.to_owned(), text: text.as_str().into() })
                 .ok_or_else(|| TableError(text.clone()))
         };
         Ok(Self { rows: rows.iter().map(row).collect::<Result<_, _>>()? })

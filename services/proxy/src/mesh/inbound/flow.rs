@@ -30,11 +30,11 @@ const DONE: u16 = 200;
 /// Carries one flow of a verified workload until it ends.
 pub(in crate::mesh) async fn carry(guard: Arc<Guard>, peer: PeerSvid, stream: TlsStream<TcpStream>, stop: CancellationToken) {
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "server", None);
-    account.principal(peer.id.to_string());
+    account.caller(&peer.id);
     let place = match decide(&guard, &peer, &mut account) {
         Ok(place) => place,
         // Nothing is said to a caller of another protocol; its connection is cut.
-        Err(decision) => return drop(refused(account, decision)),
+        Err(decision) => return drop(refused(account, decision.into())),
     };
     let service = match guard.service.stream().await {
         Ok(service) => service,
@@ -52,7 +52,7 @@ pub(in crate::mesh) async fn carry(guard: Arc<Guard>, peer: PeerSvid, stream: Tl
 fn decide(guard: &Guard, peer: &PeerSvid, account: &mut Account) -> Result<Place, Decision> {
     let loaded = accept(guard, peer).map_err(Decision::deny)?;
     let service = loaded.view.service.as_ref().ok_or_else(|| Decision::deny(DenyReason::ViewStale))?;
-    account.act("call", format!("{}:tcp", service.name), TCP_ROUTE);
+    account.act_on("call", &[&service.name, ":tcp"], &[TCP_ROUTE]);
     let decision = authorise(&loaded, service, peer);
     if !decision.is_allow() {
         return Err(decision);

@@ -30,7 +30,7 @@ use crate::{headers, limits};
 /// Opens a WebSocket to the service and answers with its one direction; the request's body is the other.
 pub(super) async fn open(
     guard: Arc<Guard>,
-    peer: PeerSvid,
+    peer: Arc<PeerSvid>,
     admitted: Admitted,
     account: Account,
     request: Request<Body>,
@@ -73,7 +73,7 @@ async fn upgrade(guard: &Guard, admitted: &Admitted, trace: TraceContext, mut re
     let unusable = |fault| CallFailed::Unreachable(std::io::Error::other(fault));
     in_origin_form(&mut request).map_err(unusable)?;
     *request.version_mut() = Version::HTTP_11;
-    headers::strip_hop_by_hop_and(request.headers_mut(), |name| headers::claims_identity(name) || headers::names_trace(name));
+    headers::strip_hop_by_hop_and(request.headers_mut(), super::is_not_for_the_service);
     introduce(request.headers_mut(), &admitted.verified, trace);
     let nonce = trace.trace_id ^ u128::from(trace.span_id);
     let handshake = Handshake::begin(&mut request, nonce.to_be_bytes()).map_err(unusable)?;
@@ -115,7 +115,7 @@ async fn ending(guard: &Guard, peer: &PeerSvid, verified: &Verified, stop: Cance
 }
 
 /// Returns once what was verified would no longer be allowed: for answers that last.
-pub(super) async fn withdrawn(guard: Arc<Guard>, peer: PeerSvid, verified: Verified) -> Why {
+pub(super) async fn withdrawn(guard: Arc<Guard>, peer: Arc<PeerSvid>, verified: Verified) -> Why {
     loop {
         tokio::time::sleep(Duration::from_millis(limits::TUNNEL_LOOK_MS)).await;
         if let Err(reason) = look(&guard, &peer, &verified, |_| Ok(())) {
@@ -147,7 +147,7 @@ fn look(
 /// The manifest says that this route takes WebSockets.
 pub(super) fn declared(service: &ServiceProfile, work: &Work) -> Result<(), DenyReason> {
     match work {
-        Work::Call(route) if service.websockets.contains(route) => Ok(()),
+        Work::Call(route) if service.websockets.iter().any(|its| **its == **route) => Ok(()),
         _ => Err(DenyReason::UpgradeUnlisted),
     }
 }

@@ -89,8 +89,8 @@ async fn answered(guard: Arc<Guard>, port: u16, mut request: Request<Body>) -> R
     let taken = take(&guard, &request);
     let parent = parent(&guard, &request, taken.as_ref().ok().and_then(Option::as_ref));
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", parent);
-    account.principal(guard.identity.id().to_string());
-    account.resource(format!("{} {}", request.method(), request.uri().path()));
+    account.caller(guard.identity.id());
+    account.resource(&[request.method().as_str(), " ", request.uri().path()]);
     let Admitted { to, destination, place } = match decide(&guard, port, &request, taken, &mut account) {
         Ok(admitted) => admitted,
         Err(reason) => return account.denied(reason),

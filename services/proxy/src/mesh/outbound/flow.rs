@@ -26,7 +26,7 @@ pub(in crate::mesh) fn is_raw(guard: &Guard, port: u16) -> bool {
 /// Carries one connection of the service on the listener for `port` until it ends.
 pub(in crate::mesh) async fn carry(guard: Arc<Guard>, port: u16, stream: TcpStream, stop: CancellationToken) {
     let mut account = Account::begin(&guard.recorder, &guard.clock, POINT, "client", None);
-    account.principal(guard.identity.id().to_string());
+    account.caller(guard.identity.id());
     let flow = match decide(&guard, port, &mut account) {
         Ok(flow) => flow,
         Err(reason) => return drop(account.refuse(reason)),
