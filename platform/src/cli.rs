@@ -122,6 +122,12 @@ enum Command {
         /// Which.
         service: String,
     },
+    /// The decision point of an enforcement point. Started by `up`.
+    #[command(hide = true)]
+    Pdp {
+        /// Which.
+        pep: String,
+    },
 }
 
 /// Parses the command line and runs the command.
@@ -153,6 +159,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
         Command::Role { name } => return crate::process::run_role(&name),
         Command::Guard { service } => return crate::process::run_guard(&service),
+        Command::Pdp { pep } => return crate::process::run_pdp(&pep),
     };
     match outcome {
         Ok(code) => code,

@@ -47,6 +47,7 @@ fn meant_for(action: &str) -> Who {
         "console.map" | "console.page" => Who::Person("admin"),
         "queue.lease.read" => Who::Roles(&["objects"]),
         "guard.deliver" => Who::Roles(&["queue"]),
+        "login.jwks" | "login.introspect" => Who::Doors,
         action if action.starts_with("login.") || action.starts_with("objects.redeem.") => Who::Roles(&["edge"]),
         _ => Who::Policy,
     }
@@ -55,11 +56,11 @@ fn meant_for(action: &str) -> Who {
 /// Who may open a connection to a point at all, by the manifest's flows and the roles' own; written down here a second time on purpose.
 fn callers(point: &str) -> &'static [&'static str] {
     match point {
-        "login" => &["edge"],
+        "login" => &["edge", "door"],
         "objects" => &["edge", "api", "validator", "transcoder", "filer"],
         "queue" => &["objects", "evidence", "api", "validator", "transcoder"],
         "evidence" => {
-            &["control", "identity", "login", "objects", "queue", "edge", "web", "api", "validator", "transcoder", "filer", "spare"]
+            &["control", "identity", "login", "objects", "queue", "edge", "web", "api", "validator", "transcoder", "filer", "spare", "door"]
         }
         "guard" => &["queue"],
         _ => &[],
@@ -89,7 +90,9 @@ fn expected(point: &str, route: &Route, id: &SpiffeId) -> Option<DenyReason> {
     }
     match route.who {
         Who::Roles(roles) => (!id.as_role().is_some_and(|role| roles.contains(&role))).then_some(DenyReason::CallerNotAdmitted),
+        Who::Doors => (id.as_role() != Some("edge") && id.as_pdp().is_none()).then_some(DenyReason::CallerNotAdmitted),
         Who::Person(_) => (id.as_role() != Some("edge")).then_some(DenyReason::CallerNotAdmitted),
+        Who::Policy if route.action == "identity.pep.issue" => id.as_pdp().is_none().then_some(DenyReason::CallerNotAdmitted),
         Who::Policy if point == "control" => (name == "stranger").then_some(DenyReason::PeerUndeclared),
         Who::Policy => permitted(route.action).filter(|names| !names.contains(&name)).map(|_| DenyReason::PolicyDenied),
         Who::Joining | Who::Operator | Who::Supervisor => Some(DenyReason::CallerNotAdmitted),
@@ -156,7 +159,7 @@ fn unproven(house: &House, point: &Point, route: &Route, asked: &Asked) -> Vec<(
     let mut cases = Vec::new();
     if let Door::Room(..) = point.door {
         let nobody = match route.who {
-            Who::Roles(_) | Who::Policy | Who::Person(_) => Some(DenyReason::ClientCertificateMissing),
+            Who::Roles(_) | Who::Policy | Who::Doors | Who::Person(_) => Some(DenyReason::ClientCertificateMissing),
             Who::Operator | Who::Supervisor => Some(DenyReason::CallerNotAdmitted),
             Who::Joining => None,
         };

@@ -49,6 +49,15 @@ pub fn private(path: &Path) -> Result<(), SystemError> {
     Ok(())
 }
 
+/// Makes a folder that others may pass through to what is theirs in it, and neither list nor change; one that is there becomes so.
+///
+/// # Errors
+/// As `private`.
+pub fn passable(path: &Path) -> Result<(), SystemError> {
+    private(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o711)).map_err(io("cannot open to passers-by", path))
+}
+
 fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> SystemError + 'p {
     move |source| SystemError::Io { what, path: path.display().to_string(), source }
 }

@@ -117,6 +117,11 @@ pub fn run_guard(service: &str) -> ExitCode {
     run(service, crate::guard::run)
 }
 
+/// Runs the decision point of an enforcement point.
+pub fn run_pdp(pep: &str) -> ExitCode {
+    run(pep, crate::pdp::run)
+}
+
 /// Log lines as JSON on standard error; `PALISADE_LOG` chooses how much (`tracing` filter syntax).
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PALISADE_LOG").unwrap_or_else(|_| "info".into());

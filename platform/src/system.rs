@@ -46,6 +46,16 @@ pub enum SystemError {
     /// Another system uses this folder.
     #[error("{0} is in use by another running system; stop it first, or name another folder with --dir")]
     InUse(String),
+    /// A socket for another user.
+    #[error(
+        "the enforcement point {pep} runs as the user {uid}, and only root can open a socket for another user: run Palisade as root, or run the proxy as the user that runs Palisade and leave 'uid' out"
+    )]
+    PepUser {
+        /// Which.
+        pep: String,
+        /// The user that the manifest names.
+        uid: u32,
+    },
     /// Others could change the folder.
     #[error(
         "{0} belongs to another user, or others may write in it; whoever can write there is the system: choose a folder of your own with --dir"
@@ -70,6 +80,16 @@ impl Layout {
     #[must_use]
     pub fn operator(&self, role: &str) -> PathBuf {
         self.run().join(format!("{role}.sock"))
+    }
+    /// Sockets of enforcement points.
+    #[must_use]
+    pub fn peps(&self) -> PathBuf {
+        self.dir.join("pep")
+    }
+    /// The socket at which an enforcement point asks.
+    #[must_use]
+    pub fn pep(&self, name: &str) -> PathBuf {
+        self.peps().join(format!("{name}.sock"))
     }
     /// A process's own folder.
     #[must_use]
@@ -200,6 +220,8 @@ pub struct System {
     pub members: Vec<Member>,
     /// `https://localhost:PORT`.
     pub origin: String,
+    /// The socket of each enforcement point.
+    pub peps: Vec<(String, PathBuf)>,
 }
 
 /// Builds a system: folders, keys, listeners, and what each process is told.
@@ -227,7 +249,7 @@ pub fn build(
         manifest.edge.hosts.iter().find(|h| *h == "localhost").or_else(|| manifest.edge.hosts.first()).map_or("localhost", String::as_str);
     let origin = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
 
-    let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new() };
+    let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new(), peps: Vec::new() };
     let mesh: Vec<(&str, OwnedFd)> = ["control", "login", "objects", "queue", "evidence"]
         .into_iter()
         .map(|role| Ok((role, builder.mesh_listener(&manifest.trust_domain.role(role))?)))
@@ -239,6 +261,10 @@ pub fn build(
         }
     }
 
+    for pep in manifest.peps.keys() {
+        // It listens for nobody of the mesh; that it is there says that it runs.
+        builder.addresses.entry(manifest.trust_domain.pdp(pep)).or_default();
+    }
     builder.identity(&manifest.edge.local_hosts())?;
     for (role, listener) in mesh {
         let settings = match role {
@@ -268,9 +294,12 @@ pub fn build(
         let run_as_id = users.get(&service).copied().unwrap_or_default();
         builder.guard(&service, replica, listener, run_as_id)?;
     }
+    for (name, pep) in &manifest.peps {
+        builder.pdp(name, pep, &origin)?;
+    }
     let edge = builder.edge_settings(port);
     builder.role("edge", 4, vec![("public".to_owned(), public.into())], serde_json::json!(edge))?;
-    Ok(System { members: builder.members, origin })
+    Ok(System { members: builder.members, origin, peps: builder.peps })
 }
 
 struct Builder<'a> {
@@ -280,6 +309,7 @@ struct Builder<'a> {
     entropy: &'a dyn Entropy,
     addresses: BTreeMap<SpiffeId, Vec<String>>,
     members: Vec<Member>,
+    peps: Vec<(String, PathBuf)>,
 }
 
 impl Builder<'_> {
@@ -385,6 +415,28 @@ impl Builder<'_> {
         let listeners = vec![("mesh".to_owned(), listener)];
         let replacement = self.replacement(service);
         self.members.push(Member { name, args, artefacts, listeners, boot: BootTemplate(boot), stage: 3, replacement });
+        Ok(())
+    }
+
+    /// The decision point of an enforcement point, with a socket that belongs to the proxy's user.
+    fn pdp(&mut self, pep: &str, declared: &manifest::Pep, origin: &str) -> Result<(), SystemError> {
+        let own = rustix::process::geteuid();
+        let uid = declared.uid.unwrap_or_else(|| own.as_raw());
+        if uid != own.as_raw() && !own.is_root() {
+            return Err(SystemError::PepUser { pep: pep.to_owned(), uid });
+        }
+        folder::passable(&self.layout.peps())?;
+        let path = self.layout.pep(pep);
+        let listener = unix_listener(&path)?;
+        std::os::unix::fs::chown(&path, Some(uid), None).map_err(io("cannot give to its user", &path))?;
+        let settings =
+            serde_json::json!(crate::pdp::Settings { origin: origin.to_owned(), uid, limits: self.applied.manifest.edge.limits.into() });
+        let name = format!("pdp-{pep}");
+        let id = self.applied.manifest.trust_domain.pdp(pep);
+        let boot = BootTemplate(self.boot(id, self.layout.data(&name), String::new(), Vec::new(), settings)?);
+        let (args, listeners) = (vec!["pdp".to_owned(), pep.to_owned()], vec![("pep".to_owned(), listener)]);
+        self.members.push(Member { name, args, artefacts: Vec::new(), listeners, boot, stage: 4, replacement: Replacement::Never });
+        self.peps.push((pep.to_owned(), path));
         Ok(())
     }
 

@@ -63,6 +63,7 @@ fn describe(pid: u32) -> Option<Process> {
     let name = match second {
         "role" => third.to_owned(),
         "guard" => format!("guard {third}"),
+        "pdp" => format!("pdp {third}"),
         _ if arguments.iter().any(|a| a == "up") => "supervisor".to_owned(),
         _ if program.starts_with("python") => second.to_owned(),
         _ if second == "sandbox-init" => "sandbox-init".to_owned(),

@@ -81,9 +81,12 @@ pub struct View<P = serde_json::Value> {
     /// For a guard: its service. Absent for a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceProfile>,
-    /// For the edge: what it serves.
+    /// For the edge, and for a decision point: what comes in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<EdgeProfile>,
+    /// For a decision point: the enforcement point that it decides for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pep: Option<PepProfile>,
     /// For `objects`: the buckets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub buckets: BTreeMap<String, BucketProfile>,
@@ -294,6 +297,20 @@ pub struct EdgeProfile {
     /// Identity providers besides `login` whose access tokens count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<IssuerProfile>,
+}
+
+/// An enforcement point of somebody else's making, as its decision point needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PepProfile {
+    /// Who it is.
+    pub spiffe_id: SpiffeId,
+    /// The user that it runs as; absent: the one that runs Palisade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Services that it offers routes of, with the address of each of their replicas (`127.0.0.1:PORT`).
+    #[serde(default)]
+    pub services: BTreeMap<SpiffeId, Vec<String>>,
 }
 
 /// An identity provider whose access tokens the edge accepts (RFC 9068, and the JWTs of providers from before it).

@@ -16,6 +16,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/tokens", action: "identity.token.register", who: Who::Supervisor },
     Route { method: "POST", path: "/join", action: "identity.join", who: Who::Joining },
     Route { method: "POST", path: "/renew", action: "identity.renew", who: Who::Policy },
+    Route { method: "POST", path: "/pep", action: "identity.pep.issue", who: Who::Policy },
     Route { method: "GET", path: "/bundle", action: "identity.bundle.read", who: Who::Roles(&["control"]) },
     Route { method: "POST", path: "/revoke", action: "identity.revoke", who: Who::Roles(&["control"]) },
 ];
@@ -93,7 +94,7 @@ pub struct Bundle {
     pub sequence: u64,
     /// Root certificates; DER, base64.
     pub roots: Vec<String>,
-    /// Keys of the live SVIDs of the roles that mint transaction tokens (`edge`, `queue`).
+    /// Keys of the live SVIDs of those that mint transaction tokens: `edge`, `queue` and decision points.
     pub authority_keys: Vec<AuthorityKey>,
     /// Revoked identities.
     pub revoked: Vec<Revocation>,
@@ -131,6 +132,12 @@ impl IdentityClient {
     /// `Refused` when the identity was revoked.
     pub async fn renew(&self, request: &Renew) -> Result<Issued, Fault> {
         self.0.json(&Call::default(), Method::POST, "/renew", request).await
+    }
+    /// The SVID of an enforcement point, for its decision point, which hands it on.
+    /// # Errors
+    /// `Refused` for everybody else, and when the enforcement point was revoked.
+    pub async fn pep(&self, request: &Renew) -> Result<Issued, Fault> {
+        self.0.json(&Call::default(), Method::POST, "/pep", request).await
     }
     /// The bundle once its sequence is greater than `after`, or the same one after some 25 s.
     /// # Errors

@@ -8,10 +8,10 @@ use crate::route::{Route, Who};
 
 const EDGE: Who = Who::Roles(&["edge"]);
 
-/// Every route. The edge serves those that are for `edge` under `/oidc` (issuer `https://HOST/oidc`), without a session.
+/// Every route. The edge serves those that are for `edge` (or for every door) under `/oidc` (issuer `https://HOST/oidc`), without a session.
 pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/.well-known/openid-configuration", action: "login.discovery", who: EDGE },
-    Route { method: "GET", path: "/jwks", action: "login.jwks", who: EDGE },
+    Route { method: "GET", path: "/jwks", action: "login.jwks", who: Who::Doors },
     Route { method: "GET", path: "/authorize", action: "login.authorize", who: EDGE },
     Route { method: "GET", path: "/sign-in", action: "login.sign_in.page", who: EDGE },
     Route { method: "POST", path: "/sign-in", action: "login.sign_in", who: EDGE },
@@ -20,7 +20,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/token", action: "login.token", who: EDGE },
     Route { method: "GET", path: "/userinfo", action: "login.userinfo", who: EDGE },
     Route { method: "POST", path: "/revoke", action: "login.token.revoke", who: EDGE },
-    Route { method: "POST", path: "/introspect", action: "login.introspect", who: EDGE },
+    Route { method: "POST", path: "/introspect", action: "login.introspect", who: Who::Doors },
     Route { method: "GET", path: "/end-session", action: "login.end_session", who: EDGE },
     Route { method: "GET", path: "/style.css", action: "login.style", who: EDGE },
     Route { method: "POST", path: "/users", action: "login.user.invite", who: Who::Operator },

@@ -25,6 +25,8 @@ pub enum Who {
     Roles(&'static [&'static str]),
     /// Any workload of the trust domain whose call the room then asks the policy about.
     Policy,
+    /// Where people come in: the edge, and the decision point of somebody else's door, by SVID.
+    Doors,
     /// The edge on behalf of a signed-in person with this role.
     Person(&'static str),
     /// A local process without an identity yet (UNIX socket).

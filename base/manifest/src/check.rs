@@ -21,6 +21,7 @@ mod entrance;
 mod faults;
 mod health;
 mod issuers;
+mod peps;
 mod services;
 
 /// Shortest life of an SVID, ms.
@@ -75,6 +76,7 @@ impl Check<'_, '_, '_> {
         let queues = self.leases(queues, &services);
         let buckets = self.buckets(&services);
         let faults = self.faults(&services);
+        let peps = self.peps(&services);
         let manifest = Manifest {
             name: written.system.name.clone(),
             trust_domain: trust_domain.ok()?,
@@ -85,6 +87,7 @@ impl Check<'_, '_, '_> {
             services,
             buckets,
             queues,
+            peps,
             secrets: self.secrets(),
             egress: self.destinations(),
             faults,
@@ -102,7 +105,7 @@ impl Check<'_, '_, '_> {
         if !is_name(&w.system.name) {
             self.not_a_name(&["system", "name"], &w.system.name);
         }
-        let tables: [(&str, Vec<&String>); 7] = [
+        let tables: [(&str, Vec<&String>); 8] = [
             ("data", w.data.keys().collect()),
             ("service", w.service.keys().collect()),
             ("bucket", w.bucket.keys().collect()),
@@ -110,6 +113,7 @@ impl Check<'_, '_, '_> {
             ("secret", w.secret.keys().collect()),
             ("egress", w.egress.keys().collect()),
             ("fault", w.fault.keys().collect()),
+            ("pep", w.pep.keys().collect()),
         ];
         for (table, names) in tables {
             if names.len() > TABLES_MAX {

@@ -23,7 +23,7 @@ pub use flow::{BucketOperation, Flow, SecretOperation};
 pub use lock::{Lock, LockError, Search, Tampering};
 pub use model::{
     AccessLog, Acme, Backoff, Bucket, Certificate, Client, Destination, Edge, EdgeLimits, Fault, FaultAct, Fresh, Health, Isolation,
-    Limits, Manifest, Protocol, PublicAt, Queue, Rate, Replicas, Route, Secret, Service, Verdict,
+    Limits, Manifest, Pep, Protocol, PublicAt, Queue, Rate, Replicas, Route, Secret, Service, Verdict,
 };
 pub use problem::{ManifestError, Problem};
 pub use schema::json_schema;

@@ -50,6 +50,9 @@ pub struct Manifest {
     /// Faults on purpose by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub faults: BTreeMap<String, Fault>,
+    /// Enforcement points of somebody else's making, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub peps: BTreeMap<String, Pep>,
     #[serde(skip)]
     pub(crate) digest: Option<Digest>,
 }
@@ -242,6 +245,17 @@ pub struct Replicas {
     pub idle_ms: u64,
 }
 
+/// An enforcement point of somebody else's making.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pep {
+    /// The team that answers for it.
+    pub owner: Option<String>,
+    /// The user that it runs as; absent: the one that runs Palisade.
+    pub uid: Option<u32>,
+    /// Public routes that it offers.
+    pub flows: BTreeSet<Flow>,
+}
+
 /// A bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bucket {
@@ -350,6 +364,17 @@ impl Manifest {
     #[must_use]
     pub fn consumer(&self, queue: &str) -> Option<&str> {
         self.services.iter().find(|(_, s)| s.consumes.contains(queue)).map(|(name, _)| name.as_str())
+    }
+
+    /// Public routes that an enforcement point offers, each with its service.
+    pub fn offered<'m>(&'m self, pep: &'m Pep) -> impl Iterator<Item = (&'m str, &'m Route)> {
+        pep.flows.iter().filter_map(|flow| match flow {
+            Flow::Call { service, method, path } => {
+                let routes = &self.services.get(service)?.routes;
+                Some((service.as_str(), routes.iter().find(|r| r.public && r.method == *method && r.path == *path)?))
+            }
+            _ => None,
+        })
     }
 
     /// Services that `service` calls, by its flows.

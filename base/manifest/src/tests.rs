@@ -10,6 +10,7 @@ use super::*;
 mod egress;
 mod faults;
 mod health;
+mod peps;
 
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 

@@ -15,11 +15,13 @@ mod egress;
 mod entrance;
 mod fault;
 mod health;
+mod pep;
 
 pub(crate) use self::egress::Destination;
 pub(crate) use self::entrance::{AccessLog, Acme, Certificate, EdgeLimits, ProxyProtocol, PublicAt};
 pub(crate) use self::fault::Fault;
 pub(crate) use self::health::Health;
+pub(crate) use self::pep::Pep;
 
 /// A system: its services, data and flows.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,6 +54,9 @@ pub(crate) struct Written {
     /// Faults on purpose, for tests; none by default.
     #[serde(default)]
     pub(crate) fault: BTreeMap<String, Fault>,
+    /// Enforcement points of somebody else's making (Envoy), which ask this system whether a request may go on.
+    #[serde(default)]
+    pub(crate) pep: BTreeMap<String, Pep>,
 }
 
 /// The system itself.

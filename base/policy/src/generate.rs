@@ -59,6 +59,11 @@ pub(crate) fn generate(manifest: &Manifest) -> Generated {
             out.push(consume(manifest, name, queue));
         }
     }
+    for (name, pep) in &manifest.peps {
+        for (service, route) in manifest.offered(pep) {
+            out.push(entry(name, Action::Call, service, route, true));
+        }
+    }
     for (name, bucket) in &manifest.buckets {
         out.push_all(bucket.created.as_ref().and_then(|queue| event(manifest, name, queue)));
     }
@@ -117,7 +122,8 @@ fn purposes_are(purposes: &BTreeSet<String>) -> String {
     }
 }
 
-/// A person on a route. The scope is asked where the person's own token comes in: from the internet and from the edge.
+/// A person on a route. The scope is asked where the person's own token comes in: from the internet, from the edge, and from an
+/// enforcement point of somebody else's making.
 fn entry<'a>(caller: &'a str, action: Action, service: &str, route: &'a Route, with_scope: bool) -> Permit<'a> {
     let scope = route.scope.as_deref().filter(|_| with_scope);
     let mut conditions = vec![AUTHORITY.to_owned(), format!("context.authority.purpose == Purpose::\"{}\"", route.purpose)];

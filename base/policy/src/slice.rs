@@ -142,7 +142,8 @@ impl<'b> Slicer<'b> {
     /// The slice of `workload`.
     ///
     /// A service's guard gets what the service does and what others do to its routes; `edge` what comes from the internet; `objects`,
-    /// `queue`, `secrets`, `console`, `evidence` and `control` what is done with what they keep. Of entities and facts a guard gets
+    /// `queue`, `secrets`, `console`, `evidence` and `control` what is done with what they keep; a decision point whatever is done on the
+    /// routes that its enforcement point offers. Of entities and facts a guard gets
     /// those that its cells can meet: what changes elsewhere does not change its slice.
     ///
     /// # Errors
@@ -151,7 +152,16 @@ impl<'b> Slicer<'b> {
         let bundle = self.bundle;
         let buckets = bundle.vocabulary.declared_ids("Bucket");
         let mut cells = Vec::new();
+        let offered: BTreeSet<&str> = match workload {
+            Workload::Pdp(name) => {
+                self.keys.iter().filter(|k| k.0 == *name && k.1 == Action::Call).filter_map(|k| k.2.as_deref()).collect()
+            }
+            _ => BTreeSet::new(),
+        };
         let concerned = |(caller, action, resource): &&Key| match resource {
+            Some(index) if matches!(workload, Workload::Pdp(_)) => {
+                matches!(action, Action::Enter | Action::Call) && caller != "edge" && offered.contains(index.as_str())
+            }
             Some(index) => concerns(workload, caller, *action, index),
             // Which bucket makes no difference to whom it concerns.
             None => buckets.first().is_some_and(|any| concerns(workload, caller, *action, any)),
@@ -168,8 +178,8 @@ impl<'b> Slicer<'b> {
         };
         let examples = bundle.examples.iter().filter(within).cloned().collect();
         let (entities, world) = match workload {
-            Workload::Service(name) => needed(bundle, name, &cells),
-            Workload::Role(_) => (bundle.entities.clone(), bundle.world.clone()),
+            Workload::Service(name) | Workload::Pdp(name) => needed(bundle, name, &cells),
+            Workload::Role(_) | Workload::Pep(_) => (bundle.entities.clone(), bundle.world.clone()),
         };
         Ok(PolicySlice {
             subject: workload.name().to_owned(),
@@ -245,6 +255,8 @@ fn concerns(workload: &Workload, caller: &str, action: Action, index: &str) -> b
             "console" | "evidence" | "control" => action.resource_type() == "Plane",
             _ => false,
         },
+        // A decision point's cells are those of its routes; the proxy itself decides nothing.
+        Workload::Pep(_) | Workload::Pdp(_) => false,
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn entities(manifest: &Manifest) -> Value {
     let mut add = |kind: &str, id: &str, attrs: Value| all.push(json!({ "uid": uid(kind, id), "attrs": attrs, "parents": [] }));
     let mut teams = BTreeSet::from([TEAM]);
     teams.extend(manifest.services.values().filter_map(|s| s.owner.as_deref()));
+    teams.extend(manifest.peps.values().filter_map(|p| p.owner.as_deref()));
     for team in teams {
         add("Team", team, json!({}));
     }
@@ -40,6 +41,10 @@ pub(crate) fn entities(manifest: &Manifest) -> Value {
     add("Class", PLANE_CLASS, json!({ "sensitivity": 3 }));
     for role in ROLE_NAMES {
         add("Workload", role, json!({ "team": reference("Team", TEAM), "untrusted_input": false }));
+    }
+    for (name, pep) in &manifest.peps {
+        let team = pep.owner.as_deref().unwrap_or(TEAM);
+        add("Workload", name, json!({ "team": reference("Team", team), "untrusted_input": false }));
     }
     for (name, service) in &manifest.services {
         let team = service.owner.as_deref().unwrap_or(TEAM);
@@ -89,7 +94,7 @@ pub(crate) fn facts(manifest: &Manifest) -> Vec<Rule> {
     for (class, sensitivity) in &manifest.data {
         add(format!("class.{class}"), format!("Class::\"{class}\".sensitivity == {sensitivity}"));
     }
-    for role in ROLE_NAMES {
+    for role in ROLE_NAMES.iter().copied().chain(manifest.peps.keys().map(String::as_str)) {
         add(format!("workload.{role}"), format!("Workload::\"{role}\".untrusted_input == false"));
     }
     for (name, service) in &manifest.services {

@@ -162,6 +162,8 @@ deny_reasons! {
     TokenExpired = "token_expired", 401;
     /// An API key or opaque token that is unknown, was revoked, or has ended.
     TokenInactive = "token_inactive", 401;
+    /// A token of another person than the one that the question is about.
+    SubjectMismatch = "subject_mismatch", 403;
     /// A token for somebody else.
     AudienceMismatch = "audience_mismatch", 401;
     /// A token that is bound to a key came without a proof of it (RFC 9449, section 7.1).

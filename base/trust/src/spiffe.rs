@@ -30,6 +30,10 @@ pub enum Workload {
     Role(String),
     /// A service of the manifest, spoken for by its guard.
     Service(String),
+    /// A policy enforcement point of somebody else's making (an Envoy), as the manifest declares it.
+    Pep(String),
+    /// The policy decision point of that one: the process of ours that decides for it and hands it its identity.
+    Pdp(String),
 }
 
 /// Why a text is no SPIFFE ID of ours.
@@ -44,8 +48,8 @@ pub enum SpiffeIdError {
     /// A trust domain with other characters.
     #[error("a trust domain has lower-case letters, digits, '-', '_' and '.' only, 1 to 255 of them")]
     TrustDomain,
-    /// A path that is neither `/role/NAME` nor `/service/NAME`.
-    #[error("the path is /role/NAME or /service/NAME, where NAME has lower-case letters, digits and '-'")]
+    /// A path that is not `/KIND/NAME` of one of our kinds.
+    #[error("the path is /role/NAME, /service/NAME, /pep/NAME or /pdp/NAME, where NAME has lower-case letters, digits and '-'")]
     Path,
 }
 
@@ -74,14 +78,25 @@ impl TrustDomain {
     pub fn service(&self, name: &str) -> SpiffeId {
         SpiffeId { trust_domain: self.clone(), workload: Workload::Service(name.to_owned()) }
     }
+    /// The id of an enforcement point of somebody else's making.
+    #[must_use]
+    pub fn pep(&self, name: &str) -> SpiffeId {
+        SpiffeId { trust_domain: self.clone(), workload: Workload::Pep(name.to_owned()) }
+    }
+    /// The id of the decision point of that one.
+    #[must_use]
+    pub fn pdp(&self, name: &str) -> SpiffeId {
+        SpiffeId { trust_domain: self.clone(), workload: Workload::Pdp(name.to_owned()) }
+    }
 }
 
 impl Workload {
-    /// The name, without its kind. Manifests refuse a service with a role's name, so that it is unambiguous within a system.
+    /// The name, without its kind. Manifests refuse one name for two, so that it is unambiguous within a system; an enforcement point and
+    /// its decision point share theirs, since policies know them as one.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Role(name) | Self::Service(name) => name,
+            Self::Role(name) | Self::Service(name) | Self::Pep(name) | Self::Pdp(name) => name,
         }
     }
 }
@@ -93,24 +108,42 @@ impl SpiffeId {
         let (kind, name) = match &self.workload {
             Workload::Role(name) => ("/role/", name),
             Workload::Service(name) => ("/service/", name),
+            Workload::Pep(name) => ("/pep/", name),
+            Workload::Pdp(name) => ("/pdp/", name),
         };
         ["spiffe://", &self.trust_domain.0, kind, name]
     }
 
-    /// The name of a Palisade process, or nothing for a service.
+    /// The name of one of Palisade's roles, or nothing for another workload.
     #[must_use]
     pub fn as_role(&self) -> Option<&str> {
         match &self.workload {
             Workload::Role(name) => Some(name),
-            Workload::Service(_) => None,
+            _ => None,
         }
     }
-    /// The name of a service, or nothing for a Palisade process.
+    /// The name of a service, or nothing for another workload.
     #[must_use]
     pub fn as_service(&self) -> Option<&str> {
         match &self.workload {
             Workload::Service(name) => Some(name),
-            Workload::Role(_) => None,
+            _ => None,
+        }
+    }
+    /// The name of an enforcement point of somebody else's making, or nothing for another workload.
+    #[must_use]
+    pub fn as_pep(&self) -> Option<&str> {
+        match &self.workload {
+            Workload::Pep(name) => Some(name),
+            _ => None,
+        }
+    }
+    /// The name of a decision point, or nothing for another workload.
+    #[must_use]
+    pub fn as_pdp(&self) -> Option<&str> {
+        match &self.workload {
+            Workload::Pdp(name) => Some(name),
+            _ => None,
         }
     }
 }
@@ -148,6 +181,8 @@ impl FromStr for SpiffeId {
         let workload = match path.split_once('/') {
             Some(("role", name)) if is_name(name) => Workload::Role(name.to_owned()),
             Some(("service", name)) if is_name(name) => Workload::Service(name.to_owned()),
+            Some(("pep", name)) if is_name(name) => Workload::Pep(name.to_owned()),
+            Some(("pdp", name)) if is_name(name) => Workload::Pdp(name.to_owned()),
             _ => return Err(SpiffeIdError::Path),
         };
         Ok(Self { trust_domain, workload })
@@ -181,7 +216,7 @@ mod tests {
     // C1: the vectors of SPIFFE-ID sections 2.1 to 2.3 that apply to ids of ours.
     #[test]
     fn only_well_formed_ids_parse() {
-        for good in ["spiffe://video.example/service/api", "spiffe://a_b-c.d/role/edge"] {
+        for good in ["spiffe://video.example/service/api", "spiffe://a_b-c.d/role/edge", "spiffe://v/pep/envoy", "spiffe://v/pdp/envoy"] {
             assert_eq!(good.parse::<SpiffeId>().unwrap().to_string(), good);
         }
         for bad in [

@@ -174,6 +174,7 @@ impl World {
             peers: BTreeMap::new(),
             service: None,
             edge: None,
+            pep: None,
             buckets: BTreeMap::new(),
             queues: BTreeMap::new(),
         }

@@ -59,7 +59,7 @@ fn hold(layout: &Layout) -> Result<std::fs::File, Failure> {
 }
 
 async fn serve(system: system::System, binary: trust::Digest, name: String, layout: Layout, format: Format) -> Result<ExitCode, Failure> {
-    let origin = system.origin.clone();
+    let (origin, peps) = (system.origin.clone(), system.peps.clone());
     // Listen for the end before anything is started: a Ctrl-C in between must not leave processes behind.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -79,7 +79,7 @@ async fn serve(system: system::System, binary: trust::Digest, name: String, layo
         supervisor.drain().await;
         return Err(Failure::failed(why));
     }
-    announce(&settled, &name, &origin, &layout, format);
+    announce(&settled, &name, &origin, &peps, &layout, format);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -95,14 +95,15 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
     tokio::signal::unix::signal(kind).map_err(Failure::failed)
 }
 
-fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, format: Format) {
+fn announce(standings: &Standings, name: &str, origin: &str, peps: &[(String, PathBuf)], layout: &Layout, format: Format) {
     let notice = standings.values().find_map(|s| s.notice.clone());
     let link = notice.map(|path| format!("{origin}{path}"));
     let ca: PathBuf = layout.local_ca();
     if format == Format::Json {
+        let sockets: serde_json::Map<_, _> = peps.iter().map(|(name, path)| (name.clone(), path.display().to_string().into())).collect();
         let members: serde_json::Map<_, _> = standings.iter().map(|(name, s)| (name.clone(), s.pid.into())).collect();
         say(
-            serde_json::json!({ "system": name, "address": origin, "first_link": link, "local_ca": ca, "dir": layout.dir, "members": members }),
+            serde_json::json!({ "system": name, "address": origin, "first_link": link, "local_ca": ca, "dir": layout.dir, "members": members, "peps": sockets }),
         );
         return;
     }
@@ -114,6 +115,9 @@ fn announce(standings: &Standings, name: &str, origin: &str, layout: &Layout, fo
     }
     if ca.exists() {
         say(format_args!("  Certificate  {}\n               (made here; trust it in your browser, or accept its warning)", ca.display()));
+    }
+    for (name, socket) in peps {
+        say(format_args!("  Decisions    {} (for {name})", socket.display()));
     }
     say(format_args!("  Logs         {}", layout.logs().display()));
     say("\n  Ctrl-C ends it.");

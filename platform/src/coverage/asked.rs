@@ -74,6 +74,7 @@ impl House {
                 asked(Proof::Local(local()), "POST", "/join", &[], &serde_json::to_string(&join).unwrap())
             }
             "identity.renew" => asked(self.proof("api"), "POST", "/renew", &[], &serde_json::to_string(&Renew { csr: csr() }).unwrap()),
+            "identity.pep.issue" => asked(self.proof("door"), "POST", "/pep", &[], &serde_json::to_string(&Renew { csr: csr() }).unwrap()),
             "identity.bundle.read" => asked(self.proof("control"), "GET", "/bundle", &[], ""),
             "identity.revoke" => {
                 let revocation = Revocation { spiffe_id: self.domain.service("transcoder"), before_s: 1 };

@@ -56,6 +56,8 @@ owner = "web"
 run = ["./gone"]
 data = "page"
 public = [{ path = "/gone", methods = ["GET"], purpose = "view" }]
+[pep.door]
+offers = ["service.spare"]
 [bucket.files]
 data = "video"
 clean_from = ["filer"]
@@ -126,7 +128,7 @@ impl House {
         let ca = Arc::new(Ca::open(config).unwrap());
         let roles = ROLES.iter().map(|name| domain.role(name));
         let mut identities = BTreeMap::new();
-        for id in roles.chain(SERVICES.iter().map(|name| domain.service(name))) {
+        for id in roles.chain(SERVICES.iter().map(|name| domain.service(name))).chain([domain.pdp("door")]) {
             identities.insert(id.workload.name().to_owned(), admitted(&ca, &id, &clock));
         }
         let door = |room: Arc<dyn Room>, point: &'static str, own: &str, views: Views| {

@@ -79,7 +79,9 @@ impl From<manifest::EdgeLimits> for Told {
 }
 
 impl Told {
-    fn limits(self) -> Limits {
+    /// All of them.
+    #[must_use]
+    pub fn limits(self) -> Limits {
         let standard = Limits::standard();
         let (address_rate, address_burst) = self.address.unwrap_or((standard.address_rate, standard.address_burst));
         let (person_rate, person_burst) = self.person.unwrap_or((standard.person_rate, standard.person_burst));

@@ -203,7 +203,7 @@ fn shapes(facts: &MapFacts, system: &System, layout: &layout::Layout) -> Vec<Sha
                 let dead = if q.dead > 0 { format!(" · {} dead", q.dead) } else { String::new() };
                 format!("{} waiting · {} at work{dead}", q.waiting, q.in_flight)
             }
-            ("service", _) if !owner.is_empty() => format!("team {owner}"),
+            ("service" | "pep", _) if !owner.is_empty() => format!("team {owner}"),
             ("role", _) => "TLS, sign-in, routing".to_owned(),
             (_, _) => node.map_or(String::new(), |n| n.class.clone()),
         };

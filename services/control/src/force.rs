@@ -34,6 +34,9 @@ pub enum ApplyRefused {
     /// A service of the manifest has no listener in this run.
     #[error("the service {0} is new; services come and go with `palisade up`, not with `palisade apply`")]
     ServiceNew(String),
+    /// An enforcement point of the manifest has no decision point in this run.
+    #[error("the enforcement point {0} is new; they come and go with `palisade up`, not with `palisade apply`")]
+    PepNew(String),
     /// A service has another number of replicas in this run.
     #[error(
         "the service {service} runs with {running} replicas; their number changes with `palisade up`, not with `palisade apply` (wanted: {wanted})"
@@ -70,6 +73,23 @@ pub(crate) struct InForce {
     pub(crate) lock: Lock,
     /// By workload.
     pub(crate) shares: BTreeMap<SpiffeId, Share>,
+}
+
+/// Everybody who has an identity in a manifest.
+pub(crate) fn identities(manifest: &Manifest) -> Vec<SpiffeId> {
+    profile::workloads(manifest).into_iter().chain(profile::proxies(manifest)).collect()
+}
+
+impl InForce {
+    /// Everybody who has an identity.
+    pub(crate) fn identities(&self) -> Vec<SpiffeId> {
+        identities(&self.manifest)
+    }
+
+    /// Whether somebody with that identity is in the manifest.
+    pub(crate) fn names(&self, id: &SpiffeId) -> bool {
+        self.shares.contains_key(id) || profile::proxies(&self.manifest).any(|proxy| proxy == *id)
+    }
 }
 
 /// What a workload gets of a manifest.
@@ -129,6 +149,10 @@ pub(crate) fn force(apply: Apply, ground: &Ground, files: Files, present: Option
             return Err(ApplyRefused::Replicas { service: service.clone(), running: replicas.len(), wanted });
         }
     }
+    let stranger = manifest.peps.keys().find(|pep| !ground.addresses.contains_key(&manifest.trust_domain.pdp(pep)));
+    if let Some(pep) = stranger {
+        return Err(ApplyRefused::PepNew(pep.clone()));
+    }
     let bundle = Bundle::build(&manifest, &apply.policies)?;
     let (mut slicer, mut loader) = (Slicer::new(&bundle), Loader::default());
     let connections = profile::connections(&manifest);
@@ -173,7 +197,11 @@ fn view_of(
         callers: connections.callers.get(id).cloned().unwrap_or_default(),
         peers: peers.collect(),
         service: id.as_service().and_then(|name| profile::service(manifest, lock, &ground.search, name)),
-        edge: is_role("edge").then(|| profile::edge(manifest)),
+        edge: match id.as_pdp() {
+            Some(name) => profile::door(manifest, name),
+            None => is_role("edge").then(|| profile::edge(manifest)),
+        },
+        pep: id.as_pdp().and_then(|name| profile::pep(manifest, name, &ground.addresses)),
         buckets: if is_role("objects") { profile::buckets(manifest) } else { BTreeMap::new() },
         queues: if is_role("queue") { profile::queues(manifest) } else { BTreeMap::new() },
     }

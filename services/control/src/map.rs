@@ -18,6 +18,7 @@ pub(crate) fn system(manifest: &Manifest, epoch: u64) -> System {
         let (owner, class) = (s.owner.as_deref().unwrap_or_default(), s.data.as_deref().unwrap_or_default());
         nodes.push(node(format!("service/{name}"), owner, class, s.untrusted_input));
     }
+    nodes.extend(manifest.peps.iter().map(|(name, p)| node(format!("pep/{name}"), p.owner.as_deref().unwrap_or_default(), "", false)));
     nodes.extend(manifest.buckets.iter().map(|(name, b)| node(format!("bucket/{name}"), "", &b.data, false)));
     nodes.extend(manifest.queues.iter().map(|(name, q)| node(format!("queue/{name}"), "", &q.data, false)));
     nodes.extend(manifest.secrets.iter().map(|(name, s)| node(format!("secret/{name}"), "", &s.data, false)));
@@ -42,6 +43,11 @@ pub(crate) fn system(manifest: &Manifest, epoch: u64) -> System {
         }
         for queue in &service.consumes {
             line(format!("queue/{queue}"), from.clone(), "deliver".to_owned());
+        }
+    }
+    for (name, pep) in &manifest.peps {
+        for (service, route) in manifest.offered(pep) {
+            line(format!("pep/{name}"), format!("service/{service}"), format!("{} {}", route.method, route.path));
         }
     }
     for (name, bucket) in &manifest.buckets {

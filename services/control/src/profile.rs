@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::control::{
-    BucketProfile, EdgeProfile, FaultAct, FaultProfile, HealthProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, Protocol,
-    PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
+    BucketProfile, EdgeProfile, FaultAct, FaultProfile, HealthProfile, IssuerProfile, OUTSIDE_ROLE, Outbound, Outside, PepProfile,
+    Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
 };
 use contract::identity::Artefact;
 use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
-use trust::SpiffeId;
+use trust::{SpiffeId, Workload};
 
 /// Palisade's own processes.
 pub(crate) const ROLES: &[&str] = &["control", "identity", "login", "objects", "queue", "evidence", "edge"];
@@ -57,6 +57,11 @@ fn callees(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
             _ => false,
         };
         callees.extend(manifest.services.iter().filter(|(n, s)| called(n, s)).map(|(n, _)| domain.service(n)));
+    } else if let Workload::Pdp(_) = &id.workload {
+        callees.extend(["control", "identity", "evidence", "login"].map(|r| domain.role(r)));
+    } else if let Workload::Pep(name) = &id.workload {
+        let offered = manifest.peps.get(name).into_iter().flat_map(|pep| manifest.offered(pep));
+        callees.extend(offered.map(|(service, _)| domain.service(service)));
     } else if let Some(service) = manifest.services.get(id.workload.name()) {
         callees.extend(["control", "identity", "evidence"].map(|r| domain.role(r)));
         callees.extend(stores(service).then(|| domain.role("objects")));
@@ -66,10 +71,16 @@ fn callees(manifest: &Manifest, id: &SpiffeId) -> BTreeSet<SpiffeId> {
     callees
 }
 
-/// Every workload of the system.
+/// Every workload of the system that decides something, and so has a view.
 pub(crate) fn workloads(manifest: &Manifest) -> Vec<SpiffeId> {
     let roles = ROLES.iter().map(|r| manifest.trust_domain.role(r));
-    roles.chain(manifest.services.keys().map(|s| manifest.trust_domain.service(s))).collect()
+    let services = manifest.services.keys().map(|s| manifest.trust_domain.service(s));
+    roles.chain(services).chain(manifest.peps.keys().map(|p| manifest.trust_domain.pdp(p))).collect()
+}
+
+/// Every workload of the system that only calls: enforcement points of somebody else's making.
+pub(crate) fn proxies(manifest: &Manifest) -> impl Iterator<Item = SpiffeId> {
+    manifest.peps.keys().map(|p| manifest.trust_domain.pep(p))
 }
 
 /// Who may open a connection to whom.
@@ -84,7 +95,7 @@ pub(crate) struct Connections {
 /// Every connection of the system.
 pub(crate) fn connections(manifest: &Manifest) -> Connections {
     let mut all = Connections::default();
-    for id in workloads(manifest) {
+    for id in workloads(manifest).into_iter().chain(proxies(manifest)) {
         let callees = callees(manifest, &id);
         for callee in callees.iter().filter(|callee| **callee != id) {
             all.callers.entry(callee.clone()).or_default().insert(id.clone());
@@ -224,6 +235,23 @@ fn outside(search: &Search, name: &str, to: &manifest::Destination) -> Outside {
         concurrency: to.concurrency,
         trace: to.trace,
     }
+}
+
+/// The enforcement point of a decision point.
+pub(crate) fn pep(manifest: &Manifest, name: &str, addresses: &BTreeMap<SpiffeId, Vec<String>>) -> Option<PepProfile> {
+    let pep = manifest.peps.get(name)?;
+    let offered = manifest.offered(pep).map(|(service, _)| manifest.trust_domain.service(service));
+    let services = offered.map(|id| (id.clone(), addresses.get(&id).cloned().unwrap_or_default())).collect();
+    Some(PepProfile { spiffe_id: manifest.trust_domain.pep(name), uid: pep.uid, services })
+}
+
+/// What comes in at an enforcement point of somebody else's making.
+pub(crate) fn door(manifest: &Manifest, name: &str) -> Option<EdgeProfile> {
+    let pep = manifest.peps.get(name)?;
+    let offered: BTreeSet<String> = manifest.offered(pep).map(|(service, route)| route.id(service)).collect();
+    let EdgeProfile { mut routes, issuers, buckets: _ } = edge(manifest);
+    routes.retain(|r| r.service.as_service().is_some_and(|service| offered.contains(&format!("{service}:{} {}", r.method, r.path))));
+    Some(EdgeProfile { routes, buckets: BTreeMap::new(), issuers })
 }
 
 /// What the edge serves.

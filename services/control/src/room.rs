@@ -182,7 +182,7 @@ impl Control {
         ground.trust_domain = Some(in_force.manifest.trust_domain.clone());
         let (current, _) = watch::channel(Snapshot { epoch, in_force, bundle: None });
         let (making, issued_ms, streams) = (tokio::sync::Mutex::new(()), Mutex::new(0), AtomicUsize::new(0));
-        let gone = before.iter().flat_map(crate::profile::workloads).filter(|id| !current.borrow().in_force.shares.contains_key(id));
+        let gone = before.iter().flat_map(crate::force::identities).filter(|id| !current.borrow().in_force.names(id));
         let (sent, gone) = (Mutex::default(), Mutex::new(gone.collect()));
         Ok(Self(Arc::new(Shared { store, ground, started_with, parts, current, making, issued_ms, sent, gone, streams })))
     }
@@ -316,8 +316,9 @@ impl Shared {
         // Whoever is gone from the manifest has no identity any more: it is told before the epoch, so that no view is without both.
         let present = self.current.borrow().in_force.clone();
         let mut bundle = None;
-        for id in present.shares.keys().filter(|id| !in_force.shares.contains_key(id)) {
-            bundle = Some(Arc::new(self.end(id).await?));
+        let gone = present.identities().into_iter().filter(|id| !in_force.names(id));
+        for id in gone {
+            bundle = Some(Arc::new(self.end(&id).await?));
         }
         let detail = format!("manifest {}", in_force.manifest.digest());
         let change = |snapshot: &mut Snapshot| {
@@ -330,7 +331,7 @@ impl Shared {
     async fn revoke(self: &Arc<Self>, revoke: Revoke, caller: &Caller) -> Result<Epoch, Outcome> {
         let _making = self.making.lock().await;
         let snapshot = self.current.borrow().clone();
-        if !snapshot.in_force.shares.contains_key(&revoke.spiffe_id) {
+        if !snapshot.in_force.names(&revoke.spiffe_id) {
             return Err(Fault::not_found(format!("{} is no workload of this system", revoke.spiffe_id)).into());
         }
         let bundle = self.end(&revoke.spiffe_id).await?;

@@ -23,6 +23,8 @@ use trust::{Clock, DenyReason, Digest, Fault, KeySealer, Secret, SpiffeId, Syste
 
 use crate::{Control, ControlConfig, ControlError, Parts, Signer, StoreError};
 
+mod peps;
+
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");
 
 #[derive(Debug)]
@@ -175,6 +177,7 @@ impl House {
         for (port, name) in (5000..).zip(["control", "identity", "login", "objects", "queue", "evidence"]) {
             addresses.insert(role(name), vec![format!("127.0.0.1:{port}")]);
         }
+        addresses.insert(domain().pdp("envoy"), Vec::new());
         let config = ControlConfig {
             folder: self.data(),
             sealer: KeySealer::new("control", &Secret::new([7; 32]), SystemEntropy::shared()).unwrap(),

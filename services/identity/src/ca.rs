@@ -27,7 +27,7 @@ const FILE: &str = "ca.json";
 const ROOT_LIFE_S: u64 = 3652 * DAY_S;
 const INTERMEDIATE_LIFE_S: u64 = 90 * DAY_S;
 const INTERMEDIATE_LEFT_S_MIN: u64 = 30 * DAY_S;
-/// The roles whose keys sign transaction tokens.
+/// The roles whose keys sign transaction tokens; so do those of decision points.
 const MINTERS: &[&str] = &["edge", "queue"];
 
 /// What an authority is opened with.
@@ -141,6 +141,10 @@ impl Ca {
         let key = ProvenKey::parse(request)?;
         self.change(|inner, now_s| {
             inner.ledger.attested(id, now_s)?;
+            if let Some(pep) = id.as_pdp() {
+                // An enforcement point is who its decision point says that it is: a new start of the one readmits the other.
+                inner.ledger.attested(&id.trust_domain.pep(pep), now_s)?;
+            }
             self.issue(inner, id, &key, now_s)
         })
     }
@@ -156,6 +160,24 @@ impl Ca {
                 return Err(CaError::Revoked);
             }
             self.issue(inner, id, &key, now_s)
+        })
+    }
+
+    /// The SVID of the enforcement point whose decision point `pdp` is and proved to be. Its key is no minter's: what leaves Palisade
+    /// signs nothing.
+    ///
+    /// # Errors
+    /// As `admit`; `Revoked` when either was revoked and the decision point has not been attested anew; `NameRefused` for whoever is no
+    /// decision point.
+    pub fn issue_pep(&self, pdp: &SpiffeId, request: &str) -> Result<Issued, CaError> {
+        let key = ProvenKey::parse(request)?;
+        let name = pdp.as_pdp().ok_or_else(|| CaError::NameRefused(pdp.to_string()))?;
+        let pep = pdp.trust_domain.pep(name);
+        self.change(|inner, now_s| {
+            if inner.ledger.is_shut_out(pdp) || inner.ledger.is_shut_out(&pep) {
+                return Err(CaError::Revoked);
+            }
+            self.issue(inner, &pep, &key, now_s)
         })
     }
 
@@ -228,7 +250,7 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = params.signed_by(&key.spki, &inner.intermediate.issuer)?;
-        if id.as_role().is_some_and(|role| MINTERS.contains(&role)) {
+        if id.as_pdp().is_some() || id.as_role().is_some_and(|role| MINTERS.contains(&role)) {
             let minter = AuthorityKey { kid: key.public.kid(), owner: id.clone(), public: key.public.clone(), not_after_s };
             inner.ledger.add_key(minter, now_s)?;
         }

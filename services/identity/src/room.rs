@@ -87,7 +87,18 @@ impl Parts {
                 let join = body::parse_json(request.into_body()).await?;
                 self.blocking(move |room| room.join(&peer, &join, trace)).await.map(|answer| ok(&answer))
             }
-            ("identity.renew", Peer::Workload(id)) => {
+            ("identity.pep.issue", Peer::Workload(id)) if id.as_pdp().is_some() => {
+                let (id, trace) = (id.clone(), caller.trace);
+                let renew: Renew = body::parse_json(request.into_body()).await?;
+                self.blocking(move |room| {
+                    let issued = room.ca.issue_pep(&id, &renew.csr)?;
+                    room.issued("identity.pep.issue", &id.to_string(), &issued, trace)
+                })
+                .await
+                .map(|answer| ok(&answer))
+            }
+            // Its decision point alone asks for it, by the route above: whoever has its key cannot live on it.
+            ("identity.renew", Peer::Workload(id)) if id.as_pep().is_none() => {
                 let (id, trace) = (id.clone(), caller.trace);
                 let renew: Renew = body::parse_json(request.into_body()).await?;
                 self.blocking(move |room| {

@@ -1,8 +1,8 @@
 //! Introspection: what a token or key stands for right now, for who takes it in.
 //!
 //! The edge asks for each opaque credential that it is shown and goes on with the claims (the phantom token pattern): a client holds
-//! what says nothing, and what it stands for ends the moment that it is revoked here. Only the edge speaking for itself may ask, by its
-//! SVID; a public client may not (RFC 7662, section 2.1: or tokens could be guessed at).
+//! what says nothing, and what it stands for ends the moment that it is revoked here. Only the edge speaking for itself, or a decision
+//! point that does as the edge does, may ask, by its SVID; a public client may not (RFC 7662, section 2.1: or tokens could be guessed at).
 //!
 //! Spec:       RFC 7662, sections 2.1, 2.2 and 4; RFC 9449, section 6.2 (`cnf`).
 //! Guarantees: A8, A12 what is revoked, has ended, or belongs to somebody who was removed is not active; it is never said which.

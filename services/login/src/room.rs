@@ -41,10 +41,11 @@ impl Room for Login {
 impl Inner {
     async fn answer(&self, route: &Route, value: &str, caller: &Caller, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let edge = matches!(&caller.peer, Peer::Workload(id) if *id == self.trust_domain.role("edge"));
+        let door = edge || matches!(&caller.peer, Peer::Workload(id) if id.trust_domain == self.trust_domain && id.as_pdp().is_some());
         let operator = matches!(&caller.peer, Peer::Operator(_));
         match route.action {
             "login.discovery" if edge => Ok(answer::public_json(&self.discovery())),
-            "login.jwks" if edge => Ok(answer::public_json(&self.keys.published(self.now_s()).await?)),
+            "login.jwks" if door => Ok(answer::public_json(&self.keys.published(self.now_s()).await?)),
             "login.style" if edge => Ok(self.style()),
             "login.authorize" if edge => self.authorize(caller, &request.into_parts().0).await,
             "login.sign_in.page" if edge => self.sign_in_form(&request.into_parts().0),
@@ -54,7 +55,7 @@ impl Inner {
             "login.token" if edge => self.token(caller, request).await,
             "login.token.revoke" if edge => self.revoke(caller, request).await,
             "login.userinfo" if edge => self.userinfo(request.headers()).await,
-            "login.introspect" if edge => self.introspect(request).await,
+            "login.introspect" if door => self.introspect(request).await,
             "login.end_session" if edge => self.end_session(caller, &request.into_parts().0).await,
             "login.user.invite" if operator => self.invite(caller, request).await,
             "login.user.list" if operator => self.list().await,

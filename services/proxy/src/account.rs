@@ -308,6 +308,11 @@ impl Account {
         let _recorded = told.recorder.record(Some(told.start.context), &ended);
     }
 
+    /// Ends the account of a question that was answered with that status; what is done with the answer is the asker's.
+    pub fn answered(mut self, status: u16) {
+        self.status = status;
+    }
+
     /// Ends the account when the answer's body has ended.
     #[must_use]
     pub fn finish(self, response: Response<Body>) -> Response<Body> {

@@ -99,6 +99,12 @@ impl TrustBundle {
         Ok(())
     }
 
+    /// The roots that it trusts now; DER, base64.
+    #[must_use]
+    pub fn roots(&self) -> Vec<String> {
+        self.roots.load().text.clone()
+    }
+
     /// Adds revocations. None is ever taken back; those of SVIDs that have ended anyway are dropped.
     pub fn revoke(&self, more: &[Revocation]) {
         let Ok(_writing) = self.writing.lock() else { return };

@@ -8,28 +8,29 @@
 //! Not here:   who may (the view's policies), who is who (`login`), bytes of objects (`objects`).
 
 mod acme;
-mod admission;
+pub(crate) mod admission;
 mod answer;
+pub(crate) mod bearer;
 mod certificates;
 mod client_certificate;
 mod cookie;
 mod cors;
-mod destination;
-mod entry;
+pub(crate) mod destination;
+pub(crate) mod entry;
 mod known;
 mod limit;
 mod listen;
-mod oidc;
+pub(crate) mod oidc;
 mod onward;
-mod pass;
-mod person;
+pub(crate) mod pass;
+pub(crate) mod person;
 mod possession;
 mod proxied;
 mod reference;
 mod session;
 mod sign_in;
 mod socket;
-mod stop;
+pub(crate) mod stop;
 mod visit;
 
 use std::net::IpAddr;
@@ -131,7 +132,7 @@ impl Edge {
     /// When there can be no way to `login`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Fault> {
         let login = parts.peers.transport(&parts.views.identity().id().trust_domain.role("login"))?;
-        let login = Arc::new(Login::new(Client::new(login), Arc::clone(&parts.clock), parts.recorder.clone()));
+        let login = Arc::new(Login::new(Client::new(login), POINT, Arc::clone(&parts.clock), parts.recorder.clone()));
         Ok(Arc::new(Self {
             people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
             admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
@@ -415,4 +416,4 @@ fn forget_session(answer: &mut Response<Body>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

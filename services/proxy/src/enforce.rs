@@ -189,6 +189,7 @@ fn who(route: &Route, proof: &Proof, authority: Option<&VerifiedAuthority>) -> R
     let is_role = |id: &SpiffeId, names: &[&str]| id.as_role().is_some_and(|name| names.contains(&name));
     match (route.who, proof) {
         (Who::Roles(names), Proof::Svid(svid)) if is_role(&svid.id, names) => workload(svid),
+        (Who::Doors, Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) || svid.id.as_pdp().is_some() => workload(svid),
         (Who::Policy, Proof::Svid(svid)) => workload(svid),
         (Who::Person(role), Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) => match authority {
             Some(verified) if verified.authority.roles.contains(role) => workload(svid),
@@ -198,7 +199,7 @@ fn who(route: &Route, proof: &Proof, authority: Option<&VerifiedAuthority>) -> R
         (Who::Joining, Proof::Local(local)) => Ok(Peer::Local(local.clone())),
         (Who::Operator, Proof::Operator(local)) => Ok(Peer::Operator(local.clone())),
         (Who::Supervisor, Proof::Supervisor) => Ok(Peer::Supervisor),
-        (Who::Roles(_) | Who::Policy | Who::Person(_), Proof::Local(_)) => Err(DenyReason::ClientCertificateMissing),
+        (Who::Roles(_) | Who::Policy | Who::Doors | Who::Person(_), Proof::Local(_)) => Err(DenyReason::ClientCertificateMissing),
         _ => Err(DenyReason::CallerNotAdmitted),
     }
 }

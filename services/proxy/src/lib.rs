@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: `limits`, `canonical`, `choice` and `headers` say what a request may look like; `bundle`, `svid` and `tls` who a peer is;
 //! `view` what this process may decide; `serve` and `enforce` let requests into rooms, `client` carries them to peers; `mesh` is a
-//! guard's data path and `edge` the public gateway, whose steps are those of DESIGN section 5 under the same names.
+//! guard's data path and `edge` the public gateway, whose steps are those of DESIGN section 5 under the same names; `pdp` takes the same
+//! steps for an enforcement point of somebody else's making.
 //!
 //! How a process is put together: `renewal::join` gives its `WorkloadIdentity` and `renewal::keep` renews it; `view::ViewHolder::open`
 //! holds its view and `view::subscribe` supplies it; `client::MeshTransport` leads to each peer. A role puts its room behind
@@ -27,6 +28,7 @@ pub mod listen;
 pub mod mesh;
 pub mod passage;
 pub mod pause;
+pub mod pdp;
 pub mod renewal;
 mod roots;
 pub mod serve;

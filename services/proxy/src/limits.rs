@@ -96,6 +96,26 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
 pub const ROOM_REQUESTS_MAX: usize = 1024;
 /// Requests at the same time to a service whose manifest says nothing.
 pub const SERVICE_REQUESTS_MAX: usize = 256;
+/// Decision point: connections of its enforcement point.
+pub const PEP_CONNECTIONS_MAX: usize = 128;
+/// Decision point: questions under way.
+pub const PEP_CHECKS_MAX: usize = 512;
+/// Decision point: a question is answered within this, by a refusal if nothing else is known.
+pub const PEP_CHECK_MS: u64 = 5_000;
+/// Decision point: largest question. A request's head has `trust::limits::HEADER_BYTES_MAX`, and its body stays with the asker.
+pub const PEP_QUESTION_BYTES_MAX: usize = 64 * 1024;
+/// Decision point: largest set of questions.
+pub const PEP_QUESTIONS_BYTES_MAX: usize = 256 * 1024;
+/// Decision point: questions in one set.
+pub const PEP_QUESTIONS_MAX: usize = 64;
+/// Decision point: names of secrets in one request.
+pub const PEP_SECRETS_MAX: usize = 8;
+/// Decision point: names of services in one request.
+pub const PEP_ENDPOINTS_MAX: usize = 256;
+/// Decision point: messages of one stream of secrets that come sooner than a second after the one before.
+pub const PEP_STREAM_HASTE_MAX: u32 = 64;
+/// Decision point: a stream of secrets may be silent for this long: longer than an SVID lives.
+pub const PEP_STREAM_IDLE_MS: u64 = 2 * 3_600_000;
 /// HTTP/2: streams at the same time on one connection.
 pub const STREAMS_MAX: u32 = 64;
 /// HTTP/2: a client opens another connection to a peer when the present ones carry this many streams.

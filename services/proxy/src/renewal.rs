@@ -108,14 +108,18 @@ pub async fn keep(
 }
 
 async fn half_life(identity: &WorkloadIdentity, entropy: &dyn Entropy) {
-    let (from, to) = identity.life_s();
+    half_of(identity.life_s(), &**identity.bundle().clock(), entropy).await;
+}
+
+/// Waits for about half of that life (its start and end, seconds since the epoch).
+pub(crate) async fn half_of((from, to): (u64, u64), clock: &dyn Clock, entropy: &dyn Entropy) {
     let half_ms = to.saturating_sub(from).saturating_mul(500);
     // Between 90 % and 100 % of the half, so that a fleet started at once does not renew at once.
     let early_ms = jittered(half_ms / 10, entropy);
     let at_ms = from.saturating_mul(1000).saturating_add(half_ms).saturating_sub(early_ms);
     // In steps, because a timer stands still while the machine sleeps and the SVID's end does not.
     loop {
-        let left_ms = at_ms.saturating_sub(identity.bundle().clock().unix_ms());
+        let left_ms = at_ms.saturating_sub(clock.unix_ms());
         if left_ms == 0 {
             return;
         }

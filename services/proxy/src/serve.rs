@@ -7,6 +7,7 @@
 
 pub(crate) mod accepting;
 pub(crate) mod afterwards;
+pub(crate) mod begun;
 pub(crate) mod broken_off;
 pub mod connection;
 mod flood;

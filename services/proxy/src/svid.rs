@@ -105,6 +105,12 @@ impl PendingKey {
         &self.csr
     }
 
+    /// The key itself: PKCS #8, DER. For whoever hands it on to the process that it is for.
+    #[must_use]
+    pub(crate) fn pkcs8(&self) -> &trust::Secret<Vec<u8>> {
+        &self.pkcs8
+    }
+
     fn certified(&self, issued: &Issued, bundle: &TrustBundle, generation: u64) -> Result<Svid, SvidError> {
         let decode = |text: &String| STANDARD.decode(text).map(CertificateDer::from).map_err(|_| SvidError::Chain);
         let chain = issued.chain.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
@@ -176,6 +182,12 @@ impl WorkloadIdentity {
     pub fn life_s(&self) -> (u64, u64) {
         let svid = self.current.load();
         (svid.peer.not_before_s, svid.peer.not_after_s)
+    }
+
+    /// The present SVID, as a peer sees it.
+    #[must_use]
+    pub fn own(&self) -> PeerSvid {
+        self.current.load().peer.clone()
     }
 
     /// Counts up with each renewal.

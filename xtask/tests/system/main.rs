@@ -10,6 +10,7 @@ mod browser;
 mod certificates;
 mod contained;
 mod credentials;
+mod envoy;
 mod figures;
 mod given_up;
 mod hanging;

@@ -179,12 +179,15 @@ async fn every_route_refuses_everybody_else() {
         ("service", Peer::Workload(domain().service("api"))),
         ("edge", Peer::Workload(domain().role("edge"))),
         ("control", control()),
+        ("decision point", Peer::Workload(domain().pdp("envoy"))),
+        ("enforcement point", Peer::Workload(domain().pep("envoy"))),
     ];
     for route in ROUTES {
         let admitted: &[&str] = match route.path {
             "/tokens" => &["supervisor"],
             "/join" => &["local"],
-            "/renew" => &["service", "edge", "control"],
+            "/renew" => &["service", "edge", "control", "decision point"],
+            "/pep" => &["decision point"],
             _ => &["control"],
         };
         for (name, peer) in peers.iter().filter(|(name, _)| !admitted.contains(name)) {
@@ -198,4 +201,30 @@ async fn every_route_refuses_everybody_else() {
         assert_eq!(reason_of(&house.send(control(), method, path, &()).await.1), reason);
     }
     assert_eq!(house.send(control(), Method::GET, "/bundle?after=x", &()).await.0, StatusCode::BAD_REQUEST);
+}
+
+// E21: an enforcement point gets its SVID by its decision point alone, and the key that leaves Palisade signs nothing.
+#[tokio::test]
+async fn a_decision_point_gets_its_proxys_svid_and_the_proxy_cannot_renew_it() {
+    let house = house();
+    let (pdp, pep) = (domain().pdp("envoy"), domain().pep("envoy"));
+    let renew = Renew { csr: request() };
+    let (status, answer) = house.send(Peer::Workload(pdp.clone()), Method::POST, "/renew", &renew).await;
+    let own: Issued = serde_json::from_value(answer).unwrap();
+    assert_eq!((status, own.spiffe_id), (StatusCode::OK, pdp.clone()));
+    assert!(own.bundle.authority_keys.iter().any(|key| key.owner == pdp), "decision points mint");
+    let (status, answer) = house.send(Peer::Workload(pdp.clone()), Method::POST, "/pep", &renew).await;
+    let issued: Issued = serde_json::from_value(answer).unwrap();
+    assert_eq!((status, &issued.spiffe_id), (StatusCode::OK, &pep));
+    assert!(issued.bundle.authority_keys.iter().all(|key| key.owner != pep), "and proxies do not");
+    assert!(house.sink.audit.lock().unwrap().iter().any(|r| r.fields["act"] == "identity.pep.issue" && r.fields["to"] == pep.to_string()));
+    let (_, answer) = house.send(Peer::Workload(pep.clone()), Method::POST, "/renew", &renew).await;
+    assert_eq!(reason_of(&answer), DenyReason::CallerNotAdmitted);
+    // C12: revoked, it stays out until its decision point was attested anew; and with that one revoked as well.
+    for id in [&pep, &pdp] {
+        let revocation = Revocation { spiffe_id: id.clone(), before_s: house.clock.unix_s() };
+        house.send(control(), Method::POST, "/revoke", &revocation).await;
+        let (_, answer) = house.send(Peer::Workload(pdp.clone()), Method::POST, "/pep", &renew).await;
+        assert_eq!(reason_of(&answer), DenyReason::SvidRevoked, "{id}");
+    }
 }

@@ -199,7 +199,7 @@ fn session_page(method: &Method, path: &str) -> Result<Destination, Stop> {
 
 fn login(method: &Method, path: &str) -> Result<Destination, Stop> {
     let inner = path.strip_prefix(ISSUER_PATH).unwrap_or_default();
-    let public = |route: &&Route| route.who == Who::Roles(&["edge"]);
+    let public = |route: &&Route| matches!(route.who, Who::Roles(&["edge"]) | Who::Doors);
     let route = row(contract::login::ROUTES, public, method, inner)?;
     Ok(Destination::Login { route, path: inner.to_owned() })
 }
@@ -235,7 +235,11 @@ fn presigned(method: &Method, path: &str, bucket: &str, body_bytes_max: u64) -> 
     }
 }
 
-fn service(profile: &EdgeProfile, asked: Asked<'_>, method: &Method, path: &str) -> Result<Destination, Stop> {
+/// The service's route that `method` and `path` (canonical, no query) lead to, asked like that.
+///
+/// # Errors
+/// As `Destination::find`.
+pub fn service(profile: &EdgeProfile, asked: Asked<'_>, method: &Method, path: &str) -> Result<Destination, Stop> {
     let here = profile.routes.iter().filter(|row| row.host.as_deref() == asked.host);
     for name in here.clone().flat_map(|row| row.headers.keys()) {
         if asked.fields.get_all(name.as_str()).iter().count() > 1 {

@@ -27,8 +27,6 @@ use telemetry::event::FaultRaised;
 use tokio::sync::Mutex;
 use trust::{Clock, DenyReason, Fault, Secret, TraceContext, limits};
 
-use super::POINT;
-
 /// Longest token read, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Longest answer of `login` read, in bytes.
@@ -120,6 +118,7 @@ struct Keys {
 /// `login`, as the edge sees it.
 pub struct Login {
     client: Client,
+    point: &'static str,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     keys: ArcSwapOption<Keys>,
@@ -134,10 +133,10 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    /// A client over a transport to `role/login`.
+    /// A client over a transport to `role/login`, for the enforcement point of that name.
     #[must_use]
-    pub fn new(client: Client, clock: Arc<dyn Clock>, recorder: Recorder) -> Self {
-        Self { client, clock, recorder, keys: ArcSwapOption::empty(), last_fetch: Mutex::new(None) }
+    pub fn new(client: Client, point: &'static str, clock: Arc<dyn Clock>, recorder: Recorder) -> Self {
+        Self { client, point, clock, recorder, keys: ArcSwapOption::empty(), last_fetch: Mutex::new(None) }
     }
 
     /// The client itself, to pass browsers' requests on.
@@ -328,7 +327,7 @@ impl Login {
     fn report(&self, action: &str, fault: &Fault) {
         let cause = fault.cause.as_ref().map_or_else(|| fault.public.clone(), |cause| format!("{}: {cause}", fault.public));
         // The request is refused either way.
-        let _recorded = self.recorder.record(None, &FaultRaised { point: POINT, action: action.to_owned(), cause });
+        let _recorded = self.recorder.record(None, &FaultRaised { point: self.point, action: action.to_owned(), cause });
     }
 
     /// When the keys in use were fetched; nothing when there are none, or they are too old to use.

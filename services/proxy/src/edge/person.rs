@@ -8,13 +8,11 @@
 use std::sync::Arc;
 
 use contract::login::AccessClaims;
-use contract::opaque;
 use tokio::sync::Mutex;
 use trust::{Clock, DenyReason, Digest, Fault, TraceContext};
 
-use super::known::{Known, Under};
+use super::bearer::Bearers;
 use super::oidc::{GrantError, Login};
-use super::reference::References;
 use super::session::{Reference, Session, Sessions, Tokens};
 use super::stop::Stop;
 use super::visit::{Credential, Visit};
@@ -59,8 +57,7 @@ pub struct People {
     sessions: Sessions,
     login: Arc<Login>,
     clock: Arc<dyn Clock>,
-    known: Arc<Known>,
-    references: Arc<References>,
+    bearers: Arc<Bearers>,
     // Striped by the session's digest: two sessions may wait for each other, one never renews twice at once.
     renewing: Arc<[Arc<Mutex<()>>]>,
 }
@@ -69,8 +66,8 @@ impl People {
     /// Over those.
     #[must_use]
     pub fn new(sessions: Sessions, login: Arc<Login>, clock: Arc<dyn Clock>) -> Self {
-        let references = Arc::new(References::new(Arc::clone(&login), Arc::clone(&clock)));
-        Self { sessions, login, clock, known: Arc::default(), references, renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
+        let bearers = Arc::new(Bearers::new(Arc::clone(&login), Arc::clone(&clock)));
+        Self { sessions, login, clock, bearers, renewing: (0..LOCKS).map(|_| Arc::default()).collect() }
     }
 
     /// The person that the visit's credential stands for.
@@ -89,10 +86,7 @@ impl People {
         match credential {
             Credential::Nothing => Err(DenyReason::CredentialMissing.into()),
             Credential::SessionMalformed => Err(DenyReason::SessionEnded.into()),
-            Credential::Token { token, .. } => {
-                let (claims, credential) = self.bearer(view, token.expose(), origin, trace).await?;
-                Ok(Person { claims, credential, name: String::new(), by_cookie: false })
-            }
+            Credential::Token { token, .. } => Ok(self.bearers.person(view, token.expose(), origin, trace).await?),
             // Boxed, since the database's future is large and the others' should not be.
             Credential::Session(id) => Box::pin(self.session(id, origin, trace)).await,
         }
@@ -103,32 +97,6 @@ impl People {
         let session = if self.is_due(&session) { self.renew(id, trace).await? } else { session };
         let credential = Digest::of(&[id.digest().as_bytes().as_slice(), session.claims.jti.as_bytes()].concat());
         Ok(Person { claims: Arc::new(session.claims), credential, name: session.name, by_cookie: true })
-    }
-
-    /// The claims of an access token, verified now or a moment ago.
-    async fn bearer(
-        &self,
-        view: &Loaded,
-        token: &str,
-        origin: &str,
-        trace: TraceContext,
-    ) -> Result<(Arc<AccessClaims>, Digest), DenyReason> {
-        let credential = Digest::of(&[token.as_bytes(), b" ", origin.as_bytes()].concat());
-        if opaque::is_meant(token) {
-            return Ok((self.references.claims(token, credential, origin, trace).await?, credential));
-        }
-        let (epoch, clock) = (view.view.epoch, &*self.clock);
-        let holds = |under: &Under| under.epoch == epoch && under.keys.is_none_or(|keys| self.login.keys_of() == Some(keys));
-        if let Some(claims) = self.known.find(&credential, holds, clock)? {
-            return Ok((claims, credential));
-        }
-        let (claims, keys) = match view.issuers.access(token, clock) {
-            Some(claims) => (claims?, None),
-            None => (Box::pin(self.login.access(token, origin)).await?, self.login.keys_of()),
-        };
-        let claims = Arc::new(claims);
-        self.known.keep(credential, Under { epoch, keys }, &claims, clock);
-        Ok((claims, credential))
     }
 
     fn is_due(&self, session: &Session) -> bool {

@@ -22,4 +22,4 @@ mod shadow;
 mod smuggling;
 mod sockets;
 mod tls;
-mod world;
+pub(crate) mod world;

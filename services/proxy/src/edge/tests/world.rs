@@ -178,6 +178,30 @@ pub struct FakeLogin {
 }
 
 impl FakeLogin {
+    /// That signs with this key.
+    pub fn new(clock: Arc<Hand>, key: SigningKey, jwk: Value) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            key: Mutex::new(key),
+            jwk: Mutex::new(jwk),
+            down: AtomicBool::new(false),
+            key_fetches: AtomicUsize::new(0),
+            refreshes: AtomicUsize::new(0),
+            codes: Mutex::default(),
+            refresh: Mutex::default(),
+            passed_on: Mutex::default(),
+            forms: Mutex::default(),
+            roles: Mutex::default(),
+            scope: Mutex::new("openid videos".to_owned()),
+            token_life_s: AtomicU64::new(300),
+            bound_to: Mutex::default(),
+            references: Mutex::default(),
+            introspections: AtomicUsize::new(0),
+            origin: Mutex::new(ORIGIN.to_owned()),
+            user: Mutex::new("u-anna".to_owned()),
+        })
+    }
+
     /// From now on its tokens are for that origin.
     pub fn at(&self, origin: &str) {
         origin.clone_into(&mut self.origin.lock().unwrap());
@@ -377,13 +401,13 @@ pub fn signing_key() -> (SigningKey, Value) {
     (key, jwk)
 }
 
-struct Authorities {
-    root_der: Vec<u8>,
+pub struct Authorities {
+    pub root_der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authorities {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -394,8 +418,14 @@ impl Authorities {
         Self { root_der, issuer: Issuer::new(params, key) }
     }
 
-    fn issue(&self, id: &SpiffeId, clock: Arc<dyn Clock>) -> Arc<WorkloadIdentity> {
+    pub fn issue(&self, id: &SpiffeId, clock: Arc<dyn Clock>) -> Arc<WorkloadIdentity> {
         let key = PendingKey::generate().unwrap();
+        let issued = self.certify(&key, id, 3600);
+        WorkloadIdentity::adopt(&key, &issued, clock).unwrap()
+    }
+
+    /// An SVID that lives for so long from the beginning of the world.
+    pub fn certify(&self, key: &PendingKey, id: &SpiffeId, life_s: u64) -> Issued {
         let der = STANDARD.decode(key.csr()).unwrap();
         let mut csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der)).unwrap();
         csr.params.distinguished_name = DistinguishedName::new();
@@ -405,12 +435,10 @@ impl Authorities {
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let start = time::OffsetDateTime::from_unix_timestamp(i64::try_from(START_MS / 1000).unwrap()).unwrap();
         csr.params.not_before = start - time::Duration::minutes(1);
-        csr.params.not_after = start + time::Duration::hours(1);
+        csr.params.not_after = start + time::Duration::seconds(i64::try_from(life_s).unwrap());
         let leaf = csr.signed_by(&self.issuer).unwrap();
         let bundle = Bundle { sequence: 1, roots: vec![STANDARD.encode(&self.root_der)], authority_keys: vec![], revoked: vec![] };
-        let issued =
-            Issued { spiffe_id: id.clone(), chain: vec![STANDARD.encode(leaf.der())], not_after_s: START_MS / 1000 + 3600, bundle };
-        WorkloadIdentity::adopt(&key, &issued, clock).unwrap()
+        Issued { spiffe_id: id.clone(), chain: vec![STANDARD.encode(leaf.der())], not_after_s: START_MS / 1000 + life_s, bundle }
     }
 }
 
@@ -461,7 +489,7 @@ fn public_routes(manifest: &Manifest, domain: &TrustDomain) -> Vec<Arc<PublicRou
     routes
 }
 
-fn routes_of(manifest: &Manifest, domain: &TrustDomain, name: &str) -> Vec<Arc<PublicRoute>> {
+pub fn routes_of(manifest: &Manifest, domain: &TrustDomain, name: &str) -> Vec<Arc<PublicRoute>> {
     let service = &manifest.services[name];
     let public = |r: &manifest::Route| PublicRoute {
         service: domain.service(name),
@@ -552,30 +580,12 @@ impl World {
             peers: BTreeMap::new(),
             service: None,
             edge: Some(profile_of(&manifest, &domain)),
+            pep: None,
             buckets: BTreeMap::new(),
             queues: BTreeMap::new(),
         };
         let (key, jwk) = signing_key();
-        let login = Arc::new(FakeLogin {
-            clock: clock.clone(),
-            key: Mutex::new(key),
-            jwk: Mutex::new(jwk),
-            down: AtomicBool::new(false),
-            key_fetches: AtomicUsize::new(0),
-            refreshes: AtomicUsize::new(0),
-            codes: Mutex::default(),
-            refresh: Mutex::default(),
-            passed_on: Mutex::default(),
-            forms: Mutex::default(),
-            roles: Mutex::default(),
-            scope: Mutex::new("openid videos".to_owned()),
-            token_life_s: AtomicU64::new(300),
-            bound_to: Mutex::default(),
-            references: Mutex::default(),
-            introspections: AtomicUsize::new(0),
-            origin: Mutex::new(ORIGIN.to_owned()),
-            user: Mutex::new("u-anna".to_owned()),
-        });
+        let login = FakeLogin::new(clock.clone(), key, jwk);
         let (api, objects, evidence) = (Recording::new(), Recording::new(), Recording::new());
         let (next, partner) = (Recording::new(), Recording::new());
         let peers = HashMap::from([
