@@ -23,6 +23,8 @@ use crate::{headers, limits};
 /// Its path.
 pub(crate) const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 
+/// An API key may come by it to the edge; here it does not count, and goes no further.
+const KEY_HEADER: &str = "x-api-key";
 /// Fields that Envoy itself needs while it passes the request on; a guard removes them.
 const PROXYS_OWN: &[&str] = &["x-forwarded-proto", "x-forwarded-for", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count"];
 
@@ -60,7 +62,8 @@ fn removed(asked: &Asked) -> Vec<String> {
     let is_meant = |name: &str| {
         let claims = headers::claims_identity(name) && !PROXYS_OWN.contains(&name) && name != txn_token::HEADER;
         let traces = headers::names_trace(name) && name != "traceparent";
-        headers::is_credential(name) || name == dpop::HEADER || claims || traces || name == "baggage"
+        let credential = headers::is_credential(name) || name == dpop::HEADER || name == KEY_HEADER;
+        credential || claims || traces || name == "baggage"
     };
     let mut names: Vec<String> = asked.head.headers.keys().map(|name| name.as_str().to_owned()).filter(|name| is_meant(name)).collect();
     names.sort();
