@@ -310,7 +310,7 @@ impl Account {
 
     /// Ends the account of a question that was answered with that status; what is done with the answer is the asker's.
     pub fn answered(mut self, status: u16) {
-        self.status = status;
+        self.0.status = status;
     }
 
     /// Ends the account when the answer's body has ended.

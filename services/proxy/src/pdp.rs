@@ -122,7 +122,7 @@ pub(crate) struct Allowed {
 
 /// What one question was decided to be.
 struct Authorised {
-    decision: Decision,
+    decision: Arc<Decision>,
     token: Option<HeaderValue>,
     epoch: u64,
 }
@@ -205,7 +205,7 @@ impl DecisionPoint {
     /// Reads the request in the one way that it can be read, and finds the route that it goes to.
     fn accept(view: &Loaded, asked: &Asked, account: &mut Account) -> Result<Arc<PublicRoute>, Stop> {
         let head = &asked.head;
-        account.resource(format!("{} {}", head.method, head.uri.path()));
+        account.resource(&[head.method.as_str(), " ", head.uri.path()]);
         let path = canonical::request(&head.method, &head.uri, head.version, &head.headers).map_err(|_| DenyReason::RequestAmbiguous)?;
         let profile: &EdgeProfile = view.view.edge.as_ref().ok_or(DenyReason::ViewStale)?;
         let has_own_routes = profile.routes.iter().any(|route| route.host.as_deref() == Some(asked.host.as_str()));
@@ -258,18 +258,18 @@ impl DecisionPoint {
         };
         if let Some(pass) = self.passes.find(&key, self.clock.monotonic()) {
             account.authority(&pass.authority);
-            return Ok(Authorised { decision: pass.decision.clone(), token: Some(pass.token.clone()), epoch });
+            return Ok(Authorised { decision: Arc::clone(&pass.decision), token: Some(pass.token.clone()), epoch });
         }
         let Entry { decision, authority } = entry::service(view, route, person, &*self.clock, &*self.entropy)?;
         let authority = authority.ok_or(DenyReason::AuthorityMissing)?;
         account.authority(&authority);
         let caller = self.proxy.id().workload.name();
         let call = view.engine.decide(&Question::Call { caller, service, route: &line, authority: Some(&authority) });
-        let decision = both(decision, call)?;
+        let decision = Arc::new(both(decision, call)?);
         let minter = self.views.identity().minter(&view.verifier).ok_or(DenyReason::ViewStale)?;
         let text = minter.mint(&authority, trust::limits::TXN_TOKEN_LIFE_S, &*self.clock).map_err(Fault::internal)?;
         let token = HeaderValue::try_from(text).map_err(Fault::internal)?;
-        let pass = Arc::new(Pass { authority, decision: decision.clone(), token: token.clone() });
+        let pass = Arc::new(Pass { authority, decision: Arc::clone(&decision), token: token.clone() });
         self.passes.keep(key, &pass, self.clock.monotonic());
         Ok(Authorised { decision, token: Some(token), epoch })
     }
@@ -301,7 +301,7 @@ impl DecisionPoint {
         if let Decision::Deny { reason, policies, epoch, shadow } = decision {
             return Err(Stop::Refused(Refusal { policies, epoch, shadow, ..Refusal::from(reason) }));
         }
-        Ok(Authorised { decision, token: None, epoch: view.view.epoch })
+        Ok(Authorised { decision: Arc::new(decision), token: None, epoch: view.view.epoch })
     }
 
     /// Keeps the decision, which counts only then.

@@ -33,7 +33,10 @@ async fn a_person_with_the_scope_is_let_in_with_a_transaction_token_and_without_
     let metadata = response.dynamic_metadata.unwrap().fields;
     assert_eq!(metadata["allowed"].kind, Some(Kind::Bool(true)));
     let Some(crate::pdp::wire::HttpResponse::Ok(ok)) = response.http_response else { panic!("refused") };
-    assert_eq!(ok.headers_to_remove, ["authorization", "cookie", "palisade-user", "tracestate", "x-api-key", "x-forwarded-user", "x_real_ip"]);
+    assert_eq!(
+        ok.headers_to_remove,
+        ["authorization", "cookie", "palisade-user", "tracestate", "x-api-key", "x-forwarded-user", "x_real_ip"]
+    );
     let set: BTreeMap<String, String> =
         ok.headers.iter().map(|o| (o.header.clone().unwrap().key, o.header.clone().unwrap().value)).collect();
     assert!(ok.headers.iter().all(|option| option.append_action == 2), "over whatever was there");
