@@ -2,7 +2,7 @@
 //!
 //! It joins as any role does, gets its enforcement point's SVID beside its own, and serves the one socket on which that proxy may ask.
 //!
-//! Spec:       docs/adr/0011.
+//! Spec:       docs/adr/0012.
 //! Guarantees: E21. Not here: what is answered (`proxy::pdp`).
 
 use std::sync::Arc;

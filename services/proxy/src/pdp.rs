@@ -9,7 +9,7 @@
 //! was. It is never believed about a person: their token is verified here. It is believed at all because the kernel says that it is run by
 //! the user whom the manifest names, and as long as its identity is not revoked.
 //!
-//! Spec:       envoy.service.auth.v3.Authorization; OpenID AuthZEN Authorization API 1.0; envoy.service.secret.v3 and endpoint.v3; docs/adr/0011.
+//! Spec:       envoy.service.auth.v3.Authorization; OpenID AuthZEN Authorization API 1.0; envoy.service.secret.v3 and endpoint.v3; docs/adr/0012.
 //! Guarantees: E21; A4 A6 A7 A8 A13 A17, E4 J7 at this point; C12 a revoked enforcement point is refused.
 //! Not here:   WebSockets, cookies and sessions, CORS, bodies: those stay with the edge, or with the proxy.
 
