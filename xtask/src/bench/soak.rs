@@ -102,6 +102,19 @@ impl Soak {
         self.running.cli(&["apply", "--manifest", &artefacts::text(&self.folder.join("palisade.toml"))]).map(|_| ())
     }
 
+    /// Prints what the system itself counted besides 2xx: where, for whom, with which outcome.
+    fn explain(&self) -> Outcome {
+        let answer: Value = serde_json::from_str(&self.running.cli(&["metrics"])?)?;
+        let metrics = answer["metrics"].as_str().ok_or("no metrics")?;
+        let refused = |line: &&str| {
+            let counted = line.starts_with("palisade_requests_total{") || line.starts_with("palisade_decisions_total{");
+            counted && !line.contains("status=\"2") && !line.contains("outcome=\"allow\"")
+        };
+        println!("what was answered with anything else:");
+        metrics.lines().filter(refused).for_each(|line| println!("  {line}"));
+        Ok(())
+    }
+
     /// MiB of each process: its resident set, since that is told to everybody.
     fn memory(&self) -> Outcome<BTreeMap<String, f64>> {
         let mut all = BTreeMap::new();
@@ -160,6 +173,9 @@ pub fn measure(seconds: u32) -> Outcome<Value> {
     println!("kept connections: HTTP/1.1 {} answered, {} not; HTTP/2 {} answered, {} not", one.0, one.1, two.0, two.1);
     println!("new connections: {} answered, {} not; {rounds} exchanges of certificate and policies", new.0, new.1);
     let grown = told(&memory);
+    if one.1 + two.1 + new.1 > 0 {
+        soak.explain()?;
+    }
     soak.running.stop()?;
     if one.1 + two.1 + new.1 > 0 {
         return Err("requests failed".into());
