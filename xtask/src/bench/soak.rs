@@ -23,8 +23,8 @@ const EVERY: Duration = Duration::from_secs(60);
 const NEW: Duration = Duration::from_secs(2);
 /// Seconds in which it is found out what the system can do.
 const TRIAL_S: u32 = 10;
-/// Kept connections of each version of HTTP.
-const KEPT: u32 = 8;
+/// Kept connections of each version of HTTP: with the new ones they stay below the 16 requests that a service takes at once.
+const KEPT: u32 = 6;
 
 /// The reference system with short lives, high limits and a certificate that is brought.
 fn manifest(folder: &Path, changed: bool) -> Outcome<String> {
