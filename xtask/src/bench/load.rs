@@ -125,7 +125,8 @@ pub fn at_rate(rig: &Rig, to: Option<Scenario>, rate: u32, seconds: u32) -> Outc
     let rows: Vec<(&str, f64)> = text
         .lines()
         .filter_map(|line| {
-            let mut columns = line.split_whitespace().skip(1);
+            let mut columns = line.split_whitespace();
+            let _start = columns.next()?;
             Some((columns.next()?, columns.next()?.parse().ok()?))
         })
         .collect();
