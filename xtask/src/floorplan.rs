@@ -24,6 +24,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("queue", BASE),
     ("evidence", BASE),
     ("console", BASE),
+    ("breach", BASE),
     ("video-wire", &[]),
     ("video-api", &["video-wire"]),
     ("video-validator", &["video-wire"]),
@@ -48,6 +49,7 @@ const EVERYTHING: &[&str] = &[
     "queue",
     "evidence",
     "console",
+    "breach",
 ];
 /// Crates from outside that only some of ours may name: the walls inside the walls.
 const WALLED: &[(&str, &[&str])] = &[

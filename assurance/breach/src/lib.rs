@@ -1,0 +1,14 @@
+//! Blast radius: what an attacker reaches who owns one part of a system, as data that a machine compares.
+//!
+//! A `Report` has for each attacker (`Profile`) what it reads, writes, does, finds and disturbs, and which service can really call
+//! which route of which other. One that was predicted from a manifest and one that was measured by breaking in have the same form, so
+//! they can be held against each other, cell by cell.
+//!
+//! Guarantees: L7 to L9, L12.
+//! Not here:   breaking in, and the system that it is done to; files, processes, the command line (`palisade`).
+
+pub mod report;
+pub mod technique;
+
+pub use report::{Cell, Extent, How, Kind, Lasts, Lateral, Profile, Radius, Reached, Report};
+pub use technique::{Attempt, Control, Detected, Outcome, Stride, Technique};
