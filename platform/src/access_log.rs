@@ -1,6 +1,6 @@
 //! The access log: one line of JSON for each request, written by a thread of its own into files that are bounded in number, size and age.
 //!
-//! A request costs one push into a list. When the thread cannot follow, or the disk is full, lines are dropped and counted
+//! A request costs one line written into a buffer. When the thread cannot follow, or the disk is full, lines are dropped and counted
 //! (`palisade_access_lines_dropped_total`), and requests go on: who may have done what is in the audit log, which refuses instead.
 //!
 //! Each run writes files of its own, named by the door and the moment, `edge-20261122T080156.123Z.jsonl`: nothing is renamed, so nothing
@@ -17,15 +17,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use telemetry::access::Line;
 use telemetry::{Access, AccessSink, Metrics};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use trust::Clock;
 
-/// Requests that wait to be written; more are dropped and counted.
+/// Lines that wait to be written; more are dropped and counted.
 const WAITING_MAX: usize = 8_192;
+/// Bytes of them; what would be more is dropped and counted.
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a buffer keeps of its room once it is written.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Pause in which lines gather for one write.
 const GATHER: Duration = Duration::from_millis(100);
 /// A file is at most this part of all that is kept, so that the oldest goes in small pieces.
@@ -62,6 +65,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct AccessLog {
     shared: Arc<Shared>,
+    service: String,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -74,8 +78,31 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    list: Vec<Access>,
+    text: Vec<u8>,
+    lines: usize,
+    moments: Moments,
     ended: bool,
+}
+
+/// Moments as lines have them. Those of one second differ in their last digits alone.
+#[derive(Debug, Default)]
+struct Moments {
+    second: Option<u64>,
+    text: String,
+}
+
+impl Moments {
+    fn write(&mut self, unix_ms: u64) -> &str {
+        let second = unix_ms / 1_000;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.text = moment(unix_ms, IN_LINES);
+        }
+        self.text.truncate(self.text.len().saturating_sub("123Z".len()));
+        let digit = |of: u64| char::from(b'0' | u8::try_from(unix_ms / of % 10).unwrap_or_default());
+        self.text.extend([digit(100), digit(10), digit(1), 'Z']);
+        &self.text
+    }
 }
 
 impl AccessLog {
@@ -86,10 +113,11 @@ impl AccessLog {
     pub fn start(settings: Settings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> std::io::Result<Arc<Self>> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.folder)?;
         let shared = Arc::new(Shared { waiting: Mutex::default(), bell: Condvar::new(), metrics });
+        let service = settings.service.clone();
         let (theirs, mut files) = (Arc::clone(&shared), Files { settings, clock, open: None, complained: false });
         files.prune();
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || theirs.write(&mut files))?;
-        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self { shared, service, thread: Mutex::new(Some(thread)) }))
     }
 
     /// Writes what waits, and ends. What is taken after that is dropped and counted.
@@ -104,15 +132,19 @@ impl AccessLog {
 }
 
 impl AccessSink for AccessLog {
-    fn take(&self, access: Access) {
+    fn take(&self, access: &Access<'_>) {
         let mut waiting = self.shared.lock();
-        if waiting.list.len() >= WAITING_MAX || waiting.ended {
+        let Waiting { text, lines, moments, ended } = &mut *waiting;
+        if *lines >= WAITING_MAX || text.len() >= WAITING_BYTES_MAX || *ended {
             drop(waiting);
             return self.shared.metrics.access_lines_dropped(1);
         }
-        waiting.list.push(access);
+        let time = moments.write(access.began_ns.saturating_add(access.took_ns) / 1_000_000);
+        access.write(time, &self.service, text);
+        text.push(b'\n');
+        *lines = lines.saturating_add(1);
         // The thread is asleep only while there is nothing.
-        if waiting.list.len() == 1 {
+        if *lines == 1 {
             self.shared.bell.notify_one();
         }
     }
@@ -124,23 +156,28 @@ impl Shared {
     }
 
     fn write(&self, files: &mut Files) {
+        let mut text = Vec::new();
         loop {
             let waiting = self.lock();
             let (mut waiting, _) = self
                 .bell
-                .wait_timeout_while(waiting, LOOK, |waiting| waiting.list.is_empty() && !waiting.ended)
+                .wait_timeout_while(waiting, LOOK, |waiting| waiting.lines == 0 && !waiting.ended)
                 .unwrap_or_else(PoisonError::into_inner);
-            let (is_idle, mut ended) = (waiting.list.is_empty(), waiting.ended);
+            let (is_idle, mut ended) = (waiting.lines == 0, waiting.ended);
             if !is_idle && !ended {
                 waiting = self.bell.wait_timeout_while(waiting, GATHER, |waiting| !waiting.ended).unwrap_or_else(PoisonError::into_inner).0;
                 ended = waiting.ended;
             }
-            let list = std::mem::take(&mut waiting.list);
+            // The two buffers take turns.
+            std::mem::swap(&mut waiting.text, &mut text);
+            waiting.lines = 0;
             drop(waiting);
             if is_idle {
                 files.prune();
             }
-            let lost = files.write(&list);
+            let lost = files.write(&text);
+            text.clear();
+            text.shrink_to(KEPT_BYTES_MAX);
             if lost > 0 {
                 self.metrics.access_lines_dropped(lost);
             }
@@ -168,34 +205,21 @@ struct Files {
 }
 
 impl Files {
-    /// Writes them; how many were lost.
-    fn write(&mut self, list: &[Access]) -> usize {
-        let mut text = Vec::with_capacity(list.len().saturating_mul(768));
-        let (mut lines, mut lost) = (0_usize, 0_usize);
-        for access in list {
-            let time = moment(access.began_ns.saturating_add(access.took_ns) / 1_000_000, IN_LINES);
-            let (start, line) = (text.len(), Line { access, time: &time, service: &self.settings.service });
-            if serde_json::to_writer(&mut text, &line).is_err() {
-                text.truncate(start);
-                lost = lost.saturating_add(1);
-                continue;
-            }
-            text.push(b'\n');
-            lines = lines.saturating_add(1);
-            if u64::try_from(text.len()).unwrap_or(u64::MAX) >= self.file_bytes_max() / 4 {
-                lost = lost.saturating_add(self.append(&mut text, &mut lines));
-            }
+    /// Writes these lines; how many were lost.
+    fn write(&mut self, text: &[u8]) -> usize {
+        let piece_max = usize::try_from(self.file_bytes_max() / 4).unwrap_or(usize::MAX);
+        let (mut rest, mut lost) = (text, 0_usize);
+        while !rest.is_empty() {
+            let piece = lines_within(rest, piece_max);
+            rest = rest.get(piece.len()..).unwrap_or_default();
+            lost = lost.saturating_add(self.append(piece));
         }
-        lost.saturating_add(self.append(&mut text, &mut lines))
+        lost
     }
 
-    /// Writes what has gathered; how many lines that lost.
-    fn append(&mut self, text: &mut Vec<u8>, lines: &mut usize) -> usize {
-        let (bytes, gathered) = (std::mem::take(text), std::mem::take(lines));
-        if bytes.is_empty() {
-            return 0;
-        }
-        match self.try_append(&bytes) {
+    /// Writes these together; how many lines that lost.
+    fn append(&mut self, piece: &[u8]) -> usize {
+        match self.try_append(piece) {
             Ok(()) => {
                 self.complained = false;
                 0
@@ -206,7 +230,7 @@ impl Files {
                 if !std::mem::replace(&mut self.complained, true) {
                     tracing::error!(%error, folder = %self.settings.folder.display(), "the access log cannot be written: its lines are dropped and counted; make room");
                 }
-                gathered
+                piece.iter().filter(|byte| **byte == b'\n').count()
             }
         }
     }
@@ -275,6 +299,14 @@ pub fn files_of(folder: &Path, door: &str) -> Vec<PathBuf> {
     };
     all.sort();
     all
+}
+
+/// As many whole lines from the beginning as fit, and one at least.
+fn lines_within(text: &[u8], bytes_max: usize) -> &[u8] {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let fits = text.get(..bytes_max.min(text.len())).unwrap_or_default().iter().rposition(is_end);
+    let end = fits.or_else(|| text.iter().position(is_end)).map_or(text.len(), |at| at.saturating_add(1));
+    text.get(..end).unwrap_or(text)
 }
 
 fn moment(unix_ms: u64, format: &[BorrowedFormatItem<'_>]) -> String {

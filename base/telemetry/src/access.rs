@@ -1,23 +1,23 @@
 //! Access: what one request was, for the access log: who asked for what, and what became of it.
 //!
-//! It is put together from what the enforcement point holds anyway, and handed over when the request has ended; it is written as text
-//! elsewhere, later. Queries, header fields and bodies are not in it, so tokens and presigned URLs are not either.
+//! It is put together from what the enforcement point holds anyway, and written as text where the request ends, into a buffer that is on
+//! its way to a file: nothing is kept of it, so nothing is allocated for it. Queries, header fields and bodies are not in it, so tokens and presigned URLs are not either.
 //!
 //! The audit log is the record that binds: it is kept before a decision takes effect. An access log may lose lines, and counts them.
 //!
 //! Spec:       RFC 8259, RFC 3339 for the text.
-//! Guarantees: J1 in part. No line can look like two, and none can steer a terminal: see `Line`.
+//! Guarantees: J1 in part. No line can look like two, and none can steer a terminal: see `Access::write`.
 //! Not here:   files, rotation, the thread that writes (the assembly).
 
 use std::fmt;
+use std::io::Write;
 use std::net::IpAddr;
 
 use http::{HeaderValue, Method, Uri, Version};
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 use trust::{Decision, TraceContext};
 
-use crate::event::CallDecided;
+use crate::decided::Decided;
+use crate::json::{self, Object};
 
 /// Longest path that is written, in bytes.
 pub const PATH_BYTES_MAX: usize = 1024;
@@ -82,15 +82,15 @@ pub struct Asked {
     pub shown: Shown,
 }
 
-/// A request that has ended.
-#[derive(Debug)]
-pub struct Access {
+/// A request that has ended. All of it is borrowed: it is written, or it is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
     /// What was asked.
-    pub asked: Asked,
+    pub asked: &'a Asked,
     /// Who, on whose authority, and the decision.
-    pub event: CallDecided,
+    pub decided: Decided<'a>,
     /// `SERVICE:METHOD /path/{template}` at the edge, `METHOD /path/{template}` at a guard.
-    pub route: String,
+    pub route: &'a str,
     /// HTTP status.
     pub status: u16,
     /// Bytes of the request's body that came.
@@ -105,74 +105,87 @@ pub struct Access {
     pub trace: TraceContext,
 }
 
-/// Takes what has ended. It never waits and never fails: what cannot be taken is counted.
+/// Takes what has ended. It never waits for a disk and never fails: what cannot be taken is counted.
 pub trait AccessSink: Send + Sync + fmt::Debug + 'static {
     /// Takes one.
-    fn take(&self, access: Access);
+    fn take(&self, access: &Access<'_>);
 }
 
-/// A request as one line: a JSON object. Whatever a stranger sent is cut to its limit, and what could end a line, steer a terminal or turn
-/// its text around is replaced by U+FFFD.
-#[derive(Debug)]
-pub struct Line<'a> {
-    /// The request.
-    pub access: &'a Access,
-    /// When it ended, as RFC 3339 has it.
-    pub time: &'a str,
-    /// The service that a guard stands before; empty at the edge, where the route says it.
-    pub service: &'a str,
-}
-
-impl Serialize for Line<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Access { asked, event, route, .. } = self.access;
-        let (service, route) = match route.split_once(':') {
-            Some((service, route)) if self.service.is_empty() => (service, route),
-            _ => (self.service, route.as_str()),
+impl Access<'_> {
+    /// Writes it as one line: a JSON object, without its line feed. Whatever a stranger sent is cut to its limit, and what could end a
+    /// line, steer a terminal or turn its text around is replaced by U+FFFD.
+    ///
+    /// `time` says when it ended, as RFC 3339 has it; `service` is the one that a guard stands before, and empty at the edge, where the
+    /// route says it.
+    pub fn write(&self, time: &str, service: &str, out: &mut Vec<u8>) {
+        let Self { asked, decided, .. } = self;
+        let (service, route) = match self.route.split_once(':') {
+            Some(both) if service.is_empty() => both,
+            _ => (service, self.route),
         };
         let host = asked.target.authority().map(|host| host.as_str().as_bytes()).or_else(|| asked.host.as_ref().map(HeaderValue::as_bytes));
-        let (reason, policies, epoch) = match &event.decision {
-            Decision::Allow { policies, epoch, .. } => ("", policies, *epoch),
-            Decision::Deny { reason, policies, epoch, .. } => (reason.code(), policies, *epoch),
+        let (word, reason, policies, epoch) = match decided.decision {
+            Decision::Allow { policies, epoch, .. } => ("allow", "", policies, *epoch),
+            Decision::Deny { reason, policies, epoch, .. } => ("deny", reason.code(), policies, *epoch),
         };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("time", self.time)?;
-        map.serialize_entry("duration_ms", &Millis(self.access.took_ns))?;
-        map.serialize_entry("point", event.point)?;
-        map.serialize_entry("method", &cleaned(asked.method.as_str().as_bytes(), TEXT_BYTES_MAX))?;
-        map.serialize_entry("host", &cleaned(host.unwrap_or_default(), HOST_BYTES_MAX))?;
-        map.serialize_entry("path", &cleaned(asked.target.path().as_bytes(), PATH_BYTES_MAX))?;
-        map.serialize_entry("service", service)?;
-        map.serialize_entry("route", route)?;
-        map.serialize_entry("status", &self.access.status)?;
-        map.serialize_entry("bytes_in", &self.access.bytes_in)?;
-        map.serialize_entry("bytes_out", &self.access.bytes_out)?;
-        map.serialize_entry("protocol", protocol(asked.version))?;
-        map.serialize_entry("tls", asked.tls)?;
-        map.serialize_entry("address", &asked.from.map(|from| from.to_string()).unwrap_or_default())?;
-        map.serialize_entry("caller", &cleaned(event.principal.as_bytes(), TEXT_BYTES_MAX))?;
-        map.serialize_entry("shown", asked.shown.word())?;
-        map.serialize_entry("person", &cleaned(event.user.as_bytes(), TEXT_BYTES_MAX))?;
-        map.serialize_entry("decision", if event.decision.is_allow() { "allow" } else { "deny" })?;
-        map.serialize_entry("reason", reason)?;
-        map.serialize_entry("policy", &policies.join(" "))?;
-        if let Some(shadow) = event.decision.shadow() {
-            map.serialize_entry("shadow", if shadow.allow { "allow" } else { "deny" })?;
+        let mut line = Object::begin(out);
+        line.text("time", time);
+        millis(line.member("duration_ms"), self.took_ns);
+        line.text("point", decided.point);
+        strange(line.member("method"), asked.method.as_str().as_bytes(), TEXT_BYTES_MAX);
+        strange(line.member("host"), host.unwrap_or_default(), HOST_BYTES_MAX);
+        strange(line.member("path"), asked.target.path().as_bytes(), PATH_BYTES_MAX);
+        line.text("service", service);
+        line.text("route", route);
+        line.number("status", self.status.into());
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
+        line.text("protocol", protocol(asked.version));
+        line.text("tls", asked.tls);
+        address(line.member("address"), asked.from);
+        strange(line.member("caller"), decided.principal.as_bytes(), TEXT_BYTES_MAX);
+        line.text("shown", asked.shown.word());
+        strange(line.member("person"), decided.user.as_bytes(), TEXT_BYTES_MAX);
+        line.text("decision", word);
+        line.text("reason", reason);
+        line.joined("policy", policies);
+        if let Some(shadow) = decided.decision.shadow() {
+            line.text("shadow", if shadow.allow { "allow" } else { "deny" });
         }
-        map.serialize_entry("epoch", &epoch)?;
-        map.serialize_entry("trace", &self.access.trace.trace_hex())?;
-        map.serialize_entry("user_agent", &cleaned(asked.agent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default(), AGENT_BYTES_MAX))?;
-        map.end()
+        line.number("epoch", epoch);
+        let trace = line.member("trace");
+        trace.push(b'"');
+        json::hex(trace, self.trace.trace_id.to_be_bytes());
+        trace.push(b'"');
+        strange(line.member("user_agent"), asked.agent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default(), AGENT_BYTES_MAX);
+        line.end();
     }
 }
 
 /// Nanoseconds, written in milliseconds to the microsecond.
-struct Millis(u64);
+fn millis(out: &mut Vec<u8>, took_ns: u64) {
+    json::number(out, took_ns / 1_000_000);
+    let rest = took_ns / 1_000 % 1_000;
+    let digit = |of: u64| b'0' | u8::try_from(rest / of % 10).unwrap_or_default();
+    out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+}
 
-impl Serialize for Millis {
-    #[expect(clippy::cast_precision_loss, reason = "a request of a hundred days is told to the microsecond all the same")]
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64((self.0 / 1_000) as f64 / 1_000.0)
+fn address(out: &mut Vec<u8>, from: Option<IpAddr>) {
+    out.push(b'"');
+    if let Some(from) = from {
+        // A list of bytes takes everything.
+        let _written = write!(out, "{from}");
+    }
+    out.push(b'"');
+}
+
+/// A stranger's text: as it is where nothing is in it but what is for eyes, else `cleaned`.
+fn strange(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
+    let most = text.get(..bytes_max.min(text.len())).unwrap_or_default();
+    let is_plain = most.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    match std::str::from_utf8(most) {
+        Ok(plain) if is_plain => json::text(out, &[plain]),
+        _ => json::text(out, &[&cleaned(text, bytes_max)]),
     }
 }
 

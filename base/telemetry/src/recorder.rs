@@ -59,7 +59,7 @@ impl Recorder {
     }
 
     /// Tells the access log, if there is one.
-    pub fn access(&self, access: Access) {
+    pub fn access(&self, access: &Access<'_>) {
         if let Some(sink) = &self.1 {
             sink.take(access);
         }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderValue, Method, Version};
 use serde_json::Value;
-use telemetry::event::CallDecided;
-use telemetry::{Asked, Shown};
+use telemetry::{Asked, Decided, Shown};
 use trust::{Decision, DenyReason, TraceContext};
 
 use super::*;
@@ -57,37 +56,52 @@ impl World {
     }
 }
 
-fn access(n: u64) -> Access {
-    Access {
-        asked: Asked {
-            method: Method::GET,
-            target: format!("/api/{n}?secret=1").parse().unwrap(),
-            host: None,
-            agent: Some(HeaderValue::from_static("test")),
-            version: Version::HTTP_2,
-            tls: "1.3",
-            from: None,
-            shown: Shown::Nothing,
-        },
-        event: CallDecided {
-            point: "edge",
-            principal: "internet".to_owned(),
-            action: String::new(),
-            resource: String::new(),
-            user: String::new(),
-            purpose: String::new(),
-            txn: String::new(),
-            job: String::new(),
-            decision: Decision::deny(DenyReason::RouteUnknown),
-        },
-        route: "unknown".to_owned(),
+/// A request that is told to `take`: its number is the bytes that came.
+fn told(n: u64, take: &mut dyn FnMut(&Access<'_>)) {
+    let asked = Asked {
+        method: Method::GET,
+        target: format!("/api/{n}?secret=1").parse().unwrap(),
+        host: None,
+        agent: Some(HeaderValue::from_static("test")),
+        version: Version::HTTP_2,
+        tls: "1.3",
+        from: None,
+        shown: Shown::Nothing,
+    };
+    let decision = Decision::deny(DenyReason::RouteUnknown);
+    let decided = Decided {
+        point: "edge",
+        principal: "internet",
+        action: "",
+        resource: "",
+        user: "",
+        purpose: "",
+        txn: "",
+        job: "",
+        decision: &decision,
+    };
+    let trace = TraceContext { trace_id: 1, span_id: 1, sampled: true };
+    take(&Access {
+        asked: &asked,
+        decided,
+        route: "unknown",
         status: 404,
         bytes_in: n,
         bytes_out: 0,
         began_ns: NOW_MS * 1_000_000,
         took_ns: 2_000_000,
-        trace: TraceContext { trace_id: 1, span_id: 1, sampled: true },
+        trace,
+    });
+}
+
+/// Lines of these, as they wait.
+fn written(all: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for n in all {
+        told(n, &mut |access| access.write("", "", &mut out));
+        out.push(b'\n');
     }
+    out
 }
 
 // J1: what was taken is written, in order, when the log ends at the latest; the file is for its owner alone.
@@ -96,7 +110,7 @@ fn every_request_that_was_taken_is_a_line_in_a_file_of_its_owners() {
     let world = World::new();
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(world.settings(64 << 20), world.clock.clone(), metrics.clone()).unwrap();
-    (0..500).for_each(|n| log.take(access(n)));
+    (0..500).for_each(|n| told(n, &mut |access| log.take(access)));
     log.finish();
     let lines = world.lines();
     assert_eq!(lines.iter().map(|line| line["bytes_in"].as_u64().unwrap()).collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
@@ -107,7 +121,7 @@ fn every_request_that_was_taken_is_a_line_in_a_file_of_its_owners() {
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
     // Afterwards nothing is written, and that is counted.
-    log.take(access(1));
+    told(1, &mut |access| log.take(access));
     assert!(metrics.render().contains("palisade_access_lines_dropped_total 1\n"), "{}", metrics.render());
 }
 
@@ -116,11 +130,42 @@ fn every_request_that_was_taken_is_a_line_in_a_file_of_its_owners() {
 fn what_cannot_wait_is_dropped_and_counted() {
     let (metrics, shared) =
         (Arc::new(Metrics::new()), Shared { waiting: Mutex::default(), bell: Condvar::new(), metrics: Arc::new(Metrics::new()) });
-    let log = AccessLog { shared: Arc::new(Shared { metrics: metrics.clone(), ..shared }), thread: Mutex::new(None) };
-    (0..WAITING_MAX).for_each(|_| log.take(access(1)));
+    let log =
+        AccessLog { shared: Arc::new(Shared { metrics: metrics.clone(), ..shared }), service: String::new(), thread: Mutex::new(None) };
+    (0..WAITING_MAX).for_each(|_| told(1, &mut |access| log.take(access)));
     assert!(metrics.render().contains("palisade_access_lines_dropped_total 0\n"));
-    log.take(access(1));
+    told(1, &mut |access| log.take(access));
     assert!(metrics.render().contains("palisade_access_lines_dropped_total 1\n"));
+}
+
+// A13: many long paths fill the room before many lines do; what came before is kept.
+#[test]
+fn lines_wait_within_their_bytes() {
+    let metrics = Arc::new(Metrics::new());
+    let shared = Shared { waiting: Mutex::default(), bell: Condvar::new(), metrics: metrics.clone() };
+    let log = AccessLog { shared: Arc::new(shared), service: String::new(), thread: Mutex::new(None) };
+    log.shared.lock().text = vec![b'x'; WAITING_BYTES_MAX - 1];
+    told(1, &mut |access| log.take(access));
+    assert!(metrics.render().contains("palisade_access_lines_dropped_total 0\n"));
+    told(2, &mut |access| log.take(access));
+    assert!(metrics.render().contains("palisade_access_lines_dropped_total 1\n"));
+}
+
+// J1: pieces for a file end where a line does, whatever their size; a line that is longer than a piece is one by itself.
+#[test]
+fn lines_are_never_torn_between_two_files() {
+    for (bytes_max, expected) in [(0, "aa\n"), (2, "aa\n"), (3, "aa\n"), (4, "aa\n"), (5, "aa\nb\n"), (99, "aa\nb\nccc\n")] {
+        assert_eq!(lines_within(b"aa\nb\nccc\n", bytes_max), expected.as_bytes(), "{bytes_max}");
+    }
+}
+
+// J1: the same moment as a clock would write it, also after a later and an earlier one.
+#[test]
+fn moments_are_written_as_the_calendar_has_them() {
+    let mut moments = Moments::default();
+    for unix_ms in [NOW_MS, NOW_MS + 1, NOW_MS + 876, NOW_MS + 877, NOW_MS, 0, 999, 951_782_400_000] {
+        assert_eq!(moments.write(unix_ms), moment(unix_ms, IN_LINES));
+    }
 }
 
 // A13: the size of all files stays under what the manifest says; the oldest lines go, the newest stay.
@@ -132,8 +177,7 @@ fn all_files_together_stay_within_their_size_and_the_oldest_go() {
     let total = || world.all().iter().map(|path| std::fs::metadata(path).unwrap().len()).sum::<u64>();
     for batch in 0..60_u64 {
         world.clock.0.fetch_add(1, Ordering::SeqCst);
-        let list: Vec<Access> = (0..100).map(|n| access(batch * 100 + n)).collect();
-        assert_eq!(files.write(&list), 0);
+        assert_eq!(files.write(&written((0..100).map(|n| batch * 100 + n))), 0);
         assert!(total() <= BYTES_MAX, "{}", total());
     }
     assert!(world.all().len() > 4 && total() > BYTES_MAX / 2, "{} files, {} bytes", world.all().len(), total());
@@ -148,12 +192,12 @@ fn all_files_together_stay_within_their_size_and_the_oldest_go() {
 fn lines_past_their_age_go() {
     let world = World::new();
     let mut files = world.files(1 << 20);
-    files.write(&[access(1)]);
+    files.write(&written([1]));
     world.clock.0.fetch_add(FILE_AGE_MS - 1, Ordering::SeqCst);
-    files.write(&[access(2)]);
+    files.write(&written([2]));
     assert_eq!(world.all().len(), 1);
     world.clock.0.fetch_add(1, Ordering::SeqCst);
-    files.write(&[access(3)]);
+    files.write(&written([3]));
     assert_eq!(world.all().len(), 2);
     let old = world.all().remove(0);
     let age = |ms: u64| {
@@ -181,10 +225,10 @@ fn lines_past_their_age_go() {
 fn lines_that_cannot_be_written_are_counted_and_it_goes_on() {
     let world = World::new();
     let mut files = world.files(1 << 20);
-    assert_eq!(files.write(&[access(1)]), 0);
+    assert_eq!(files.write(&written([1])), 0);
     // What a full disk answers: ENOSPC.
     files.open = Some(Open { file: OpenOptions::new().append(true).open("/dev/full").unwrap(), bytes: 0, since_ms: NOW_MS });
-    assert_eq!(files.write(&[access(2), access(3)]), 2);
-    assert_eq!(files.write(&[access(4)]), 0);
+    assert_eq!(files.write(&written([2, 3])), 2);
+    assert_eq!(files.write(&written([4])), 0);
     assert_eq!(world.lines().iter().map(|line| line["bytes_in"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 4]);
 }

@@ -15,7 +15,7 @@ use contract::Body;
 use contract::body;
 use http::{Request, Response};
 use serde_json::{Map, Value};
-use telemetry::event::{CallDecided, FaultRaised, TunnelEnded};
+use telemetry::event::{FaultRaised, TunnelEnded};
 use telemetry::flows::{self, Outcome};
 use telemetry::json::Object;
 use telemetry::{Access, AuditLost, Decided, Event, Recorder, Shown, SpanStart};
@@ -349,8 +349,8 @@ impl Drop for Account {
             let name = [told.point, " ", told.words.said(told.route)];
             told.recorder.end_written(&told.start, &name, told.kind, told.status, &|out| told.attributes(out));
         }
-        if let Some(watched) = told.watched.take() {
-            told.tell(*watched, took_ns);
+        if let Some(watched) = &told.watched {
+            told.tell(watched, took_ns);
         }
     }
 }
@@ -380,28 +380,17 @@ impl Told {
     }
 
     /// Hands what is known of it to the access log.
-    fn tell(&self, watched: Watched, took_ns: u64) {
-        let said = |word| self.words.said(word).to_owned();
-        self.recorder.access(Access {
-            event: CallDecided {
-                point: self.point,
-                principal: said(self.principal),
-                action: said(self.action),
-                resource: said(self.resource),
-                user: said(self.user),
-                purpose: said(self.purpose),
-                txn: said(self.txn),
-                job: said(self.job),
-                decision: Decision::clone(&self.answer),
-            },
-            route: said(self.route),
+    fn tell(&self, watched: &Watched, took_ns: u64) {
+        self.recorder.access(&Access {
+            asked: &watched.asked,
+            decided: self.decided(),
+            route: self.words.said(self.route),
             status: self.status,
             bytes_in: watched.bytes_in(),
             bytes_out: watched.went,
             began_ns: self.start.start_ns,
             took_ns,
             trace: self.start.context,
-            asked: watched.asked,
         });
     }
 

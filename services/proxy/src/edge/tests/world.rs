@@ -735,9 +735,10 @@ impl Answer {
 pub struct Lines(pub Mutex<Vec<Value>>);
 
 impl telemetry::AccessSink for Lines {
-    fn take(&self, access: telemetry::Access) {
-        let line = telemetry::access::Line { access: &access, time: "", service: "" };
-        self.0.lock().unwrap().push(serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap());
+    fn take(&self, access: &telemetry::Access<'_>) {
+        let mut line = Vec::new();
+        access.write("", "", &mut line);
+        self.0.lock().unwrap().push(serde_json::from_slice(&line).unwrap());
     }
 }
 
