@@ -1,6 +1,7 @@
 //! The command line. What a command prints for people it also prints as JSON (`--format json`).
 
 mod audit;
+mod contain;
 mod explain;
 mod files;
 mod keys;
@@ -93,6 +94,10 @@ enum Command {
         #[command(flatten)]
         dir: DirArgument,
     },
+    /// Cut a service off and freeze it; the evidence is kept and everything else stays up.
+    Contain(contain::Contain),
+    /// Undo `contain`: the service is started anew.
+    Release(contain::Release),
     /// The metrics of every process of a running system, as Prometheus reads them.
     Metrics {
         /// As OpenMetrics, with exemplars: traces that stand for what is counted.
@@ -154,6 +159,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Key(key) => key.run(format),
         Command::Apply { manifest, dir } => files::apply(&manifest.manifest, &dir.dir, format),
         Command::Revoke { spiffe_id, dir } => people::revoke(&spiffe_id, &dir.dir, format),
+        Command::Contain(contain) => contain.run(format),
+        Command::Release(release) => release.run(format),
         Command::Metrics { openmetrics, dir } => metrics::metrics(&dir.dir, openmetrics, format),
         Command::Logs(logs) => logs.run(format),
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),

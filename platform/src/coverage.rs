@@ -40,7 +40,7 @@ fn meant_for(action: &str) -> Who {
         "identity.join" => Who::Joining,
         "identity.bundle.read" | "identity.revoke" => Who::Roles(&["control"]),
         "control.system.read" | "queue.stats.read" => Who::Roles(&["evidence"]),
-        "control.apply" | "control.revoke" | "control.status.read" => Who::Operator,
+        "control.apply" | "control.revoke" | "control.contain" | "control.release" | "control.status.read" => Who::Operator,
         "login.user.invite" | "login.user.list" | "login.user.remove" => Who::Operator,
         "login.key.create" | "login.key.list" | "login.key.revoke" => Who::Operator,
         "evidence.metrics.read" | "evidence.checkpoint.read" | "evidence.trace.read" => Who::Operator,

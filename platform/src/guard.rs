@@ -3,6 +3,7 @@
 //! It joins with the digests of what its service runs, gets its view, builds the sandbox, and only then does the service start. If the
 //! guard dies, so does the service.
 
+pub mod contained;
 mod host;
 mod job;
 mod lines;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// User and group of the service when root runs Palisade.
     pub run_as_id: u32,
+    /// Where the evidence goes if the service is contained.
+    pub evidence_dir: PathBuf,
     /// Which replica of its service this is, from 0.
     pub replica: u32,
     /// Where each request gets a line, if the manifest asks for it.
@@ -63,15 +66,22 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let guard = Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone());
     let host = Host::new(profile, settings, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
     link.set(&host);
-    host.prepare().await.map_err(refusal)?;
+    if loaded.view.contained {
+        // It was contained when this process began: there is nothing to freeze, and nothing is started.
+        host.close().await;
+    } else {
+        host.prepare().await.map_err(refusal)?;
+    }
     let busy = guard.clone();
     let answered = CancellationToken::new();
     let looked_after = tokio::spawn(host.clone().look_after(move || busy.in_flight() > 0, answered.clone()));
     let listener = process.listeners().tcp("mesh")?;
+    tokio::spawn(contained::watch(process.clone(), guard.clone(), host.clone(), joined.view.clone()));
     let probing = tokio::spawn(guard.clone().probe(answered.clone()));
     // Who has not yet been well takes nobody's place.
     tokio::select! {
         () = guard.well() => {}
+        () = host.closed() => {}
         () = process.stop.cancelled() => {}
     }
     process.ready(None).await;

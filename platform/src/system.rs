@@ -113,6 +113,11 @@ impl Layout {
     pub fn access_logs(&self) -> PathBuf {
         self.logs().join("access")
     }
+    /// What was kept of a service each time that it was contained.
+    #[must_use]
+    pub fn contained(&self, service: &str) -> PathBuf {
+        self.dir.join("contained").join(service)
+    }
     /// The key that verifies the audit log's checkpoints.
     #[must_use]
     pub fn audit_key(&self) -> PathBuf {
@@ -411,7 +416,13 @@ impl Builder<'_> {
         users::take_over(&state_dir, run_as_id).map_err(io("cannot give to its service", &state_dir))?;
         let has_access_log = self.applied.manifest.services.get(service).is_some_and(|service| service.access_log);
         let access_log = has_access_log.then(|| self.access_log(&name, service));
-        let settings = serde_json::json!(crate::guard::Settings { state_dir, run_as_id, replica, access_log });
+        let settings = serde_json::json!(crate::guard::Settings {
+            state_dir,
+            run_as_id,
+            evidence_dir: self.layout.contained(service),
+            replica,
+            access_log
+        });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
         let listeners = vec![("mesh".to_owned(), listener)];

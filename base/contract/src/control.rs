@@ -17,6 +17,8 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/system", action: "control.system.read", who: Who::Roles(&["evidence"]) },
     Route { method: "POST", path: "/apply", action: "control.apply", who: Who::Operator },
     Route { method: "POST", path: "/revoke", action: "control.revoke", who: Who::Operator },
+    Route { method: "POST", path: "/contain", action: "control.contain", who: Who::Operator },
+    Route { method: "POST", path: "/release", action: "control.release", who: Who::Operator },
     Route { method: "GET", path: "/status", action: "control.status.read", who: Who::Operator },
 ];
 
@@ -78,6 +80,9 @@ pub struct View<P = serde_json::Value> {
     pub callers: BTreeSet<SpiffeId>,
     /// Workloads that this one may call, with the address of each of their replicas (`127.0.0.1:PORT`).
     pub peers: BTreeMap<SpiffeId, Vec<String>>,
+    /// For a guard: an operator has contained its service. It freezes it, cuts what is under way, and keeps the evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub contained: bool,
     /// For a guard: its service. Absent for a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceProfile>,
@@ -431,6 +436,39 @@ pub struct Apply {
     pub policies: BTreeMap<String, String>,
     /// The lock's text.
     pub lock: String,
+}
+
+/// A service to contain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contain {
+    /// Its name.
+    pub service: String,
+    /// Why, for the audit log; empty where nobody said.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A service to release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Its name.
+    pub service: String,
+}
+
+/// What was contained or released, and since when that is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contained {
+    /// The epoch that says so.
+    pub epoch: u64,
+    /// Since when the service is contained, in seconds since the epoch of UNIX; absent once it is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_s: Option<u64>,
+    /// Guards of the service, one for each replica.
+    pub replicas: u32,
+    /// Services that are contained now.
+    pub contained: BTreeSet<String>,
 }
 
 /// The system as the console's map shows it.

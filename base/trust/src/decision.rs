@@ -228,6 +228,8 @@ deny_reasons! {
     ConcurrencyExceeded = "concurrency_exceeded", 503;
     /// The service behind this guard does not answer as it should, or has not yet.
     ServiceUnhealthy = "service_unhealthy", 503;
+    /// An operator has contained the service: nothing goes to it and nothing comes from it.
+    ServiceContained = "service_contained", 503;
     /// More is under way than can be served in time, so what nobody signed in for is not begun.
     Overloaded = "overloaded", 503;
     /// The destination outside has an address that must not be connected to.

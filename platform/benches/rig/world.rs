@@ -171,6 +171,7 @@ impl World {
             authority_keys: minting.iter().map(key).collect(),
             revoked: Vec::new(),
             callers: BTreeSet::new(),
+            contained: false,
             peers: BTreeMap::new(),
             service: None,
             edge: None,

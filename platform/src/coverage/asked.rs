@@ -92,6 +92,9 @@ impl House {
             "control.system.read" => asked(self.proof("evidence"), "GET", "/system", &[], ""),
             "control.apply" => asked(operator(), "POST", "/apply", &[], &serde_json::to_string(&self.apply).unwrap()),
             "control.revoke" => asked(operator(), "POST", "/revoke", &[], &gone),
+            "control.contain" | "control.release" => {
+                asked(operator(), "POST", action.replace("control.", "/").as_str(), &[], r#"{"service":"gone"}"#)
+            }
             "control.status.read" => asked(operator(), "GET", "/status", &[], ""),
             _ => return None,
         })

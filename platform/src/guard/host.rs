@@ -45,12 +45,16 @@ pub struct Host {
     pub(super) jobs: Jobs,
     /// Milliseconds on the monotonic clock of the last connection.
     last_used_ms: AtomicU64,
+    /// Cancelled when the service is contained: nothing is started any more.
+    closed: CancellationToken,
 }
 
 /// A sandbox with the listeners of its flows served. When it is dropped, everything in it is killed.
 pub(super) struct Started {
     pub(super) running: Arc<Running>,
     outbound: CancellationToken,
+    /// The host's: a sandbox of a contained service is evidence, and is ended by nobody but the end of its guard.
+    pub(super) closed: CancellationToken,
 }
 
 impl Drop for Started {
@@ -80,6 +84,7 @@ impl Host {
             started: Mutex::new(None),
             jobs: Jobs::default(),
             last_used_ms: AtomicU64::new(0),
+            closed: CancellationToken::new(),
         })
     }
 
@@ -103,6 +108,24 @@ impl Host {
         self.used();
         let running = self.running().await.map_err(|error| Fault::unavailable("the service could not be started").because(error))?;
         running.connect().await.map_err(|error| Fault::unavailable("the service does not answer").because(error))
+    }
+
+    /// Starts nothing any more, and gives everything that runs, which nobody else ends from now on.
+    pub(super) async fn close(&self) -> Vec<Arc<Running>> {
+        self.closed.cancel();
+        // Whatever is being started is waited for, and then found here or not kept.
+        let started = self.started.lock().await.as_ref().map(|started| started.running.clone());
+        started.into_iter().chain(self.all_jobs().await).collect()
+    }
+
+    /// Whether the service is contained.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Waits until the service is contained.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Notes that the service is in use.
@@ -130,6 +153,9 @@ impl Host {
     }
 
     pub(super) async fn start(&self) -> Result<Started, SandboxError> {
+        if self.closed.is_cancelled() {
+            return Err(SandboxError::NotConnected("the service is contained".to_owned()));
+        }
         let profile = profile::of(&self.profile, &self.settings);
         let spawned = tokio::task::spawn_blocking(move || Launcher::this_binary().spawn(profile));
         let spawned = spawned.await.map_err(|error| SandboxError::Init(std::io::Error::other(error)))?;
@@ -167,7 +193,10 @@ impl Host {
         let act = ActDone { act: "sandbox.start", by: "guard".into(), to: self.profile.name.clone(), detail };
         // The service is confined whether or not this is kept; every request to it is recorded by itself or refused.
         let _recorded = self.recorder.record(None, &act);
-        Ok(Started { running: Arc::new(running), outbound })
+        if self.closed.is_cancelled() {
+            return Err(SandboxError::NotConnected("the service is contained".to_owned()));
+        }
+        Ok(Started { running: Arc::new(running), outbound, closed: self.closed.clone() })
     }
 
     /// Keeps it as its profile says until `stop`: always running, or stopped when `busy` says that nothing is under way for a while.
@@ -179,15 +208,20 @@ impl Host {
             (false, 0) => self.stop_when_idle(busy, &stop).await,
             (false, _) => self.keep_running(&stop).await,
         }
-        self.end_jobs().await;
+        // What is frozen cannot end when it is asked.
+        let grace = if self.closed.is_cancelled() { Duration::ZERO } else { END_GRACE };
+        self.end_jobs(grace).await;
         if let Some(started) = self.started.lock().await.take() {
-            started.running.terminate(END_GRACE).await;
+            started.running.terminate(grace).await;
         }
     }
 
     async fn keep_running(&self, stop: &CancellationToken) {
         let mut pause = RESTART_PAUSE;
         loop {
+            if self.closed.is_cancelled() {
+                return stop.cancelled().await;
+            }
             let ended = async {
                 match self.running().await {
                     Ok(running) => {
@@ -217,6 +251,9 @@ impl Host {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = stop.cancelled() => return,
+            }
+            if self.closed.is_cancelled() {
+                return stop.cancelled().await;
             }
             if busy() {
                 self.used();

@@ -16,7 +16,7 @@ use sandbox::{Running, SandboxError};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{END_GRACE, Host, RESTART_PAUSE, RESTART_PAUSE_MAX, Started};
+use super::host::{Host, RESTART_PAUSE, RESTART_PAUSE_MAX, Started};
 
 /// How long a service may take to end when its job is done.
 const JOB_GRACE: Duration = Duration::from_secs(2);
@@ -77,6 +77,10 @@ impl Host {
         let service = &self.profile.name;
         let mut pause = RESTART_PAUSE;
         loop {
+            if self.is_closed() {
+                stop.cancelled().await;
+                break;
+            }
             let used_up = async {
                 match self.spare().await {
                     Ok(running) => tokio::select! {
@@ -105,9 +109,16 @@ impl Host {
     }
 
     /// Asks the services of all jobs under way to end, and kills what is left.
-    pub(super) async fn end_jobs(&self) {
+    pub(super) async fn end_jobs(&self, grace: Duration) {
         let under_way: Vec<Arc<Running>> = self.alive().iter().filter_map(|one| Some(one.upgrade()?.running.clone())).collect();
-        futures::future::join_all(under_way.iter().map(|running| running.terminate(END_GRACE))).await;
+        futures::future::join_all(under_way.iter().map(|running| running.terminate(grace))).await;
+    }
+
+    /// The sandboxes of all jobs under way, and the spare.
+    pub(super) async fn all_jobs(&self) -> Vec<Arc<Running>> {
+        let spare = self.jobs.spare.lock().await.as_ref().map(|spare| spare.running.clone());
+        let under_way = self.alive().iter().filter_map(|one| Some(one.upgrade()?.running.clone())).collect::<Vec<_>>();
+        under_way.into_iter().chain(spare).collect()
     }
 
     fn alive(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Started>>> {
@@ -122,7 +133,9 @@ impl proxy::mesh::Job for Alone {
     }
 
     async fn end(self: Box<Self>) {
-        self.0.running.terminate(JOB_GRACE).await;
+        if !self.0.closed.is_cancelled() {
+            self.0.running.terminate(JOB_GRACE).await;
+        }
     }
 }
 

@@ -196,6 +196,7 @@ fn view_of(
         revoked: Vec::new(),
         callers: connections.callers.get(id).cloned().unwrap_or_default(),
         peers: peers.collect(),
+        contained: false,
         service: id.as_service().and_then(|name| profile::service(manifest, lock, &ground.search, name)),
         edge: match id.as_pdp() {
             Some(name) => profile::door(manifest, name),

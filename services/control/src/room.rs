@@ -3,6 +3,7 @@
 //! There is one snapshot of everything that a view is made of, replaced whole: two views made from the same snapshot agree, and no
 //! view mixes two (M5).
 
+mod contain;
 mod issue;
 
 use std::collections::BTreeMap;
@@ -92,6 +93,8 @@ struct Snapshot {
     epoch: u64,
     in_force: Arc<InForce>,
     bundle: Option<Arc<Bundle>>,
+    /// Contained services, and since when in seconds since the epoch.
+    contained: BTreeMap<String, u64>,
 }
 
 /// The room.
@@ -137,6 +140,7 @@ struct Status {
     streams: usize,
     bundle_sequence: Option<u64>,
     age_s_max: u64,
+    contained: Vec<String>,
 }
 
 enum Outcome {
@@ -168,6 +172,8 @@ impl Control {
         let ControlConfig { search, palisade, addresses, age_s_max, .. } = config;
         let mut ground = Ground { search, palisade, addresses, age_s_max, trust_domain: None };
         let mut before = None;
+        // What an operator contained stays so, whatever the system is started with, as long as it has such a service.
+        let mut contained = kept.as_ref().map(|record| record.contained.clone()).unwrap_or_default();
         let (epoch, in_force) = match kept {
             Some(record) if record.started_with == started_with => (record.epoch, force(record.apply, &ground, Files::AsLocked, None)?),
             older => {
@@ -175,12 +181,13 @@ impl Control {
                 let epoch = older.map_or(0, |r| r.epoch).saturating_add(1);
                 let in_force = force(config.start.clone(), &ground, Files::Digested, None)?;
                 let (at_ms, cause) = (parts.clock.unix_ms(), "apply".to_owned());
-                store.keep(&Record { epoch, at_ms, cause, started_with, apply: config.start })?;
+                contained.retain(|service, _| in_force.manifest.services.contains_key(service));
+                store.keep(&Record { epoch, at_ms, cause, started_with, apply: config.start, contained: contained.clone() })?;
                 (epoch, in_force)
             }
         };
         ground.trust_domain = Some(in_force.manifest.trust_domain.clone());
-        let (current, _) = watch::channel(Snapshot { epoch, in_force, bundle: None });
+        let (current, _) = watch::channel(Snapshot { epoch, in_force, bundle: None, contained });
         let (making, issued_ms, streams) = (tokio::sync::Mutex::new(()), Mutex::new(0), AtomicUsize::new(0));
         let gone = before.iter().flat_map(crate::force::identities).filter(|id| !current.borrow().in_force.names(id));
         let (sent, gone) = (Mutex::default(), Mutex::new(gone.collect()));
@@ -243,6 +250,14 @@ impl Shared {
             ("control.revoke", Peer::Operator(_)) => {
                 let revoke: Revoke = body::parse_json(request.into_body()).await?;
                 self.revoke(revoke, caller).await.map(|epoch| body::json(StatusCode::OK, &epoch))
+            }
+            ("control.contain", Peer::Operator(_)) => {
+                let asked = body::parse_json(request.into_body()).await?;
+                self.contain(asked, caller).await.map(|answer| body::json(StatusCode::OK, &answer))
+            }
+            ("control.release", Peer::Operator(_)) => {
+                let asked = body::parse_json(request.into_body()).await?;
+                self.release(&asked, caller).await.map(|answer| body::json(StatusCode::OK, &answer))
             }
             ("control.status.read", Peer::Operator(_)) => Ok(body::json(StatusCode::OK, &self.status())),
             _ => Err(Outcome::Denied(DenyReason::CallerNotAdmitted)),
@@ -322,6 +337,7 @@ impl Shared {
         }
         let detail = format!("manifest {}", in_force.manifest.digest());
         let change = |snapshot: &mut Snapshot| {
+            snapshot.contained.retain(|service, _| in_force.manifest.services.contains_key(service));
             snapshot.in_force = in_force;
             snapshot.bundle = bundle.or(snapshot.bundle.take());
         };
@@ -377,7 +393,8 @@ impl Shared {
 
     async fn keep(self: &Arc<Self>, next: &Snapshot, cause: &str) -> Result<(), Fault> {
         let (at_ms, started_with) = (self.parts.clock.unix_ms(), self.started_with);
-        let record = Record { epoch: next.epoch, at_ms, cause: cause.to_owned(), started_with, apply: next.in_force.apply.clone() };
+        let (cause, apply, contained) = (cause.to_owned(), next.in_force.apply.clone(), next.contained.clone());
+        let record = Record { epoch: next.epoch, at_ms, cause, started_with, apply, contained };
         let shared = Arc::clone(self);
         tokio::task::spawn_blocking(move || shared.store.keep(&record)).await.map_err(Fault::internal)?.map_err(Fault::internal)
     }
@@ -410,6 +427,7 @@ impl Shared {
             streams: self.streams.load(Ordering::Relaxed),
             bundle_sequence: snapshot.bundle.as_ref().map(|b| b.sequence),
             age_s_max: self.ground.age_s_max,
+            contained: snapshot.contained.keys().cloned().collect(),
         }
     }
 

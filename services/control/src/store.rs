@@ -4,6 +4,7 @@
 //! `control`'s key-encryption key and bound to its name: an edited byte, or one epoch's file under another's name, does not open, and
 //! then nothing starts (issue point 9). Taking the newest file away is seen by the guards: they refuse a lower epoch.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -48,11 +49,14 @@ pub enum StoreError {
 pub(crate) struct Record {
     pub(crate) epoch: u64,
     pub(crate) at_ms: u64,
-    /// `apply` or `revoke`.
+    /// `apply`, `revoke`, `contain` or `release`.
     pub(crate) cause: String,
     /// Digest of what the process was started with when this came into force: a restart with the same does not undo a later `apply`.
     pub(crate) started_with: Digest,
     pub(crate) apply: Apply,
+    /// Contained services, and since when in seconds since the epoch.
+    #[serde(default)]
+    pub(crate) contained: BTreeMap<String, u64>,
 }
 
 /// The folder of records.

@@ -23,6 +23,7 @@ use trust::{Clock, DenyReason, Digest, Fault, KeySealer, Secret, SpiffeId, Syste
 
 use crate::{Control, ControlConfig, ControlError, Parts, Signer, StoreError};
 
+mod contain;
 mod peps;
 
 const VIDEO: &str = include_str!("../../../apps/video/palisade.toml");

@@ -4,6 +4,7 @@
 mod calls;
 mod collecting;
 mod contact;
+mod contained;
 mod egress;
 mod entering;
 mod faults;

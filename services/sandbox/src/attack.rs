@@ -115,6 +115,7 @@ pub fn main(arguments: &[String]) -> u8 {
         (Some("shared-memory-bomb"), _) => bombs::shared_memory(),
         (Some("file-bomb"), [path]) => bombs::file(Path::new(path)),
         (Some("orphan"), [path]) => bombs::orphan(Path::new(path)),
+        (Some("orphan-and-stay"), [path]) => bombs::orphan_and_stay(Path::new(path)),
         (Some("probe"), [plan]) => match serde_json::from_str(plan) {
             Ok(plan) => report(&plan),
             Err(cause) => say(&format!("plan: {cause}")),

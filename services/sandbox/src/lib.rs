@@ -18,6 +18,7 @@
 mod artefact;
 pub mod attack;
 mod cgroup;
+mod frozen;
 mod init;
 mod landlock;
 mod launch;
@@ -38,6 +39,7 @@ mod sys;
 mod wire;
 
 pub use artefact::ArtefactMismatch;
+pub use frozen::{Evidence, EvidenceLimits};
 pub use init::init_main;
 pub use launch::{Launcher, SandboxError, spawn};
 pub use limits::forbid_dumps;

@@ -48,6 +48,19 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// A descriptor of a process: a signal sent through it reaches that process or nobody (`pidfd_open(2)`).
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Sends a signal to the process of that descriptor (`pidfd_send_signal(2)`).
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the null pointer asks for the information that `kill(2)` would give.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}
+
 /// Gives the allocator's free pages back to the kernel.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]

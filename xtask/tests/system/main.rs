@@ -20,6 +20,7 @@ mod leftover;
 mod lifecycle;
 mod on_purpose;
 mod outside;
+mod quarantined;
 mod refused;
 mod replaced;
 mod replicas;

@@ -8,7 +8,7 @@ use contract::control::{HELD, SignedView, VIEW_TYP, ViewLine};
 use contract::delta::{ViewDelta, digest_of};
 use trust::{Digest, Fault, SpiffeId};
 
-use super::{Shared, Snapshot};
+use super::{Shared, Snapshot, contain};
 
 impl Shared {
     /// A view for `id`, signed now.
@@ -21,6 +21,9 @@ impl Shared {
         view.roots.clone_from(&bundle.roots);
         view.authority_keys.clone_from(&bundle.authority_keys);
         view.revoked.clone_from(&bundle.revoked);
+        for (service, since_s) in &snapshot.contained {
+            contain::confine(&mut view, &id.trust_domain.service(service), *since_s);
+        }
         let (key, chain) = self.parts.signer.current();
         key.sign(VIEW_TYP, &chain, &view).map(|view| SignedView { view }).map_err(Fault::internal)
     }

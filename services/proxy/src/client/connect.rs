@@ -40,6 +40,9 @@ pub enum CallFailed {
     /// The service behind the peer was found to be out while it had the request.
     #[error("the service behind this guard does not answer as it should")]
     ReplicaOut,
+    /// An operator has contained the service.
+    #[error("the service is contained: an operator has cut it off")]
+    Contained,
     /// No answer within the time.
     #[error("no answer within {0} ms")]
     Late(u64),
@@ -61,6 +64,7 @@ pub fn fault_of(failed: CallFailed) -> Fault {
         CallFailed::Unreachable(_) => Fault { retry: Retry::Fresh, ..Fault::unavailable("a peer cannot be reached").because(failed) },
         CallFailed::Broken(_) => Fault { retry: Retry::Fresh, ..Fault::broken("a peer broke off before it answered").because(failed) },
         CallFailed::ReplicaOut => Fault::unavailable("the service does not answer as it should").because(failed),
+        CallFailed::Contained => Fault::unavailable("the service is not available").because(failed),
         CallFailed::Full(_) => Fault::unavailable("too many requests to a peer are under way").because(failed),
         CallFailed::WrongPeer(_) | CallFailed::Refused | CallFailed::Undeclared => Fault::refused(failed.to_string()).because(failed),
         CallFailed::Late(_) => Fault::timed_out("a peer took too long").because(failed),

@@ -88,7 +88,11 @@ impl MeshTransport {
             Address::Fixed(address) => Ok(self.balance.at(&[address.to_string()])),
             Address::Viewed(holder) => {
                 let loaded = holder.fresh().map_err(|_| CallFailed::Undeclared)?;
-                Ok(self.balance.at(loaded.view.peers.get(&self.peer).ok_or(CallFailed::Undeclared)?))
+                match loaded.view.peers.get(&self.peer) {
+                    None => Err(CallFailed::Undeclared),
+                    Some(nowhere) if nowhere.is_empty() => Err(CallFailed::Contained),
+                    Some(addresses) => Ok(self.balance.at(addresses)),
+                }
             }
         }
     }

@@ -19,35 +19,49 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Guard;
+use crate::client::CallFailed;
 use crate::passage::Passage;
 
 /// Of an answer so much is read, so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Whether the service is well.
+/// Whether the service is well, and whether it may be asked anything at all.
 #[derive(Debug)]
 pub(super) struct Health {
-    is_in: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    is_in: bool,
+    is_contained: bool,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { is_in: watch::channel(false).0 }
+        Self { standing: watch::channel(Standing::default()).0 }
     }
 }
 
 impl Health {
     /// Whether requests may go to it.
     pub(super) fn lets_in(&self, service: &ServiceProfile) -> bool {
-        service.health.is_none() || *self.is_in.borrow()
+        service.health.is_none() || self.standing.borrow().is_in
     }
 
-    /// Waits until it is found to be out. Never over for a service that is not asked.
-    pub(super) async fn went_out(&self, service_is_asked: bool) {
-        let mut is_in = self.is_in.subscribe();
-        if !service_is_asked || is_in.wait_for(|is_in| !is_in).await.is_err() {
-            std::future::pending().await
+    /// Waits until the service is contained, or found to be out if it `is_asked`, and says what that means for who waits.
+    pub(super) async fn went_out(&self, is_asked: bool) -> CallFailed {
+        let mut standing = self.standing.subscribe();
+        let found = standing.wait_for(|now| now.is_contained || (is_asked && !now.is_in)).await.map(|now| now.is_contained);
+        match found {
+            Ok(true) => CallFailed::Contained,
+            Ok(false) => CallFailed::ReplicaOut,
+            Err(_) => std::future::pending().await,
         }
+    }
+
+    fn found(&self, is_in: bool) {
+        self.standing.send_modify(|now| now.is_in = is_in);
     }
 }
 
@@ -57,6 +71,11 @@ pub(super) fn mark(fields: &mut HeaderMap) {
 }
 
 impl Guard {
+    /// Answers whatever waits for the service, which is contained and will not.
+    pub fn cut(&self) {
+        self.health.standing.send_modify(|now| now.is_contained = true);
+    }
+
     /// Asks the service as its view says, until `stop`.
     pub async fn probe(self: Arc<Self>, stop: CancellationToken) {
         let mut found = Found::default();
@@ -65,7 +84,7 @@ impl Guard {
             let Some(declared) = self.declared_health() else {
                 // It has been taking requests unasked; when it is to be asked, it is out only once it is found to be.
                 found = Found { is_in: true, ever: true, row: 0 };
-                self.health.is_in.send_replace(true);
+                self.health.found(true);
                 tokio::select! {
                     changed = views.changed() => if changed.is_err() { return },
                     () = stop.cancelled() => return,
@@ -74,7 +93,7 @@ impl Guard {
             };
             let is_well = self.is_well(&declared).await;
             if let Some(is_in) = found.note(is_well, &declared) {
-                self.health.is_in.send_replace(is_in);
+                self.health.found(is_in);
                 let act = if is_in { "service.healthy" } else { "service.unhealthy" };
                 let to = self.identity.id().workload.name().to_owned();
                 // It is in or out whether or not this is kept.
@@ -90,9 +109,9 @@ impl Guard {
     /// Waits until the service may be sent requests: at once where it is not asked.
     pub async fn well(&self) {
         if self.declared_health().is_some() {
-            let mut is_in = self.health.is_in.subscribe();
+            let mut standing = self.health.standing.subscribe();
             // It lasts as long as we do.
-            let _is_in = is_in.wait_for(|is_in| *is_in).await;
+            let _is_in = standing.wait_for(|now| now.is_in).await;
         }
     }
 

@@ -140,6 +140,9 @@ fn accept(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
 
 fn declared_caller(guard: &Guard, peer: &PeerSvid) -> Result<Arc<Loaded>, DenyReason> {
     let loaded = guard.views.fresh()?;
+    if loaded.view.contained {
+        return Err(DenyReason::ServiceContained);
+    }
     if loaded.view.callers.contains(&peer.id) { Ok(loaded) } else { Err(DenyReason::PeerUndeclared) }
 }
 
@@ -283,7 +286,7 @@ async fn forward(
     let response = tokio::select! {
         response = tokio::time::timeout_at(deadline, sent) => response,
         // What only reads is better asked elsewhere than waited for here.
-        () = guard.health.went_out(admitted.asked && reads) => return Err(CallFailed::ReplicaOut),
+        failed = guard.health.went_out(admitted.asked && reads) => return Err(failed),
     };
     let mut response = response.map_err(|_| CallFailed::Late(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)))??;
     headers::strip_hop_by_hop(response.headers_mut());

@@ -101,8 +101,11 @@ fn accept(guard: &Guard, request: &Request<Body>) -> Result<Arc<Loaded>, DenyRea
     guard.views.fresh()
 }
 
-/// The flow that this socket stands for, if it is still declared.
+/// The flow that this socket stands for, if it is still declared and the service is not contained.
 fn match_flow(loaded: &Loaded, port: u16) -> Result<&Outbound, DenyReason> {
+    if loaded.view.contained {
+        return Err(DenyReason::ServiceContained);
+    }
     let flows = loaded.view.service.as_ref().map_or(&[][..], |service| service.outbound.as_slice());
     flows.iter().find(|flow| flow.port == port).ok_or(DenyReason::PeerUndeclared)
 }

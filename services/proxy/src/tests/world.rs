@@ -230,6 +230,7 @@ impl World {
             revoked: Vec::new(),
             callers: BTreeSet::new(),
             peers: BTreeMap::new(),
+            contained: false,
             service: None,
             edge: None,
             pep: None,

@@ -91,3 +91,16 @@ pub(super) fn orphan(path: &Path) -> u8 {
         Err(cause) => say(&cause.to_string()),
     }
 }
+
+/// Leaves a process that counts, two files and a link, and stays.
+pub(super) fn orphan_and_stay(path: &Path) -> u8 {
+    let left = fs::write("/tmp/a-left", "left").and_then(|()| fs::write("/tmp/b-more", "more!"));
+    let linked = left.and_then(|()| std::os::unix::fs::symlink("/etc/hostname", "/tmp/c-link"));
+    if linked.is_err() {
+        return 1;
+    }
+    orphan(path);
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+}

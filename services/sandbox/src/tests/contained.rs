@@ -39,6 +39,46 @@ fn the_wall_clock_ends_it() {
     assert!((200..3000).contains(&begun.elapsed().as_millis()));
 }
 
+/// The state of each process, by the letter of `/proc/PID/stat`.
+fn states(pids: &std::collections::BTreeSet<u32>) -> Vec<char> {
+    let state = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap()
+    };
+    pids.iter().map(state).collect()
+}
+
+#[test]
+fn a_frozen_sandbox_stands_still_and_can_be_looked_into() {
+    // L15: an orphan that counts on, and left its parent long ago.
+    let ground = Ground::new();
+    let count = ground.state().join("count");
+    let mut profile = ground.profile(&["orphan-and-stay", count.to_str().unwrap()]);
+    profile.limits.processes = 32;
+    let running = spawn(profile).unwrap();
+    assert!(await_counting(&count, true));
+    let frozen = running.freeze().unwrap();
+    // The parent that it left is dead and was never waited for.
+    let mut found = states(&frozen);
+    found.sort_unstable();
+    assert_eq!(found, ['T', 'T', 'Z']);
+    assert!(!is_counting(&count));
+    assert!(running.exited().is_none());
+    assert_eq!(running.freeze().unwrap(), frozen, "twice is once");
+
+    let folder = ground.path("evidence");
+    let evidence = running.keep_evidence(&folder, EvidenceLimits { files: 2, bytes: 8 }).unwrap();
+    assert_eq!(evidence.processes.keys().copied().collect::<std::collections::BTreeSet<_>>(), frozen);
+    let one = evidence.processes.values().next().unwrap();
+    assert!(one.arguments.contains(&"orphan-and-stay".to_owned()) && one.maps.contains("[stack]") && one.status.contains("State:\tT"));
+    // Four bytes fit, five more do not, and a link out of the sandbox is not followed.
+    assert_eq!(evidence.files.keys().collect::<Vec<_>>(), ["a-left"]);
+    assert_eq!(std::fs::read(folder.join("tmp/a-left")).unwrap(), b"left");
+    assert_eq!(evidence.left_out, ["b-more: no room is left", "c-link: no file"]);
+    running.kill();
+    assert!(!is_counting(&count));
+}
+
 /// The orphan counts in this file as long as it lives.
 fn is_counting(path: &Path) -> bool {
     let read = || std::fs::read_to_string(path).unwrap_or_default();

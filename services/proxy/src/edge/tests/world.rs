@@ -578,6 +578,7 @@ impl World {
             revoked: vec![],
             callers: BTreeSet::new(),
             peers: BTreeMap::new(),
+            contained: false,
             service: None,
             edge: Some(profile_of(&manifest, &domain)),
             pep: None,

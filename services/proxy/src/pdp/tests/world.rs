@@ -148,6 +148,7 @@ impl World {
             revoked: vec![],
             callers: BTreeSet::new(),
             peers: BTreeMap::new(),
+            contained: false,
             service: None,
             edge: Some(EdgeProfile { routes, buckets: BTreeMap::new(), issuers: Vec::new() }),
             pep: Some(PepProfile {
