@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -112,7 +112,8 @@ impl Running {
             _ => None,
         };
         if let Some(tmp) = tmp {
-            let mut keeper = Keeper { folder: folder.join("tmp"), left: limits, evidence: &mut evidence };
+            let device = fs::metadata(&tmp).map(|about| about.dev()).ok();
+            let mut keeper = Keeper { folder: folder.join("tmp"), device, left: limits, evidence: &mut evidence };
             keeper.folder(&tmp, Path::new(""), 0)?;
         }
         Ok(evidence)
@@ -153,6 +154,8 @@ fn process(pid: u32) -> Process {
 /// Copies files, as long as there is room.
 struct Keeper<'e> {
     folder: PathBuf,
+    /// Of `/tmp` itself: what is mounted below it, such as a state folder, stays where it is.
+    device: Option<u64>,
     left: EvidenceLimits,
     evidence: &'e mut Evidence,
 }
@@ -169,6 +172,7 @@ impl Keeper<'_> {
             let (path, below) = (from.join(&name), below.join(&name));
             // Not followed: a link could lead out of the sandbox.
             match fs::symlink_metadata(&path) {
+                Ok(about) if Some(about.dev()) != self.device => self.leave_out(&below, "mounted there"),
                 Ok(about) if about.is_dir() && depth < DEPTH_MAX => self.folder(&path, &below, depth.saturating_add(1))?,
                 Ok(about) if about.is_file() => self.file(&path, &below, about.len())?,
                 Ok(about) if about.is_dir() => self.leave_out(&below, "too deep"),
