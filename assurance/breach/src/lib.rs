@@ -7,8 +7,15 @@
 //! Guarantees: L7 to L9, L12.
 //! Not here:   breaking in, and the system that it is done to; files, processes, the command line (`palisade`).
 
+pub mod compare;
+pub mod defence;
+pub mod predict;
 pub mod report;
+pub mod show;
 pub mod technique;
 
-pub use report::{Cell, Extent, How, Kind, Lasts, Lateral, Profile, Radius, Reached, Report};
+pub use compare::{Between, Change, Comparison, Difference, What, compare};
+pub use defence::Protected;
+pub use predict::{PredictError, Prediction, Way, predict};
+pub use report::{Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Profile, Radius, Reached, Report};
 pub use technique::{Attempt, Control, Detected, Outcome, Stride, Technique};

@@ -15,6 +15,7 @@ use trust::Digest;
 
 pub use profile::{Profile, ProfileError};
 
+use crate::defence::Protected;
 use crate::technique::{Attempt, Technique};
 
 /// Version of the form. A reader refuses a report of another one.
@@ -38,6 +39,12 @@ pub struct Report {
     pub attackers: BTreeMap<Profile, Radius>,
     /// Which service can call which route of which other.
     pub lateral: Lateral,
+    /// What the next one could be made to do, with the authority in hand; predicted alone, and apart from what is reached.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub deputies: BTreeSet<Deputy>,
+    /// What protects each thing from those who do not reach it; predicted alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defence: Vec<Protected>,
     /// What was tried, in the order of profiles and techniques; empty for a prediction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
@@ -138,13 +145,23 @@ pub enum Extent {
     Everybody,
 }
 
-/// Which service can call which route of which other: caller, callee, `METHOD /path/{template}` (`TCP /` for raw flows).
-pub type Routes = BTreeSet<String>;
-
-/// The matrix of lateral movement: from, to, routes that are really answered. What is absent is refused.
+/// The matrix of lateral movement: from, to, routes that are really answered (`METHOD /path/{template}`, `TCP /` for raw flows). What is
+/// absent is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Lateral(pub BTreeMap<String, BTreeMap<String, Routes>>);
+pub struct Lateral(pub BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
+
+/// What somebody else does for an attacker, who gave it work on the authority in hand.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deputy {
+    /// The attacker.
+    pub profile: Profile,
+    /// Who does it: `service.api`.
+    pub via: String,
+    /// What is done.
+    pub cell: Cell,
+}
 
 /// A cell with what it was reached by, as JSON has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +192,8 @@ impl Report {
             services: manifest.services.keys().cloned().collect(),
             attackers: BTreeMap::new(),
             lateral: Lateral::default(),
+            deputies: BTreeSet::new(),
+            defence: Vec::new(),
             attempts: Vec::new(),
             techniques: Vec::new(),
         }
@@ -275,6 +294,16 @@ impl Cell {
         Self { kind: Kind::Disturbed, target: target.into(), action: String::new(), extent: Extent::Standing }
     }
 
+    /// A call of a service's route that was answered: the act, what the answer shows, and what the call may have changed.
+    #[must_use]
+    pub fn of_call(target: &str, method: &str, action: &str, extent: Extent) -> Vec<Self> {
+        let mut cells = vec![Self::done(target, action, extent), Self::read(target, extent)];
+        if !matches!(method, "GET" | "HEAD" | "OPTIONS") {
+            cells.push(Self::written(target, extent));
+        }
+        cells
+    }
+
     /// Whether this one is of the same thing, and wider.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
@@ -290,7 +319,9 @@ impl Extent {
         match self {
             E::Everybody => other != E::Everybody,
             E::InFlight => matches!(other, E::Job | E::JobInput | E::JobFolder),
-            E::Public | E::Own | E::Standing | E::Job | E::JobInput | E::JobFolder | E::Shared => false,
+            // A job's folder is the one that its input lies in.
+            E::JobFolder => other == E::JobInput,
+            E::Public | E::Own | E::Standing | E::Job | E::JobInput | E::Shared => false,
         }
     }
 
@@ -343,6 +374,12 @@ impl fmt::Display for Cell {
 }
 
 impl Lateral {
+    /// How many services `from` can call.
+    #[must_use]
+    pub fn reach(&self, from: &str) -> usize {
+        self.0.get(from).map_or(0, BTreeMap::len)
+    }
+
     /// Notes that `from` can call `route` of `to`.
     pub fn add(&mut self, from: &str, to: &str, route: impl Into<String>) {
         self.0.entry(from.to_owned()).or_default().entry(to.to_owned()).or_default().insert(route.into());
@@ -350,7 +387,7 @@ impl Lateral {
 
     /// Routes of `to` that `from` can call; none when it cannot.
     #[must_use]
-    pub fn routes(&self, from: &str, to: &str) -> Option<&Routes> {
+    pub fn routes(&self, from: &str, to: &str) -> Option<&BTreeSet<String>> {
         self.0.get(from)?.get(to)
     }
 }

@@ -1,0 +1,199 @@
+//! For people at a terminal: at most 110 columns, plain words, the answer first.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::{headline, widest};
+use crate::compare::Comparison;
+use crate::report::{Extent, How, Kind, Profile, Report};
+use crate::technique::Outcome;
+
+/// Columns at most.
+const WIDTH: usize = 108;
+
+/// The whole report.
+#[must_use]
+pub fn table(report: &Report) -> String {
+    let mut out = String::new();
+    wrapped(&mut out, "", &answer(report));
+    out.push('\n');
+    let _ = writeln!(
+        out,
+        "{:<20}{:>6}{:>7}{:>5}{:>8}{:>8}{:>9}  the widest",
+        "attacker", "reads", "writes", "does", "secrets", "outside", "disturbs"
+    );
+    for (profile, radius) in &report.attackers {
+        let n = |kind| radius.of(kind).count();
+        let _ = writeln!(
+            out,
+            "{:<20}{:>6}{:>7}{:>5}{:>8}{:>8}{:>9}  {}",
+            profile.to_string(),
+            n(Kind::Read),
+            n(Kind::Written),
+            n(Kind::Done),
+            n(Kind::Secret),
+            n(Kind::Egress),
+            n(Kind::Disturbed),
+            widest(radius)
+        );
+    }
+    out.push('\n');
+    for profile in report.attackers.keys() {
+        wrapped(&mut out, "", &headline(report, profile));
+    }
+    movement(&mut out, report);
+    alone(&mut out, report);
+    attempts(&mut out, report);
+    out
+}
+
+/// One sentence for the whole system.
+fn answer(report: &Report) -> String {
+    let services: Vec<_> =
+        report.attackers.iter().filter_map(|(p, r)| if let Profile::Service(name) = p { Some((name.as_str(), r)) } else { None }).collect();
+    let of_everybody: BTreeSet<&str> = services
+        .iter()
+        .filter(|(_, r)| r.reached.keys().any(|c| matches!(c.kind, Kind::Read | Kind::Written) && c.extent == Extent::Everybody))
+        .map(|(name, _)| *name)
+        .collect();
+    let with = |kind: Kind| services.iter().filter(|(_, r)| r.of(kind).next().is_some()).count();
+    let everybody = if of_everybody.is_empty() { String::new() } else { format!(" ({})", super::listed(&of_everybody)) };
+    let how = if report.how == How::Predicted { "Predicted; nothing ran." } else { "Measured by attack." };
+    format!(
+        "Of the {} services of {}, once taken over, {} can reach everybody's data{everybody}, {} a secret, {} the outside, {} another service. {how}",
+        services.len(),
+        report.system,
+        of_everybody.len(),
+        with(Kind::Secret),
+        with(Kind::Egress),
+        services.iter().filter(|(name, _)| report.lateral.reach(name) > 0).count(),
+    )
+}
+
+/// One attacker, cell by cell.
+#[must_use]
+pub fn attacker(report: &Report, profile: &Profile) -> String {
+    let mut out = String::new();
+    wrapped(&mut out, "", &headline(report, profile));
+    let Some(radius) = report.attackers.get(profile) else { return out };
+    out.push('\n');
+    for kind in Kind::ALL {
+        for (i, cell) in radius.of(*kind).enumerate() {
+            let heading = if i == 0 { kind.words() } else { "" };
+            let what = if cell.action.is_empty() { cell.target.clone() } else { format!("{} {}", cell.target, cell.action) };
+            let extent = if matches!(kind, Kind::Secret | Kind::Disturbed) { "" } else { cell.extent.words() };
+            let _ = writeln!(out, "  {heading:<9} {what:<52} {extent}");
+        }
+    }
+    let behind: Vec<_> = report.deputies.iter().filter(|deputy| deputy.profile == *profile).collect();
+    if !behind.is_empty() {
+        out.push_str("\n  With a second weakness, others could be made to do this with the authority in hand:\n");
+        for deputy in behind {
+            let _ = writeln!(out, "  {:<20} {:<8} {}", deputy.via, deputy.cell.kind.words(), deputy.cell);
+        }
+    }
+    let alone: Vec<_> = report
+        .defence
+        .iter()
+        .flat_map(|p| p.alone.iter().filter(|(_, who)| who.contains(profile)).map(move |(control, _)| (control, &p.target)))
+        .collect();
+    if !alone.is_empty() {
+        out.push_str("\n  Behind one control alone:\n");
+        for (control, target) in alone {
+            let _ = writeln!(out, "  {target:<40} {control}: {}", control.words());
+        }
+    }
+    out
+}
+
+/// What differs, a line each.
+#[must_use]
+pub fn differences(comparison: &Comparison) -> String {
+    let mut out = String::new();
+    for difference in &comparison.differences {
+        wrapped(&mut out, &format!("{:<22} ", difference.rule(comparison.between)), &difference.sentence(comparison.between));
+    }
+    out
+}
+
+fn movement(out: &mut String, report: &Report) {
+    out.push_str("\nlateral movement: routes that the row can call of the column\n");
+    let names: Vec<&str> = report.services.iter().map(String::as_str).collect();
+    let width = names.iter().map(|n| n.len()).max().unwrap_or_default().clamp(6, 24) + 2;
+    if width.saturating_mul(names.len().saturating_add(1)) > WIDTH {
+        // Too many for columns: what there is, as a list.
+        for (from, row) in &report.lateral.0 {
+            for (to, routes) in row {
+                let _ = writeln!(out, "  {from} -> {to}: {}", routes.iter().cloned().collect::<Vec<_>>().join(", "));
+            }
+        }
+        return;
+    }
+    let _ = writeln!(out, "{:<width$}{}", "", names.iter().map(|n| format!("{n:>width$}")).collect::<String>());
+    for from in &names {
+        let cell = |to: &&str| match report.lateral.routes(from, to) {
+            _ if from == to => format!("{:>width$}", "-"),
+            Some(routes) => format!("{:>width$}", routes.len()),
+            None => format!("{:>width$}", "."),
+        };
+        let _ = writeln!(out, "{from:<width$}{}", names.iter().map(cell).collect::<String>());
+    }
+}
+
+fn alone(out: &mut String, report: &Report) {
+    let lines: Vec<_> = report.defence.iter().flat_map(|p| p.alone.iter().map(move |(control, who)| (&p.target, control, who))).collect();
+    if report.defence.is_empty() {
+        return;
+    }
+    let deep = report.defence.iter().filter(|p| p.alone.is_empty()).count();
+    let _ = writeln!(
+        out,
+        "\ndefence in depth: {deep} of {} things have two controls or more everywhere; behind one alone:",
+        report.defence.len()
+    );
+    for (target, control, who) in lines {
+        let names = who.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        wrapped(out, &format!("  {target:<36} {:<18} ", control.as_str()), &names);
+    }
+}
+
+fn attempts(out: &mut String, report: &Report) {
+    if report.attempts.is_empty() {
+        return;
+    }
+    let of = |f: fn(&Outcome) -> bool| report.attempts.iter().filter(|a| f(&a.outcome)).count();
+    let _ = writeln!(
+        out,
+        "\n{} tries of {} techniques: {} stopped, {} worked, {} could not be tried",
+        report.attempts.len(),
+        report.techniques.len(),
+        of(|o| matches!(o, Outcome::Stopped { .. })),
+        of(|o| matches!(o, Outcome::Reached)),
+        of(|o| matches!(o, Outcome::Untried { .. }))
+    );
+    for attempt in &report.attempts {
+        if let Outcome::Untried { why } = &attempt.outcome {
+            wrapped(out, &format!("  {} {}: ", attempt.profile, attempt.technique), why);
+        }
+    }
+}
+
+/// `first`, then `text` broken at words, with what follows indented.
+fn wrapped(out: &mut String, first: &str, text: &str) {
+    let indent = first.chars().count().min(60);
+    let (mut line, mut used) = (first.to_owned(), first.chars().count());
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > indent && used.saturating_add(length) > WIDTH {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = " ".repeat(indent.max(2));
+            used = line.len();
+        }
+        line.push_str(word);
+        line.push(' ');
+        used = used.saturating_add(length).saturating_add(1);
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+}
