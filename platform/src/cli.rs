@@ -1,6 +1,7 @@
 //! The command line. What a command prints for people it also prints as JSON (`--format json`).
 
 mod audit;
+mod breach;
 mod contain;
 mod explain;
 mod files;
@@ -25,11 +26,38 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// How answers are written.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, global = true, value_enum, default_value_t = Written::Text)]
+    format: Written,
 }
 
+/// Every way in which some command writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Written {
+    /// For people.
+    #[value(alias = "table")]
+    Text,
+    /// One JSON value.
+    Json,
+    /// For a pull request (`breach`).
+    Markdown,
+    /// SARIF 2.1.0, for tools (`breach`).
+    Sarif,
+    /// A picture (`breach`).
+    Svg,
+}
+
+impl Written {
+    /// For commands that write text and JSON.
+    fn plain(self) -> Result<Format, Failure> {
+        match self {
+            Self::Text => Ok(Format::Text),
+            Self::Json => Ok(Format::Json),
+            Self::Markdown | Self::Sarif | Self::Svg => Err(Failure::of(EXIT_USAGE, "this command writes text and json; see --help")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// For people.
     Text,
@@ -108,6 +136,8 @@ enum Command {
     },
     /// The access log: a line for each request, oldest first.
     Logs(logs::Logs),
+    /// What an attacker reaches who owns one part of the system.
+    Breach(breach::Breach),
     /// The spans of one trace.
     Trace {
         /// 32 hexadecimal digits.
@@ -147,8 +177,19 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let format = arguments.format;
-    let outcome = match arguments.command {
+    match done(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn done(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let written = arguments.format;
+    let format = if let Command::Breach(_) = arguments.command { Format::Text } else { written.plain()? };
+    match arguments.command {
         Command::Up(up) => up.run(format),
         Command::Check(manifest) => files::check(&manifest.manifest, format),
         Command::Lock { manifest, dir } => files::lock(&manifest.manifest, &dir.dir, format),
@@ -164,16 +205,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Metrics { openmetrics, dir } => metrics::metrics(&dir.dir, openmetrics, format),
         Command::Logs(logs) => logs.run(format),
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
-        Command::Role { name } => return crate::process::run_role(&name),
-        Command::Guard { service } => return crate::process::run_guard(&service),
-        Command::Pdp { pep } => return crate::process::run_pdp(&pep),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(failure) => {
-            failure.print();
-            ExitCode::from(failure.code)
-        }
+        Command::Breach(breach) => breach.run(written),
+        Command::Role { name } => Ok(crate::process::run_role(&name)),
+        Command::Guard { service } => Ok(crate::process::run_guard(&service)),
+        Command::Pdp { pep } => Ok(crate::process::run_pdp(&pep)),
     }
 }
 
@@ -197,6 +232,10 @@ impl Failure {
     /// Bad configuration or arguments.
     fn usage(error: impl miette::Diagnostic + Send + Sync + 'static) -> Self {
         Self { code: EXIT_USAGE, why: Why::Placed(Box::new(miette::Report::new(error))) }
+    }
+    /// With an exit code of its own.
+    fn of(code: u8, text: impl std::fmt::Display) -> Self {
+        Self { code, why: Why::Said(text.to_string()) }
     }
     /// Something did not work.
     fn failed(text: impl std::fmt::Display) -> Self {

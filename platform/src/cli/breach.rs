@@ -1,0 +1,154 @@
+//! `palisade breach`: what an attacker reaches who owns one part of the system, and what a change does to that.
+//!
+//! Exit codes: 0 nothing to say, 1 findings (prediction and measurement differ, or a revision reaches more), 64 a bad manifest or command
+//! line, 69 measuring is not possible here.
+
+mod revision;
+
+use std::process::ExitCode;
+
+use ::breach::show;
+use ::breach::{Between, Comparison, Profile, Report, compare, predict};
+
+use super::{Failure, ManifestArgument, Written, say};
+use crate::system::Applied;
+
+/// Exit code when something differs.
+const EXIT_FINDINGS: u8 = 1;
+/// Exit code when this program cannot measure (sysexits.h, EX_UNAVAILABLE).
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// What an attacker reaches.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Breach {
+    /// Predict from the manifest and its policies alone; nothing runs.
+    #[arg(long)]
+    predict: bool,
+    /// Attackers: external, person, service.NAME, insider, insider-mfa, vendor. All, if none is named.
+    #[arg(long, value_name = "ATTACKER")]
+    profile: Vec<Profile>,
+    /// One service, by its name, or one technique, by the beginning of its id.
+    #[arg(long, value_name = "SERVICE|TECHNIQUE")]
+    only: Vec<String>,
+    /// List the attackers of this manifest, and the techniques.
+    #[arg(long)]
+    list: bool,
+    /// What the manifest of now changes: against a revision of git, or another manifest's file. Predicts.
+    #[arg(long, value_name = "REF|FILE")]
+    compare: Option<String>,
+    #[command(flatten)]
+    manifest: ManifestArgument,
+}
+
+impl Breach {
+    pub(super) fn run(self, written: Written) -> Result<ExitCode, Failure> {
+        let applied = Applied::open(&self.manifest.manifest)?;
+        let prediction = predict(&applied.manifest, &applied.policies).map_err(refused)?;
+        let profiles = self.profiles(&applied)?;
+        if self.list {
+            return list(&prediction.report, written);
+        }
+        let before = self.compare.as_deref().map(|reference| revision::open(&self.manifest.manifest, reference)).transpose()?;
+        if let Some(before) = before {
+            let before = narrowed(predict(&before.manifest, &before.policies).map_err(refused)?.report, &profiles);
+            let after = narrowed(prediction.report, &profiles);
+            let comparison = compare(&before, &after, Between::Revisions);
+            return self.told(&after, Some(&comparison), &applied, written);
+        }
+        if !self.predict {
+            return Err(Failure::of(
+                EXIT_UNAVAILABLE,
+                "measuring is not available in this build: nothing was attacked. `palisade breach --predict` says what the manifest gives",
+            ));
+        }
+        self.told(&narrowed(prediction.report, &profiles), None, &applied, written)
+    }
+
+    /// The attackers that are asked for; all of them, if none is.
+    fn profiles(&self, applied: &Applied) -> Result<Vec<Profile>, Failure> {
+        let services = self.only.iter().filter(|only| applied.manifest.services.contains_key(*only));
+        let all: Vec<Profile> = self.profile.iter().cloned().chain(services.map(|name| Profile::Service(name.clone()))).collect();
+        for profile in &all {
+            if let Profile::Service(name) = profile
+                && !applied.manifest.services.contains_key(name)
+            {
+                let known: Vec<&str> = applied.manifest.services.keys().map(String::as_str).collect();
+                return Err(Failure::of(64, format_args!("the manifest has no service {name}; it has {}", known.join(", "))));
+            }
+        }
+        Ok(all)
+    }
+
+    fn told(&self, report: &Report, comparison: Option<&Comparison>, applied: &Applied, written: Written) -> Result<ExitCode, Failure> {
+        let nothing = Comparison { between: Between::Revisions, differences: Vec::new() };
+        match written {
+            Written::Text => text(report, comparison),
+            Written::Json => {
+                let told = match comparison {
+                    Some(comparison) => serde_json::to_string_pretty(&serde_json::json!({ "report": report, "comparison": comparison })),
+                    None => report.to_json(),
+                };
+                say(told.map_err(Failure::failed)?);
+            }
+            Written::Markdown => say(show::markdown(report, comparison).trim_end()),
+            Written::Sarif => {
+                let file = self.manifest.manifest.display().to_string();
+                let log = show::sarif(comparison.unwrap_or(&nothing), &file, &applied.text);
+                say(serde_json::to_string_pretty(&log).map_err(Failure::failed)?);
+            }
+            Written::Svg => say(show::matrix(report).trim_end()),
+        }
+        let fails = comparison.is_some_and(Comparison::fails);
+        Ok(if fails { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
+    }
+}
+
+/// For people: one attacker in full, several as a table.
+fn text(report: &Report, comparison: Option<&Comparison>) {
+    if let Some(comparison) = comparison {
+        match (comparison.differences.is_empty(), comparison.between) {
+            (true, Between::Revisions) => say("Nobody reaches more or less than before."),
+            (true, Between::Measurement) => say("Prediction and measurement agree in every cell."),
+            (false, _) => say(show::differences(comparison).trim_end()),
+        }
+        if comparison.between == Between::Revisions {
+            return;
+        }
+        say("");
+    }
+    let mut profiles = report.attackers.keys();
+    match (profiles.next(), profiles.next()) {
+        (Some(one), None) => say(show::attacker(report, one).trim_end()),
+        _ => say(show::table(report).trim_end()),
+    }
+}
+
+/// The report of some attackers; of all, if none is named.
+fn narrowed(mut report: Report, profiles: &[Profile]) -> Report {
+    if profiles.is_empty() {
+        return report;
+    }
+    report.attackers.retain(|profile, _| profiles.contains(profile));
+    report.deputies.retain(|deputy| profiles.contains(&deputy.profile));
+    for protected in &mut report.defence {
+        for who in protected.alone.values_mut() {
+            who.retain(|profile| profiles.contains(profile));
+        }
+        protected.alone.retain(|_, who| !who.is_empty());
+    }
+    report
+}
+
+fn list(report: &Report, written: Written) -> Result<ExitCode, Failure> {
+    let attackers: Vec<String> = report.attackers.keys().map(ToString::to_string).collect();
+    match written.plain()? {
+        super::Format::Json => say(serde_json::json!({ "attackers": attackers })),
+        super::Format::Text => say(attackers.join("\n")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A manifest or policy that could not be put into force is a bad manifest.
+fn refused(error: ::breach::PredictError) -> Failure {
+    Failure::of(64, error)
+}
