@@ -9,6 +9,7 @@ mod keys;
 mod logs;
 mod metrics;
 mod people;
+mod posture;
 mod up;
 
 use std::path::PathBuf;
@@ -138,6 +139,8 @@ enum Command {
     Logs(logs::Logs),
     /// What an attacker reaches who owns one part of the system.
     Breach(breach::Breach),
+    /// How well the system is kept: what evidence shows, by area and trust boundary.
+    Posture(posture::PostureOf),
     /// The spans of one trace.
     Trace {
         /// 32 hexadecimal digits.
@@ -206,6 +209,7 @@ fn done(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Logs(logs) => logs.run(format),
         Command::Trace { trace, dir } => people::trace(&trace, &dir.dir),
         Command::Breach(breach) => breach.run(written),
+        Command::Posture(posture) => posture.run(format),
         Command::Role { name } => Ok(crate::process::run_role(&name)),
         Command::Guard { service } => Ok(crate::process::run_guard(&service)),
         Command::Pdp { pep } => Ok(crate::process::run_pdp(&pep)),

@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod defence;
+pub mod posture;
 pub mod predict;
 pub mod report;
 pub mod show;

@@ -55,13 +55,12 @@ impl Breach {
             let comparison = compare(&before, &after, Between::Revisions);
             return self.told(&after, Some(&comparison), &applied, written);
         }
-        if !self.predict {
-            return Err(Failure::of(
-                EXIT_UNAVAILABLE,
-                "measuring is not available in this build: nothing was attacked. `palisade breach --predict` says what the manifest gives",
-            ));
+        if self.predict {
+            return self.told(&narrowed(prediction.report, &profiles), None, &applied, written);
         }
-        self.told(&narrowed(prediction.report, &profiles), None, &applied, written)
+        let measured = measured()?;
+        let comparison = compare(&prediction.report, &measured, Between::Measurement);
+        self.told(&measured, Some(&comparison), &applied, written)
     }
 
     /// The attackers that are asked for; all of them, if none is.
@@ -101,6 +100,12 @@ impl Breach {
         let fails = comparison.is_some_and(Comparison::fails);
         Ok(if fails { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
     }
+}
+
+/// Breaks into a copy of the system.
+fn measured() -> Result<Report, Failure> {
+    let why = "measuring is not available in this build: nothing was attacked. `palisade breach --predict` says what the manifest gives";
+    Err(Failure::of(EXIT_UNAVAILABLE, why))
 }
 
 /// For people: one attacker in full, several as a table.
