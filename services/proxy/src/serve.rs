@@ -15,6 +15,8 @@ pub(crate) mod flows;
 pub(crate) mod half_open;
 pub(crate) mod screen;
 mod stall;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;

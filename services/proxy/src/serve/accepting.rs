@@ -69,3 +69,55 @@ where
     tasks.close();
     tasks.wait().await;
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Somebody always wants to connect.
+    struct Crowd;
+
+    impl Listener for Crowd {
+        type Accepted = ();
+        async fn accept(&self) -> io::Result<()> {
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+    }
+
+    // A13: exactly so many are served at the same time; one more waits until one of them ends.
+    #[tokio::test]
+    async fn so_many_connections_are_taken_and_the_next_one_waits_for_an_end() {
+        let (taken, ends, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let serve = {
+            let (taken, ends) = (Arc::clone(&taken), Arc::clone(&ends));
+            move |()| {
+                let (taken, ends) = (Arc::clone(&taken), Arc::clone(&ends));
+                async move {
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    ends.acquire().await.unwrap().forget();
+                }
+            }
+        };
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { run(Crowd, serve, &stop).await }
+        });
+        let settled = async || {
+            for _ in 0..4 * limits::CONNECTIONS_MAX {
+                tokio::task::yield_now().await;
+            }
+            taken.load(Ordering::SeqCst)
+        };
+        assert_eq!(settled().await, limits::CONNECTIONS_MAX);
+        ends.add_permits(1);
+        assert_eq!(settled().await, limits::CONNECTIONS_MAX + 1);
+        stop.cancel();
+        ends.add_permits(limits::CONNECTIONS_MAX);
+        running.await.unwrap();
+    }
+}
