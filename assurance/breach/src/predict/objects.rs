@@ -14,6 +14,9 @@ use super::{Model, Probe};
 use crate::report::{Cell, Extent};
 use crate::technique::Control;
 
+/// The act of sharing.
+pub(crate) const SHARE: &str = "share";
+
 /// What may be asked of an object, and what that comes to.
 const ACTS: &[(Action, &str)] = &[
     (Action::ObjectRead, "read"),
@@ -21,7 +24,7 @@ const ACTS: &[(Action, &str)] = &[
     (Action::ObjectWrite, "written"),
     (Action::ObjectPresignPut, "written"),
     (Action::ObjectDelete, "written"),
-    (Action::ObjectShare, "share"),
+    (Action::ObjectShare, SHARE),
     (Action::ObjectVerdict, "verdict"),
 ];
 

@@ -27,7 +27,7 @@ sensitivity = 2
 run = ["./front"]
 data = "thing"
 public = [ { path = "/list", methods = ["GET", "POST"], purpose = "look", scope = "things" } ]
-calls = [ "bucket.things:presign-put for look", "service.back:GET /things" ]
+calls = [ "bucket.things:presign-put for look", "bucket.things:share for look", "service.back:GET /things" ]
 [service.back]
 run = ["./back"]
 data = "thing"
@@ -94,6 +94,14 @@ fn a_taken_over_api_reaches_no_bytes_of_people_who_are_not_in_flight() {
         let wide: Vec<String> = cells(&video, "service.api", kind).into_iter().filter(|cell| cell.contains("everybody")).collect();
         assert_eq!(wide, ["state.api: everybody's"], "its own folder, and no bucket");
     }
+}
+
+// L8
+#[test]
+fn where_nobody_may_share_nothing_is_shared() {
+    let shared = |text: &str| cells(&predicted(text), "service.back", Kind::Read).iter().any(|cell| cell.contains("shared"));
+    assert!(shared(SMALL));
+    assert!(!shared(&SMALL.replace("\"bucket.things:share for look\", ", "")));
 }
 
 // L12
