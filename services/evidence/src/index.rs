@@ -76,6 +76,17 @@ pub struct LogLine {
     pub body: String,
 }
 
+/// Spans, and who told of them.
+#[derive(Debug, Clone)]
+pub struct ToldSpans {
+    /// Who.
+    pub workload: SpiffeId,
+    /// Which of its processes.
+    pub process: String,
+    /// What.
+    pub spans: Vec<Span>,
+}
+
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Index {
@@ -89,6 +100,12 @@ impl Index {
     /// Those of `Store::open`.
     pub async fn open(path: &Path) -> Result<Self, StateError> {
         Ok(Self { store: Store::open(path, SCHEMA).await? })
+    }
+
+    /// Keeps everybody from writing until it is dropped, as a disk that hangs does.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> state::WriteTxn {
+        self.store.write().await.expect("nobody else writes")
     }
 
     /// Number of the last audit record copied.
@@ -159,55 +176,21 @@ impl Index {
     ///
     /// # Errors
     /// `Sql`.
+    #[cfg(test)]
     pub async fn spans(&self, workload: &SpiffeId, process: &str, spans: &[Span]) -> Result<u64, StateError> {
-        if spans.is_empty() {
-            return Ok(0);
-        }
+        let told = ToldSpans { workload: workload.clone(), process: process.to_owned(), spans: spans.to_vec() };
+        self.spans_of_all(&[told]).await
+    }
+
+    /// Keeps what several workloads told, in one transaction. A span told twice is kept once. How many were new.
+    ///
+    /// # Errors
+    /// `Sql`: none is kept then.
+    pub async fn spans_of_all(&self, told: &[ToldSpans]) -> Result<u64, StateError> {
         let mut new = 0_u64;
         let mut txn = self.store.write().await?;
-        for span in spans.iter().filter(|s| is_hex(&s.trace, 32) && is_hex(&s.span, 16)) {
-            let added = sqlx::query("INSERT OR IGNORE INTO span (trace, span, parent, name, kind, start_ns, end_ns, status, workload, process, attributes) VALUES (?,?,?,?,?,?,?,?,?,?,?)")
-                .bind(span.trace.clone()).bind(span.span.clone()).bind(span.parent.clone()).bind(cut(&span.name)).bind(cut(&span.kind))
-                .bind(int(span.start_ns)).bind(int(span.end_ns)).bind(i64::from(span.status)).bind(workload.to_string()).bind(process.to_owned())
-                .bind(Value::Object(bounded(&span.attributes)).to_string())
-                .execute(&mut *txn).await?;
-            if added.rows_affected() == 0 {
-                continue;
-            }
-            new = new.saturating_add(1);
-            // What a service says of itself names no person: only Palisade's own processes know who it was.
-            let user = span.attributes.get("user").and_then(Value::as_str).filter(|_| process != OTLP_PROCESS).unwrap_or_default();
-            let failed = i64::from(span.status >= 500);
-            // The span that begins the trace gives it its name: the one without a parent, else the earliest seen so far.
-            sqlx::query(
-                "
-INSERT INTO trace (trace, start_ns, end_ns, name, workload, status, user, spans, failed, denied)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, (SELECT count(*) FROM record WHERE trace = ?1 AND reason <> ''))
-ON CONFLICT DO UPDATE SET
-  name = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.name ELSE name END,
-  workload = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.workload ELSE workload END,
-  status = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.status ELSE status END,
-  start_ns = min(start_ns, excluded.start_ns), end_ns = max(end_ns, excluded.end_ns),
-  user = CASE WHEN user = '' THEN excluded.user ELSE user END, spans = spans + 1, failed = failed + excluded.failed",
-            )
-            .bind(span.trace.clone())
-            .bind(int(span.start_ns))
-            .bind(int(span.end_ns))
-            .bind(cut(&span.name))
-            .bind(workload.to_string())
-            .bind(i64::from(span.status))
-            .bind(cut(user))
-            .bind(failed)
-            .bind(span.parent.is_empty())
-            .execute(&mut *txn)
-            .await?;
-            for key in keys_of(span) {
-                sqlx::query("INSERT OR IGNORE INTO trace_key (key, trace) VALUES (?, ?)")
-                    .bind(key)
-                    .bind(span.trace.clone())
-                    .execute(&mut *txn)
-                    .await?;
-            }
+        for one in told {
+            new = new.saturating_add(keep_spans(&mut txn, one).await?);
         }
         txn.commit().await?;
         Ok(new)
@@ -232,12 +215,12 @@ ON CONFLICT DO UPDATE SET
         Ok(txn.commit().await?)
     }
 
-    /// Lets go of what is older or more than is kept.
+    /// Lets go of what is older or more than is kept, a step of it; whether there may be more.
     ///
     /// # Errors
     /// `Sql`.
-    pub async fn forget(&self, retention: &Retention, now_ms: u64) -> Result<(), StateError> {
-        // In steps of a bounded size, oldest first, so that no writer waits long; the next minute goes on where this one ended.
+    pub async fn forget(&self, retention: &Retention, now_ms: u64) -> Result<bool, StateError> {
+        // In steps of a bounded size, oldest first, so that no writer waits long.
         const STEP: i64 = 5_000;
         let oldest_ms = now_ms.saturating_sub(retention.age_s.saturating_mul(1000));
         let oldest_ns = int(oldest_ms.saturating_mul(1_000_000));
@@ -246,12 +229,14 @@ ON CONFLICT DO UPDATE SET
         let mut over = total.saturating_sub(int(retention.spans));
         let traces =
             sqlx::query("SELECT trace, spans, end_ns FROM trace ORDER BY start_ns, trace LIMIT ?").bind(STEP).fetch_all(&mut *txn).await?;
+        let mut gone = 0_i64;
         for row in traces {
             let (trace, spans, end_ns): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             if over <= 0 && end_ns >= oldest_ns {
                 continue;
             }
             over = over.saturating_sub(spans);
+            gone = gone.saturating_add(1);
             // Whole traces go.
             for statement in
                 ["DELETE FROM span WHERE trace = ?", "DELETE FROM trace_key WHERE trace = ?", "DELETE FROM trace WHERE trace = ?"]
@@ -259,13 +244,13 @@ ON CONFLICT DO UPDATE SET
                 sqlx::query(statement).bind(trace.clone()).execute(&mut *txn).await?;
             }
         }
-        sqlx::query("DELETE FROM line WHERE id IN (SELECT id FROM line ORDER BY id LIMIT ?3) AND (at_ns < ?1 OR id <= (SELECT max(id) FROM line) - ?2)")
+        let lines = sqlx::query("DELETE FROM line WHERE id IN (SELECT id FROM line ORDER BY id LIMIT ?3) AND (at_ns < ?1 OR id <= (SELECT max(id) FROM line) - ?2)")
             .bind(oldest_ns)
             .bind(int(retention.spans))
             .bind(STEP)
             .execute(&mut *txn)
             .await?;
-        sqlx::query("DELETE FROM record WHERE n IN (SELECT n FROM record ORDER BY n LIMIT ?3) AND (at_ms < ?1 OR n <= (SELECT max(n) FROM record) - ?2)")
+        let records = sqlx::query("DELETE FROM record WHERE n IN (SELECT n FROM record ORDER BY n LIMIT ?3) AND (at_ms < ?1 OR n <= (SELECT max(n) FROM record) - ?2)")
             .bind(int(oldest_ms))
             .bind(int(retention.records))
             .bind(STEP)
@@ -274,8 +259,60 @@ ON CONFLICT DO UPDATE SET
         sqlx::query("DELETE FROM taken WHERE n < (SELECT n FROM (
   SELECT n, row_number() OVER (PARTITION BY workload ORDER BY n DESC) AS place, workload AS w FROM taken) WHERE place = 256 AND w = taken.workload)")
             .execute(&mut *txn).await?;
-        Ok(txn.commit().await?)
+        txn.commit().await?;
+        Ok(gone >= STEP || [lines, records].iter().any(|done| done.rows_affected() >= STEP.unsigned_abs()))
     }
+}
+
+/// Keeps what one workload told; how many spans were new.
+async fn keep_spans(txn: &mut state::WriteTxn, told: &ToldSpans) -> Result<u64, StateError> {
+    let ToldSpans { workload, process, spans } = told;
+    let mut new = 0_u64;
+    for span in spans.iter().filter(|span| is_hex(&span.trace, 32) && is_hex(&span.span, 16)) {
+        let added = sqlx::query("INSERT OR IGNORE INTO span (trace, span, parent, name, kind, start_ns, end_ns, status, workload, process, attributes) VALUES (?,?,?,?,?,?,?,?,?,?,?)")
+                .bind(span.trace.clone()).bind(span.span.clone()).bind(span.parent.clone()).bind(cut(&span.name)).bind(cut(&span.kind))
+                .bind(int(span.start_ns)).bind(int(span.end_ns)).bind(i64::from(span.status)).bind(workload.to_string()).bind(process.clone())
+                .bind(Value::Object(bounded(&span.attributes)).to_string())
+                .execute(&mut **txn).await?;
+        if added.rows_affected() == 0 {
+            continue;
+        }
+        new = new.saturating_add(1);
+        // What a service says of itself names no person: only Palisade's own processes know who it was.
+        let user = span.attributes.get("user").and_then(Value::as_str).filter(|_| process.as_str() != OTLP_PROCESS).unwrap_or_default();
+        let failed = i64::from(span.status >= 500);
+        // The span that begins the trace gives it its name: the one without a parent, else the earliest seen so far.
+        sqlx::query(
+            "
+INSERT INTO trace (trace, start_ns, end_ns, name, workload, status, user, spans, failed, denied)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, (SELECT count(*) FROM record WHERE trace = ?1 AND reason <> ''))
+ON CONFLICT DO UPDATE SET
+  name = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.name ELSE name END,
+  workload = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.workload ELSE workload END,
+  status = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.status ELSE status END,
+  start_ns = min(start_ns, excluded.start_ns), end_ns = max(end_ns, excluded.end_ns),
+  user = CASE WHEN user = '' THEN excluded.user ELSE user END, spans = spans + 1, failed = failed + excluded.failed",
+        )
+        .bind(span.trace.clone())
+        .bind(int(span.start_ns))
+        .bind(int(span.end_ns))
+        .bind(cut(&span.name))
+        .bind(workload.to_string())
+        .bind(i64::from(span.status))
+        .bind(cut(user))
+        .bind(failed)
+        .bind(span.parent.is_empty())
+        .execute(&mut **txn)
+        .await?;
+        for key in keys_of(span) {
+            sqlx::query("INSERT OR IGNORE INTO trace_key (key, trace) VALUES (?, ?)")
+                .bind(key)
+                .bind(span.trace.clone())
+                .execute(&mut **txn)
+                .await?;
+        }
+    }
+    Ok(new)
 }
 
 /// The reason of a refusal that a record tells of, or empty.

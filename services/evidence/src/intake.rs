@@ -123,6 +123,12 @@ impl Intake {
         answered.await.map_err(|_| IntakeError::Unwritable)?
     }
 
+    /// How many records the log has, for whoever must not keep the log open.
+    pub(crate) fn count(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let state = Arc::clone(&self.state);
+        move || state.lock().map_or(0, |state| state.0.records)
+    }
+
     /// The log's state.
     #[must_use]
     pub fn state(&self) -> AuditState {
@@ -219,7 +225,8 @@ impl Writer {
                     // A sender that went away asks again; its records are taken.
                     drop(answer.send(Ok(last)));
                 }
-                if !entries.is_empty() && self.appended.blocking_send(entries).is_err() {
+                // A copy that is behind reads what does not fit from the log; it never holds up the log.
+                if !entries.is_empty() && matches!(self.appended.try_send(entries), Err(async_mpsc::error::TrySendError::Closed(_))) {
                     tracing::warn!("the index of the audit log is gone; it is made up for at the next start");
                 }
             }

@@ -3,7 +3,8 @@
 //! Guarantees: J1 (`exposition`), J2 (`otlp` in, `forward` out), J3 and J4 (`index`), J7 and J8 (`log`, `intake`), J9 (`index`), J10 in part (`live`).
 //! Not here:   pages (`console`, by way of `contract::console`), listeners, alert rules.
 
-pub mod exposition;
+pub mod copying;
+mod exposition;
 pub mod forward;
 pub mod index;
 pub mod intake;

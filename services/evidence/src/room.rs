@@ -19,11 +19,12 @@ use telemetry::Recorder;
 use telemetry::event::TamperingFound;
 use trust::{Clock, DenyReason, Fault, SpiffeId};
 
+use crate::copying;
 use crate::exposition::{self, Style, Told};
 use crate::forward::Forward;
 use crate::index::search::node_of;
 use crate::index::{Index, OTLP_PROCESS, Retention};
-use crate::intake::{self, Intake, IntakeError, Taken};
+use crate::intake::{Intake, IntakeError};
 use crate::live::{Live, WINDOW_S};
 use crate::log::{self, AuditLog, LogError};
 use crate::note::{NoteSigner, VerifierKey};
@@ -31,7 +32,9 @@ use crate::otlp;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_EVERY_MS: u64 = 2_000;
-const TEND_EVERY: Duration = Duration::from_secs(60);
+const TEND_EVERY: Duration = Duration::from_secs(10);
+/// Between two steps of it, so that writers are not kept waiting.
+const TEND_PAUSE: Duration = Duration::from_millis(20);
 const METRICS_AGE_MS_MAX: u64 = 5 * 60 * 1000;
 const METRICS_PROCESSES_MAX: usize = 512;
 const PROCESS_NAME_BYTES_MAX: usize = 64;
@@ -99,6 +102,7 @@ pub struct Evidence {
     place: log::Place,
     intake: Intake,
     index: Index,
+    spans: copying::Spans,
     retention: Retention,
     live: Arc<Mutex<Live>>,
     metrics: Mutex<BTreeMap<(String, String), ProcessMetrics>>,
@@ -131,9 +135,9 @@ impl Evidence {
         let (place, dir) = (parts.place.clone(), parts.place.dir.clone());
         let intake = match AuditLog::open(parts.place, parts.signer, parts.clock.unix_ms()) {
             Ok(log) => {
-                let taken = caught_up(&index, &dir, log.records()).await?;
+                let (taken, copied) = (copying::caught_up(&index, &dir, log.records()).await?, log.records());
                 let (intake, appended) = Intake::start(log, taken, Arc::clone(&parts.clock))?;
-                tokio::spawn(keep_index(index.clone(), Arc::clone(&live), appended));
+                tokio::spawn(copying::keep_copy(index.clone(), (dir.clone(), intake.count()), Arc::clone(&live), appended, copied));
                 intake
             }
             Err(error @ LogError::Broken { .. }) => {
@@ -152,6 +156,7 @@ impl Evidence {
             key,
             place,
             intake,
+            spans: copying::Spans::start(index.clone(), Arc::clone(parts.recorder.metrics())),
             index,
             retention: parts.retention,
             live,
@@ -179,15 +184,23 @@ impl Evidence {
     }
 
     /// Learns what the system is, so that calls are counted for the right bucket or queue before anybody looks at the map; then lets go of
-    /// what is past its retention, once a minute. Never returns. The assembly spawns it.
+    /// what is past its retention, every ten seconds. Never returns. The assembly spawns it.
     pub async fn run(&self) {
         while self.asked().await.0.is_none() {
             tokio::time::sleep(Duration::from_millis(ASK_EVERY_MS)).await;
         }
         loop {
             tokio::time::sleep(TEND_EVERY).await;
-            if let Err(error) = self.index.forget(&self.retention, self.clock.unix_ms()).await {
-                tracing::warn!(%error, "old traces could not be let go of");
+            // However much comes in, as much goes.
+            loop {
+                match self.index.forget(&self.retention, self.clock.unix_ms()).await {
+                    Ok(true) => tokio::time::sleep(TEND_PAUSE).await,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "old traces could not be let go of");
+                        break;
+                    }
+                }
             }
         }
     }
@@ -210,14 +223,12 @@ impl Evidence {
             IntakeError::Broken | IntakeError::Full | IntakeError::Unwritable => Fault::unavailable(error.to_string()),
         })?;
         let now_ms = self.clock.unix_ms();
-        if self.index.spans(workload, &process, &spans).await.is_err() {
-            spans.iter().for_each(|_| self.recorder.metrics().span_dropped());
-        }
         self.send_on(workload, &spans);
         if let Ok(mut live) = self.live.lock() {
             live.heard(workload, &process, now_ms, seq);
             spans.iter().for_each(|span| live.ended(workload, span));
         }
+        self.spans.take(workload, &process, spans).await;
         if !metrics.is_empty() {
             self.keep_metrics(workload, process, metrics, now_ms);
         }
@@ -300,8 +311,8 @@ impl Evidence {
         match path {
             "/v1/traces" => {
                 let spans = otlp::spans(encoding, &bytes, workload)?;
-                self.index.spans(workload, OTLP_PROCESS, &spans).await?;
                 self.send_on(workload, &spans);
+                self.spans.take(workload, OTLP_PROCESS, spans).await;
                 Ok(otlp::traces_taken(encoding))
             }
             "/v1/logs" => {
@@ -377,55 +388,6 @@ impl Evidence {
 
 fn operator(caller: &Caller) -> bool {
     matches!(caller.peer, Peer::Operator(_))
-}
-
-/// Makes the copy of the audit records up to date with the log, and says how far each process's records were taken.
-async fn caught_up(index: &Index, dir: &std::path::Path, records: u64) -> Result<Taken, OpenError> {
-    const CHUNK: usize = 2_000;
-    let mut taken = Taken::default();
-    let mut copied = index.copied().await?;
-    if copied > records {
-        // The copy knows more than the log: it belongs to another log. What it says of processes would be wrong.
-        copied = 0;
-        index.clear_records().await?;
-    }
-    for (workload, process, seq, n) in index.taken().await? {
-        taken.note(&workload, &process, seq, n);
-    }
-    let (send, mut receive) = tokio::sync::mpsc::channel(4);
-    let dir = dir.to_owned();
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut chunk = Vec::new();
-        let mut each = |entry| {
-            chunk.push(entry);
-            if chunk.len() >= CHUNK {
-                // A receiver that is gone failed already, and says so itself.
-                drop(send.blocking_send(std::mem::take(&mut chunk)));
-            }
-        };
-        let read = log::segment::replay(&dir, copied, &mut each);
-        drop(send.blocking_send(chunk));
-        read
-    });
-    while let Some(chunk) = receive.recv().await {
-        for e in &chunk {
-            taken.note(&e.workload, &e.process, e.record.seq, e.n);
-        }
-        index.copy(&chunk).await?;
-    }
-    reading.await.map_err(std::io::Error::other)??;
-    Ok(taken)
-}
-
-async fn keep_index(index: Index, live: Arc<Mutex<Live>>, mut appended: intake::Appended) {
-    while let Some(entries) = appended.recv().await {
-        if let Ok(mut live) = live.lock() {
-            entries.iter().for_each(|entry| live.decided(entry));
-        }
-        if let Err(error) = index.copy(&entries).await {
-            tracing::warn!(%error, "audit records could not be copied to the index; they are in the log, and the copy is made up for at the next start");
-        }
-    }
 }
 
 #[async_trait]

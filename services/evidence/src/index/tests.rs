@@ -135,6 +135,23 @@ async fn what_is_kept_is_bounded_by_age_and_number_and_whole_traces_go() {
     assert_eq!(index.copied().await.unwrap(), 10, "also when every copy is gone");
 }
 
+// A13: however much came in, as much goes: step by step until nothing is over the limit.
+#[tokio::test]
+async fn what_is_over_the_limit_goes_in_steps_until_none_is() {
+    let (_folder, index) = index().await;
+    for from in (0..12_000).step_by(2_000) {
+        index.copy(&(from + 1..=from + 2_000).map(|n| entry(n, n, "", "")).collect::<Vec<_>>()).await.unwrap();
+    }
+    let retention = Retention { age_s: 1_000, spans: 8, records: 1_000 };
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        steps.push(index.forget(&retention, 20_000).await.unwrap());
+    }
+    assert_eq!(steps, [true, true, false]);
+    let kept = index.audit(&AuditFilter { limit: 5_000, ..AuditFilter::default() }).await.unwrap();
+    assert_eq!((kept.len(), kept.last().unwrap().n), (1_000, 11_001));
+}
+
 // J6: what is called a secret is not kept, and texts are cut at a character.
 #[tokio::test]
 async fn secrets_by_name_are_redacted_and_texts_are_cut() {

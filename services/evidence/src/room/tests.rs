@@ -124,6 +124,78 @@ async fn post(evidence: &Evidence, workload: &str, batch: &Batch) -> (u16, Strin
     ask(evidence, caller(Peer::Workload(id(workload))), "POST", "/records", sent, "application/json").await
 }
 
+fn spans_of(trace: u128, count: usize) -> Vec<Span> {
+    let one = |n: usize| Span {
+        trace: format!("{trace:032x}"),
+        span: format!("{:016x}", n + 1),
+        parent: String::new(),
+        name: "edge GET /".into(),
+        kind: "server".into(),
+        start_ns: 5,
+        end_ns: 9,
+        status: 200,
+        attributes: Map::new(),
+    };
+    (0..count).map(one).collect()
+}
+
+// J7: while nothing can be written to the index, the log goes on; afterwards the copy is whole, in order, without a gap.
+#[tokio::test]
+async fn the_log_waits_for_no_index_and_the_index_catches_up() {
+    let world = World::new();
+    let evidence = world.open().await;
+    let held = evidence.index.hold().await;
+    const BATCHES: u64 = 300;
+    let clock = SystemClock::shared();
+    let began = clock.monotonic();
+    for n in 0..BATCHES {
+        let appended = evidence.append(&id("role/edge"), batch("p1", n * 2 + 1..=n * 2 + 2)).await.unwrap();
+        assert_eq!(appended.seq, n * 2 + 2);
+    }
+    assert!(clock.monotonic().saturating_sub(began) < Duration::from_secs(25), "it waited for the index, which is held for 30 s at most");
+    assert_eq!(evidence.index.copied().await.unwrap(), 0);
+    drop(held);
+    let all = 2 * BATCHES;
+    for _ in 0..1_000 {
+        if evidence.index.copied().await.unwrap() == all {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let filter = AuditFilter { limit: 10_000, ..AuditFilter::default() };
+    let numbers: Vec<u64> = evidence.index.audit(&filter).await.unwrap().iter().map(|record| record.n).collect();
+    assert_eq!(numbers, (1..=all).rev().collect::<Vec<_>>());
+    assert!(world.verify(&evidence).is_intact());
+}
+
+// A13, J7: spans wait in a place of bounded size; what does not fit is dropped and counted, and the records that came with it are kept.
+#[tokio::test]
+async fn spans_that_cannot_be_indexed_in_time_are_dropped_and_counted() {
+    let world = World::new();
+    let evidence = world.open().await;
+    let held = evidence.index.hold().await;
+    let most = copying::SPANS_WAITING_MAX;
+    let send = |seq: u64, spans: Vec<Span>| {
+        let evidence = Arc::clone(&evidence);
+        async move { evidence.append(&id("role/edge"), Batch { spans, ..batch("p1", seq..=seq) }).await.unwrap().seq }
+    };
+    assert_eq!(send(1, spans_of(1, most)).await, 1);
+    let dropped = || evidence.recorder.metrics().render().contains("palisade_spans_dropped_total 0\n");
+    assert!(dropped(), "just as many as may wait");
+    assert_eq!(send(2, spans_of(2, 1)).await, 2, "the record is kept");
+    assert!(evidence.recorder.metrics().render().contains("palisade_spans_dropped_total 1\n"));
+    drop(held);
+    for _ in 0..1_000 {
+        if evidence.index.traces(&TraceFilter { limit: 10, ..TraceFilter::default() }).await.unwrap().len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(send(3, spans_of(3, 1)).await, 3);
+    let found = evidence.index.traces(&TraceFilter { limit: 10, ..TraceFilter::default() }).await.unwrap();
+    assert_eq!(found.iter().map(|one| one.spans).sum::<u64>(), u64::try_from(most).unwrap() + 1, "those that waited, and the one after");
+}
+
 // J2: spans of Palisade's own processes and of services' exporters leave by OTLP/HTTP, each under the workload that mTLS verified; audit
 // records do not leave.
 #[tokio::test]
