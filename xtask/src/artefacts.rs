@@ -52,11 +52,17 @@ impl Artefacts {
     pub fn palisade(&self) -> PathBuf {
         self.bin.join("palisade")
     }
+
+    /// The same application as one process.
+    #[must_use]
+    pub fn monolith(&self) -> PathBuf {
+        self.bin.join("video-monolith")
+    }
 }
 
 fn built(more: &[&str]) -> Outcome {
     let mut command = tree::cargo();
-    command.args(["build", "--quiet"]).args(more);
+    command.args(["build", "--quiet", "--package", "video-monolith"]).args(more);
     for package in PACKAGES {
         command.args(["--package", package]);
     }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::Outcome;
 
@@ -13,6 +16,8 @@ pub struct Curl {
     folder: PathBuf,
     certificate: PathBuf,
     jar: PathBuf,
+    /// Microseconds that all its requests took together, by curl's own clock; its copies count together.
+    spent_us: Arc<AtomicU64>,
 }
 
 /// An answer.
@@ -52,13 +57,40 @@ impl Curl {
     #[must_use]
     pub fn new(address: &str, certificate: &Path, folder: &Path, person: &str) -> Self {
         let jar = folder.join(format!("{person}.cookies"));
-        Self { address: address.to_owned(), folder: folder.to_path_buf(), certificate: certificate.to_path_buf(), jar }
+        Self {
+            address: address.to_owned(),
+            folder: folder.to_path_buf(),
+            certificate: certificate.to_path_buf(),
+            jar,
+            spent_us: Arc::default(),
+        }
     }
 
     /// The address.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Seconds that all its requests took together, from the first byte of the connection to the last of the answer.
+    #[must_use]
+    pub fn spent_s(&self) -> f64 {
+        self.spent_us.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Its cookies as a `Cookie` header has them.
+    ///
+    /// # Errors
+    /// When there is no jar.
+    pub fn cookies(&self) -> Outcome<String> {
+        let jar = std::fs::read_to_string(&self.jar)?;
+        // Netscape's format: seven fields; HttpOnly ones stand behind a mark that looks like a comment's.
+        let lines = jar.lines().map(|line| line.strip_prefix("#HttpOnly_").unwrap_or(line)).filter(|line| !line.starts_with('#'));
+        let pairs = lines.filter_map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            Some(format!("{}={}", fields.get(5)?, fields.get(6)?))
+        });
+        Ok(pairs.collect::<Vec<_>>().join("; "))
     }
 
     /// Asks for a page, following redirects.
@@ -81,7 +113,15 @@ impl Curl {
         let sent = self.folder.join(format!("{unique}.sent"));
         let body_file = ask.save.unwrap_or(&saved);
         let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--globoff", "--max-time", "900", "--write-out", "%{http_code} %{url_effective}"]);
+        command.args([
+            "--silent",
+            "--show-error",
+            "--globoff",
+            "--max-time",
+            "900",
+            "--write-out",
+            "%{http_code} %{time_total} %{url_effective}",
+        ]);
         command.arg("--cacert").arg(&self.certificate).arg("--cookie").arg(&self.jar).arg("--cookie-jar").arg(&self.jar);
         command.arg("--dump-header").arg(&head).arg("--output").arg(body_file);
         if let Some((certificate, key)) = ask.shows {
@@ -112,7 +152,10 @@ impl Curl {
             return Err(format!("{} {url}: {}", ask.method, String::from_utf8_lossy(&output.stderr).trim()).into());
         }
         let line = String::from_utf8(output.stdout)?;
-        let (status, url) = line.split_once(' ').ok_or("curl said nothing")?;
+        let (status, rest) = line.split_once(' ').ok_or("curl said nothing")?;
+        let (seconds, url) = rest.split_once(' ').ok_or("curl said too little")?;
+        let spent = Duration::from_secs_f64(seconds.parse()?);
+        self.spent_us.fetch_add(u64::try_from(spent.as_micros())?, Ordering::Relaxed);
         let body = if ask.save.is_some() { Vec::new() } else { std::fs::read(&saved).unwrap_or_default() };
         let headers = headers(&std::fs::read_to_string(&head).unwrap_or_default());
         for file in [&head, &saved, &sent] {

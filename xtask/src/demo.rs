@@ -90,8 +90,11 @@ pub fn through(running: &Running, file: &Path, scratch: &Path) -> Outcome<Report
     Ok(Report { video_id: uploaded.id, trace_id: uploaded.trace, renditions, seconds: start.elapsed().as_secs_f64(), processes, pss_bytes })
 }
 
-/// Downloads every rendition and the poster by their presigned URLs and checks them against the original and against what was told.
-fn download(person: &Person, video: &Value, id: &str, original: &media::Probed, scratch: &Path) -> Outcome<Vec<Rendition>> {
+/// Downloads every rendition and the poster by their URLs and checks them against the original and against what was told.
+///
+/// # Errors
+/// With the first that is not as it should be.
+pub fn download(person: &Person, video: &Value, id: &str, original: &media::Probed, scratch: &Path) -> Outcome<Vec<Rendition>> {
     let watch = person.api("GET", &format!("/api/videos/{id}/watch"), None, 200)?;
     let offered = watch["renditions"].as_array().filter(|all| !all.is_empty()).ok_or("no renditions")?;
     let mut renditions = Vec::new();

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask up | test | demo | bench | tidy | floorplan | deny`.
+//! The project's own tools: `cargo xtask up | test | demo | bench | twin | tidy | floorplan | deny`.
 //!
 //! A library so that the end-to-end tests drive the system with the same hands as `demo`.
 #![allow(clippy::print_stdout, reason = "tools for a terminal")]
@@ -7,10 +7,12 @@
 
 pub mod artefacts;
 pub mod bench;
+pub mod copied;
 pub mod curl;
 pub mod demo;
 pub mod deny;
 pub mod floorplan;
+pub mod functional;
 pub mod media;
 pub mod packages;
 pub mod person;
@@ -19,6 +21,7 @@ pub mod running;
 pub mod tests;
 pub mod tidy;
 pub mod tree;
+pub mod twin;
 pub mod up;
 pub mod webdriver;
 

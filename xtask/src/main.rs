@@ -33,6 +33,8 @@ enum Command {
     },
     /// Measure beside the peers that are installed (HAProxy, Envoy, nginx), and print tables with ratios.
     Bench(xtask::bench::Wanted),
+    /// Compare the reference system with the same application as one process: cost, reach after a break-in, crashes.
+    Twin(xtask::twin::Comparison),
     /// Check the taste of the code: file sizes, module docs, names; a ratchet.
     Tidy,
     /// Check that the crates depend on each other only as the floor plan allows.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test => xtask::tests::run(),
         Command::Demo { file } => xtask::demo::run(&file),
         Command::Bench(wanted) => xtask::bench::run(&wanted),
+        Command::Twin(wanted) => xtask::twin::run(&wanted),
         Command::Tidy => xtask::tidy::run(),
         Command::Floorplan => xtask::floorplan::run(),
         Command::Deny => xtask::deny::run(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use xtask::artefacts::{self, Artefacts, PACKAGES};
+use xtask::artefacts::Artefacts;
 use xtask::curl::Ask;
 use xtask::demo::Scratch;
 use xtask::running::Setting;
@@ -20,42 +20,7 @@ const CANARY: &str = "canary-7c1f0b52";
 
 /// The reference system in a folder of its own, with `replace` done to its manifest: programs, manifest and page, readable for any user.
 pub fn copied(scratch: &Scratch, replace: &[(&str, &str)]) -> Setting {
-    let (bin, apps) = (scratch.0.join("bin"), scratch.0.join("apps"));
-    std::fs::create_dir_all(&bin).unwrap();
-    let built = Artefacts::beside_us().unwrap();
-    for program in PACKAGES {
-        std::fs::copy(built.bin.join(program), bin.join(program)).unwrap();
-    }
-    let original = artefacts::manifest();
-    copy_folder(&original.parent().unwrap().join("web"), &apps.join("web"));
-    let mut manifest = std::fs::read_to_string(&original).unwrap();
-    for (from, to) in replace {
-        assert_eq!(manifest.matches(from).count(), 1, "{from:?} is not once in the manifest");
-        manifest = manifest.replace(from, to);
-    }
-    std::fs::write(apps.join("palisade.toml"), manifest).unwrap();
-    xtask::tree::run(std::process::Command::new("chmod").arg("755").arg(&scratch.0)).unwrap();
-    xtask::tree::run(std::process::Command::new("chmod").args(["-R", "u+rwX,go+rX,go-w"]).args([&bin, &apps])).unwrap();
-    Setting {
-        manifest: apps.join("palisade.toml"),
-        dir: scratch.0.join("system"),
-        palisade: bin.join("palisade"),
-        user: None,
-        more: Vec::new(),
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap();
-        if path.is_dir() && name != "__pycache__" {
-            copy_folder(&path, &to.join(name));
-        } else if path.is_file() {
-            std::fs::copy(&path, to.join(name)).unwrap();
-        }
-    }
+    xtask::copied::reference(&scratch.0, &Artefacts::beside_us().unwrap(), replace).unwrap()
 }
 
 /// Doors outside of every sandbox that the attacker knows of, and that notice who comes in.

@@ -125,7 +125,7 @@ fn the_services_have_no_line_of_security_code() {
     const WORDS: &[&str] =
         &["authorization", "bearer", "jwt", "cookie", "tls", "certificate", "password", "hmac", "csrf", "oauth", "signing"];
     let folder = xtask::tree::root().join("apps/video");
-    let mut found = Vec::new();
+    let (mut found, mut in_the_twin) = (Vec::new(), 0);
     let mut lines = 0;
     for extension in ["rs", "py", "js"] {
         for path in xtask::tree::files(&folder, extension).unwrap() {
@@ -136,10 +136,13 @@ fn the_services_have_no_line_of_security_code() {
                 lines += 1;
                 let code = line.split("//").next().unwrap_or_default().to_lowercase();
                 let words: Vec<&str> = code.split(|c: char| !c.is_ascii_alphabetic()).collect();
-                found.extend(WORDS.iter().filter(|w| words.contains(*w)).map(|w| format!("{}: {w}: {line}", path.display())));
+                let here = WORDS.iter().filter(|w| words.contains(*w)).map(|w| format!("{}: {w}: {line}", path.display()));
+                // The same application as one process has all of it, so these words are found where they are.
+                if path.starts_with(folder.join("monolith")) { in_the_twin += here.count() } else { found.extend(here) }
             }
         }
     }
     assert!(lines > 1000, "only {lines} lines were looked at");
     assert_eq!(found, Vec::<String>::new());
+    assert!(in_the_twin > 20, "the words were found {in_the_twin} times in the twin, which is full of them");
 }

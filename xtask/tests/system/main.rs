@@ -28,6 +28,7 @@ mod resumed;
 mod sdk;
 mod talk;
 mod tampered;
+mod twin;
 mod wire;
 
 use std::path::{Path, PathBuf};

@@ -32,7 +32,7 @@ const SCHEMA: &str = "
 
 /// Why the catalogue could not do something.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CatalogueFault {
+pub enum CatalogueFault {
     /// The database said no.
     #[error("the catalogue: {0}")]
     Database(#[from] sqlx::Error),
@@ -43,17 +43,22 @@ pub(crate) enum CatalogueFault {
 
 /// What an event changes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Change {
-    pub(crate) progress: Option<u8>,
-    pub(crate) reason: Option<String>,
-    pub(crate) duration_s: Option<f64>,
-    pub(crate) renditions: Option<Vec<Rendition>>,
-    pub(crate) poster: Option<String>,
+pub struct Change {
+    /// Percent of the transcoding.
+    pub progress: Option<u8>,
+    /// Why it was refused or failed, for its owner.
+    pub reason: Option<String>,
+    /// Seconds.
+    pub duration_s: Option<f64>,
+    /// What was made of it.
+    pub renditions: Option<Vec<Rendition>>,
+    /// Where its picture is.
+    pub poster: Option<String>,
 }
 
 /// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
+pub enum Applied {
     /// It changed the video.
     Changed,
     /// It was applied before, or is overtaken by a later state.
@@ -66,14 +71,17 @@ pub(crate) enum Applied {
 
 /// The catalogue's file.
 #[derive(Clone)]
-pub(crate) struct Catalogue {
+pub struct Catalogue {
     // One connection: writes queue up here instead of failing as busy, and reads take microseconds.
     pool: SqlitePool,
 }
 
 impl Catalogue {
     /// Opens the catalogue in a folder, and makes it if it is not there.
-    pub(crate) async fn open(folder: &Path) -> Result<Self, CatalogueFault> {
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn open(folder: &Path) -> Result<Self, CatalogueFault> {
         let options = SqliteConnectOptions::new()
             .filename(folder.join("catalogue.db"))
             .create_if_missing(true)
@@ -86,7 +94,10 @@ impl Catalogue {
     }
 
     /// Adds a new video.
-    pub(crate) async fn add(&self, video: &Video) -> Result<(), CatalogueFault> {
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn add(&self, video: &Video) -> Result<(), CatalogueFault> {
         sqlx::query("INSERT INTO video (id, owner, name, media_type, size, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(video.id.to_string())
             .bind(&video.owner)
@@ -101,7 +112,10 @@ impl Catalogue {
     }
 
     /// A page of someone's videos, newest first, before the one of this id if there is one.
-    pub(crate) async fn page(&self, owner: &str, before: Option<Uuid>, limit: u32) -> Result<Vec<Video>, CatalogueFault> {
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn page(&self, owner: &str, before: Option<Uuid>, limit: u32) -> Result<Vec<Video>, CatalogueFault> {
         // Ids are version 7: their order is that of their making. '~' is after every id.
         let before = before.map_or_else(|| String::from("~"), |id| id.to_string());
         let rows = sqlx::query("SELECT * FROM video WHERE owner = ? AND id < ? ORDER BY id DESC LIMIT ?")
@@ -114,7 +128,10 @@ impl Catalogue {
     }
 
     /// Someone's video; another's is as if it were not there.
-    pub(crate) async fn find(&self, owner: &str, id: Uuid) -> Result<Option<Video>, CatalogueFault> {
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn find(&self, owner: &str, id: Uuid) -> Result<Option<Video>, CatalogueFault> {
         let row = sqlx::query("SELECT * FROM video WHERE owner = ? AND id = ?")
             .bind(owner)
             .bind(id.to_string())
@@ -124,13 +141,19 @@ impl Catalogue {
     }
 
     /// Removes someone's video.
-    pub(crate) async fn remove(&self, owner: &str, id: Uuid) -> Result<(), CatalogueFault> {
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn remove(&self, owner: &str, id: Uuid) -> Result<(), CatalogueFault> {
         sqlx::query("DELETE FROM video WHERE owner = ? AND id = ?").bind(owner).bind(id.to_string()).execute(&self.pool).await?;
         Ok(())
     }
 
     /// Applies an event to a video: once, forward only, and only its owner's.
-    pub(crate) async fn apply(
+    ///
+    /// # Errors
+    /// [`CatalogueFault`] when the database cannot be used or holds what this program did not write.
+    pub async fn apply(
         &self,
         (event, id, owner): (&str, Uuid, Option<&str>),
         next: State,

@@ -2,13 +2,9 @@
 //!
 //! Environment: `PORT`, `STATE_DIR`, `AWS_ENDPOINT_URL`.
 
-mod answer;
-mod catalogue;
-mod route;
-mod status;
-mod video;
-
 use std::process::ExitCode;
+
+use video_api::route;
 
 fn main() -> ExitCode {
     video_wire::serve::run(route::NAME, route::assemble)

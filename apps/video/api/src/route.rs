@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The service's name in logs.
-pub(crate) const NAME: &str = "video-api";
+pub const NAME: &str = "video-api";
 /// The bucket of originals.
 pub(crate) const ORIGINALS: &str = "originals";
 /// The bucket of renditions.
@@ -50,7 +50,7 @@ pub(crate) struct Api {
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartFault {
+pub enum StartFault {
     /// A setting is missing or wrong.
     #[error(transparent)]
     Setting(#[from] setting::SettingError),
@@ -65,7 +65,10 @@ pub(crate) enum StartFault {
 }
 
 /// Builds the service from its environment.
-pub(crate) async fn assemble() -> Result<Router, StartFault> {
+///
+/// # Errors
+/// [`StartFault`] naming what is missing or cannot be opened.
+pub async fn assemble() -> Result<Router, StartFault> {
     let folder = setting::required("STATE_DIR", "the folder of the catalogue")?;
     let store = setting::neighbour("AWS_ENDPOINT_URL", "the object store's address")?;
     let opened = Catalogue::open(&PathBuf::from(&folder)).await;

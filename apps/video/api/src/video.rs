@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The largest video, in bytes: 2 GiB.
-pub(crate) const SIZE_BYTES_MAX: u64 = 2 << 30;
+pub const SIZE_BYTES_MAX: u64 = 2 << 30;
 /// The longest name, in characters.
-pub(crate) const NAME_CHARS_MAX: usize = 200;
+pub const NAME_CHARS_MAX: usize = 200;
 /// The media types that are taken.
 const TYPES: [&str; 2] = ["video/mp4", "video/webm"];
 
 /// How far a video is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub enum State {
     /// Announced; its bytes have not come.
     AwaitingUpload,
     /// Its bytes are there and are being checked.
@@ -38,7 +38,7 @@ impl State {
         [Self::AwaitingUpload, Self::Uploaded, Self::Validated, Self::Transcoding, Self::Rejected, Self::Failed, Self::Ready];
 
     /// Its name, as in JSON.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::AwaitingUpload => "awaiting_upload",
             Self::Uploaded => "uploaded",
@@ -51,12 +51,12 @@ impl State {
     }
 
     /// The state of this name.
-    pub(crate) fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
     /// Whether a video may go from here to there; staying is allowed where there is progress to note.
-    pub(crate) fn may_become(self, next: Self) -> bool {
+    pub fn may_become(self, next: Self) -> bool {
         match self {
             Self::Rejected | Self::Ready => false,
             Self::Transcoding => next >= self,
@@ -67,55 +67,73 @@ impl State {
 
 /// A rendition of a video.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Rendition {
-    pub(crate) name: String,
-    pub(crate) key: String,
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    pub(crate) duration_s: f64,
-    pub(crate) bytes: u64,
+pub struct Rendition {
+    /// `720p`.
+    pub name: String,
+    /// Where it is in the bucket of renditions.
+    pub key: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Seconds.
+    pub duration_s: f64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// A video.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Video {
-    pub(crate) id: Uuid,
+pub struct Video {
+    /// Version 7: newer ones are greater.
+    pub id: Uuid,
+    /// Whose it is.
     #[serde(skip)]
-    pub(crate) owner: String,
-    pub(crate) name: String,
+    pub owner: String,
+    /// As its person calls it.
+    pub name: String,
+    /// As it was announced.
     #[serde(rename = "type")]
-    pub(crate) media_type: String,
-    pub(crate) size: u64,
-    pub(crate) state: State,
+    pub media_type: String,
+    /// Bytes of the original.
+    pub size: u64,
+    /// How far it is.
+    pub state: State,
     /// Percent of the transcoding.
-    pub(crate) progress: u8,
+    pub progress: u8,
     /// Why it was refused or failed, for its owner.
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// RFC 3339.
-    pub(crate) created_at: String,
-    pub(crate) duration_s: Option<f64>,
-    pub(crate) renditions: Vec<Rendition>,
-    pub(crate) poster: Option<String>,
+    pub created_at: String,
+    /// Seconds, once it is checked.
+    pub duration_s: Option<f64>,
+    /// What was made of it.
+    pub renditions: Vec<Rendition>,
+    /// Where its picture is in the bucket of renditions.
+    pub poster: Option<String>,
 }
 
 /// What is asked of a new video.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Wish {
-    pub(crate) name: String,
-    pub(crate) size: u64,
+pub struct Wish {
+    /// What the person calls it.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// The media type that the person says it has.
     #[serde(rename = "type")]
-    pub(crate) media_type: String,
+    pub media_type: String,
 }
 
 /// What is wrong with a wish: the error and what to do about it.
-pub(crate) type Objection = (&'static str, &'static str);
+pub type Objection = (&'static str, &'static str);
 
 impl Wish {
     /// The wish with its name trimmed and its type without parameters.
     ///
     /// # Errors
     /// An [`Objection`] for a name, size or type that is not taken.
-    pub(crate) fn checked(self) -> Result<Self, Objection> {
+    pub fn checked(self) -> Result<Self, Objection> {
         let name = self.name.trim().to_owned();
         let media_type = self.media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if name.is_empty() {

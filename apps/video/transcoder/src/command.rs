@@ -19,7 +19,7 @@ const DECODERS: &str = "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx,libvpx-
 /// The demuxers that an original may be read with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Demuxer {
+pub enum Demuxer {
     /// MP4.
     Mov,
     /// WebM and Matroska.
@@ -36,7 +36,7 @@ impl Demuxer {
 }
 
 /// Where a rung's file goes.
-pub(crate) fn output(folder: &Path, rung: &Rung) -> PathBuf {
+pub fn output(folder: &Path, rung: &Rung) -> PathBuf {
     folder.join(rung.file())
 }
 
@@ -71,7 +71,7 @@ fn scale(rung: &Rung) -> String {
 }
 
 /// One run that makes all renditions: the original is decoded once.
-pub(crate) fn transcode(demuxer: Demuxer, input: &Path, folder: &Path, rungs: &[Rung]) -> Vec<OsString> {
+pub fn transcode(demuxer: Demuxer, input: &Path, folder: &Path, rungs: &[Rung]) -> Vec<OsString> {
     let labels: String = (0..rungs.len()).map(|index| format!("[s{index}]")).collect();
     let scales = rungs.iter().enumerate().map(|(index, rung)| format!(";[s{index}]{}[v{index}]", scale(rung)));
     let graph = format!("[0:v:0]split={}{labels}{}", rungs.len(), scales.collect::<String>());
@@ -90,7 +90,7 @@ pub(crate) fn transcode(demuxer: Demuxer, input: &Path, folder: &Path, rungs: &[
 }
 
 /// One run that takes a picture out of a finished rendition.
-pub(crate) fn poster(rendition: &Path, at_s: f64, target: &Path) -> Vec<OsString> {
+pub fn poster(rendition: &Path, at_s: f64, target: &Path) -> Vec<OsString> {
     let mut line = opening(Demuxer::Mov, Some(at_s), rendition);
     line.extend(["-map", "0:v:0", "-frames:v", "1", "-c:v", "mjpeg", "-q:v", "3"].map(OsString::from));
     line.extend(["-pix_fmt", "yuvj420p", "-f", "image2", "-update", "1"].map(OsString::from));

@@ -8,25 +8,25 @@ const HEIGHTS: [u32; 2] = [720, 360];
 
 /// One rendition to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rung {
+pub struct Rung {
     /// Its height in pixels, even.
-    pub(crate) height: u32,
+    pub height: u32,
 }
 
 impl Rung {
     /// Its name: `720p`.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}p", self.height)
     }
 
     /// The name of its file, one of a few whatever the original is: who cleans up needs no list.
-    pub(crate) fn file(&self) -> String {
+    pub fn file(&self) -> String {
         if HEIGHTS.contains(&self.height) { format!("{}.mp4", self.name()) } else { String::from("small.mp4") }
     }
 }
 
 /// The renditions of an original of this height.
-pub(crate) fn ladder(height: u32) -> Vec<Rung> {
+pub fn ladder(height: u32) -> Vec<Rung> {
     let reached: Vec<Rung> = HEIGHTS.iter().filter(|wanted| **wanted <= height).map(|h| Rung { height: *h }).collect();
     if reached.is_empty() { vec![Rung { height: (height / 2 * 2).max(2) }] } else { reached }
 }

@@ -13,18 +13,22 @@ const MOOV_BYTES_MAX: u64 = 64 << 20;
 
 /// A rendition in numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Measured {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    pub(crate) duration_s: f64,
-    pub(crate) bytes: u64,
+pub struct Measured {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Seconds.
+    pub duration_s: f64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// Reads a finished MP4's numbers; nothing if it is none.
 ///
 /// # Errors
 /// What the file system says.
-pub(crate) async fn measure(path: &Path) -> std::io::Result<Option<Measured>> {
+pub async fn measure(path: &Path) -> std::io::Result<Option<Measured>> {
     let mut file = tokio::fs::File::open(path).await?;
     let bytes = file.metadata().await?.len();
     let mut offset = 0u64;

@@ -4,7 +4,7 @@
 //! Guarantees: percentages never fall, and reach 100 only by the end of the work, which is said elsewhere.
 
 /// Reads the lines of a report.
-pub(crate) struct Progress {
+pub struct Progress {
     duration_us: f64,
     out_us: u64,
     percent: u8,
@@ -12,21 +12,21 @@ pub(crate) struct Progress {
 
 /// What a report says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
+pub struct Report {
     /// How much of the film is done: 0 to 99.
-    pub(crate) percent: u8,
+    pub percent: u8,
     /// How much of the film is done, in microseconds; it tells one report from another.
-    pub(crate) out_us: u64,
+    pub out_us: u64,
 }
 
 impl Progress {
     /// Progress through a film of this many seconds.
-    pub(crate) fn new(duration_s: f64) -> Self {
+    pub fn new(duration_s: f64) -> Self {
         Self { duration_us: (duration_s * 1e6).max(1.0), out_us: 0, percent: 0 }
     }
 
     /// Takes one line; a whole report gives something to tell.
-    pub(crate) fn line(&mut self, line: &str) -> Option<Report> {
+    pub fn line(&mut self, line: &str) -> Option<Report> {
         let (key, value) = line.trim().split_once('=')?;
         match key {
             // Before the first picture FFmpeg writes N/A, or a negative number.

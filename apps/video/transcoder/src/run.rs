@@ -29,14 +29,16 @@ const SIGNALS_OF_FAILURE: [i32; 9] = [4, 5, 6, 7, 8, 11, 24, 25, 31];
 
 /// The program, and how long it may take.
 #[derive(Clone, Debug)]
-pub(crate) struct Ffmpeg {
-    pub(crate) program: PathBuf,
-    pub(crate) wall: Duration,
+pub struct Ffmpeg {
+    /// The program.
+    pub program: PathBuf,
+    /// The longest that one run may take.
+    pub wall: Duration,
 }
 
 /// Why a run came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunFault {
+pub enum RunFault {
     /// It could not be started, or was stopped from outside: another try may succeed.
     #[error("the transcoder was interrupted: {0}")]
     Interrupted(String),
@@ -64,7 +66,7 @@ impl Ffmpeg {
     /// # Errors
     /// [`RunFault::Failed`] when it gave up, crashed, stalled or took too long; [`RunFault::Interrupted`] when it could
     /// not start or someone killed it.
-    pub(crate) async fn run(
+    pub async fn run(
         &self,
         line: Vec<OsString>,
         folder: &Path,

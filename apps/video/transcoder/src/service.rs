@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The service's name in logs and traces.
-pub(crate) const NAME: &str = "video-transcoder";
+pub const NAME: &str = "video-transcoder";
 /// The shortest time between two reports.
 const REPORT_GAP: Duration = Duration::from_millis(500);
 
@@ -47,7 +47,7 @@ struct Transcoder {
 ///
 /// # Errors
 /// [`SettingError`] naming what is missing or wrong.
-pub(crate) async fn assemble() -> Result<Router, SettingError> {
+pub async fn assemble() -> Result<Router, SettingError> {
     let client = Client::new();
     let store = setting::neighbour("AWS_ENDPOINT_URL", "the object store's address")?;
     let queue = setting::neighbour("QUEUE_URL", "the queue's address")?;
