@@ -14,6 +14,7 @@ mod envoy;
 mod figures;
 mod given_up;
 mod hanging;
+mod hostile;
 mod journey;
 mod killed;
 mod leftover;

@@ -1,7 +1,11 @@
 //! Files that must be refused, and a small sound one to compare: material for tests, made in memory.
 //!
 //! Guarantees: each file is as sound as can be but for the one thing that its name says.
-//! Not here:   files that exploit a decoder.
+//! Not here:   files that exploit a decoder; what people send who mean harm (`hostile`).
+
+pub mod hostile;
+pub mod matroska;
+pub mod mutation;
 
 /// What the made MP4 is like; [`Recipe::default`] is sound.
 #[derive(Clone, Debug)]

@@ -14,7 +14,12 @@ use bytes::Bytes;
 
 use crate::{
     CheckFault,
-    bad_media::{self, Recipe, atom, mp4},
+    bad_media::{
+        self, Recipe, atom,
+        hostile::{self, Fate},
+        mp4,
+        mutation::{Shuffle, mutant},
+    },
     check,
     media::MediaInfo,
     read::RandomRead,
@@ -276,16 +281,24 @@ fn webm_parts_are_refused_for_their_own_reasons() {
     assert!(matches!(verdict(&other_document, "video/webm"), Err(Rejection::Malformed { .. })));
 }
 
-/// A sequence of numbers that looks random and is the same each time (Marsaglia's xorshift).
-struct Shuffle(u64);
-
-impl Shuffle {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
+// N4: every hostile file comes to the fate that it says, is refused with a sentence, and costs no more to read than its own size.
+#[test]
+fn every_hostile_file_is_refused_with_a_reason_or_is_a_sound_video_besides() {
+    let corpus = hostile::corpus(FRAGMENTED, LIVE_WEBM, "http://127.0.0.1:9");
+    let mut processed = 0;
+    for file in &corpus {
+        let (outcome, read) = verdict_counted(&file.bytes, file.declared);
+        assert!(read <= 4 * file.bytes.len() as u64 + 65_536, "{}: {read} bytes read of {}", file.name, file.bytes.len());
+        match (file.fate, outcome) {
+            (Fate::Refused, Err(rejection)) => assert!(rejection.to_string().len() > 10, "{}: {rejection}", file.name),
+            (Fate::Processed, Ok(_)) => processed += 1,
+            (Fate::Contained, _) => (),
+            (fate, outcome) => panic!("{} should be {fate:?} and is {outcome:?}", file.name),
+        }
     }
+    assert!(corpus.len() > 80 && processed == 6, "{} files, {processed} of them sound", corpus.len());
+    let names: std::collections::BTreeSet<&str> = corpus.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names.len(), corpus.len(), "two files have one name");
 }
 
 // N4: 100,000 damaged files; the index of each is hit more often than its media.
@@ -294,7 +307,7 @@ fn no_damage_makes_the_check_panic_or_read_without_end() {
     let made = mp4(&Recipe::default());
     let sound: [(&[u8], &str); 5] =
         [(GOOD_MP4, "video/mp4"), (FRAGMENTED, "video/mp4"), (&made, "video/mp4"), (GOOD_WEBM, "video/webm"), (LIVE_WEBM, "video/webm")];
-    let mut shuffle = Shuffle(0x005e_ed0f_9a11_5ade);
+    let mut shuffle = Shuffle::new(0x005e_ed0f_9a11_5ade);
     let mut refusals = 0;
     for round in 0..100_000 {
         let (good, declared) = sound[round % sound.len()];
@@ -314,6 +327,16 @@ fn no_damage_makes_the_check_panic_or_read_without_end() {
         assert!(read <= 4 * bytes.len() as u64 + 65_536, "round {round}: {read} bytes read of {}", bytes.len());
     }
     assert!(refusals > 30_000, "damage is mostly seen: {refusals}");
+    // The same for the corpus's own damage: lengths, and parts that are doubled, moved and cut off.
+    let mut refusals = 0;
+    for seed in 0..20_000 {
+        let (good, declared) = sound[usize::try_from(seed).unwrap() % sound.len()];
+        let bytes = mutant(good, seed);
+        let (outcome, read) = verdict_counted(&bytes, declared);
+        refusals += usize::from(outcome.is_err());
+        assert!(read <= 4 * bytes.len() as u64 + 65_536, "seed {seed}: {read} bytes read of {}", bytes.len());
+    }
+    assert!((5000..20_000).contains(&refusals), "damage is seen, and some of it is none: {refusals}");
 }
 
 #[test]
