@@ -11,6 +11,7 @@ pub mod copied;
 pub mod curl;
 pub mod demo;
 pub mod deny;
+pub mod deputy;
 pub mod floorplan;
 pub mod functional;
 pub mod media;

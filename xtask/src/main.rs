@@ -35,6 +35,8 @@ enum Command {
     Bench(xtask::bench::Wanted),
     /// Compare the reference system with the same application as one process: cost, reach after a break-in, crashes.
     Twin(xtask::twin::Comparison),
+    /// The confused deputy: an api that does whatever it is asked, and what becomes of it.
+    Deputy,
     /// Check the taste of the code: file sizes, module docs, names; a ratchet.
     Tidy,
     /// Check that the crates depend on each other only as the floor plan allows.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo { file } => xtask::demo::run(&file),
         Command::Bench(wanted) => xtask::bench::run(&wanted),
         Command::Twin(wanted) => xtask::twin::run(&wanted),
+        Command::Deputy => xtask::deputy::run(),
         Command::Tidy => xtask::tidy::run(),
         Command::Floorplan => xtask::floorplan::run(),
         Command::Deny => xtask::deny::run(),

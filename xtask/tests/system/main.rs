@@ -10,6 +10,7 @@ mod browser;
 mod certificates;
 mod contained;
 mod credentials;
+mod deputy;
 mod envoy;
 mod figures;
 mod given_up;
