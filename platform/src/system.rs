@@ -190,9 +190,9 @@ pub fn build(
         Path::new(&listen.to_string()),
     ))?;
     let port = public.local_addr().map_err(io("cannot listen", Path::new("edge")))?.port();
-    let host =
-        manifest.edge.hosts.iter().find(|h| *h == "localhost").or_else(|| manifest.edge.hosts.first()).map_or("localhost", String::as_str);
-    let origin = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
+    let at = |host: &str| if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
+    let origin = at(manifest.edge.main_host());
+    let content = manifest.edge.content.as_deref().map_or_else(|| origin.clone(), at);
 
     let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new(), peps: Vec::new() };
     let mesh: Vec<(&str, OwnedFd)> = ["control", "login", "objects", "queue", "evidence"]
@@ -223,6 +223,8 @@ pub fn build(
             "evidence" => {
                 serde_json::json!(roles::evidence::Settings { anchor: layout.data("anchor"), otlp: otlp.map(ToString::to_string) })
             }
+            // Where presigned URLs are.
+            "objects" => serde_json::json!(roles::OriginSettings { origin: content.clone() }),
             _ => serde_json::json!(roles::OriginSettings { origin: origin.clone() }),
         };
         let mut listeners = vec![("mesh".to_owned(), listener)];
@@ -292,6 +294,7 @@ impl Builder<'_> {
         });
         roles::edge::Settings {
             hosts: listed(&edge.hosts),
+            content: edge.content.clone(),
             port,
             tls_dir: self.layout.data("identity").join("public"),
             local_hosts: listed(&edge.local_hosts()),

@@ -7,6 +7,7 @@ use trust::Digest;
 
 use super::*;
 
+mod content;
 mod egress;
 mod faults;
 mod health;
@@ -340,9 +341,10 @@ from = ["10.0.0.0/8", "2001:db8::/32"]
 fn each_host_of_the_edge_has_one_certificate() {
     let edge = Manifest::parse("x", &edge_with(SHOP)).unwrap_or_else(|e| panic!("{e}")).edge;
     let one = |host: &str| std::collections::BTreeSet::from([host.to_owned()]);
+    let local = ["content.localhost", "localhost"].map(str::to_owned).into();
     assert_eq!(edge.certificates["shop"].hosts, one("shop.example"));
     assert_eq!(edge.certificates["rest"].hosts, one("api.shop.example"));
-    assert_eq!((&edge.acme.as_ref().unwrap().hosts, &edge.local_hosts()), (&one("new.example"), &one("localhost")));
+    assert_eq!((&edge.acme.as_ref().unwrap().hosts, &edge.local_hosts()), (&one("new.example"), &local));
     assert_eq!(edge.proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "2001:db8::/32"]);
     // A name in full wins over the wildcard that covers it too.
     let both = SHOP.replacen("hosts = [\"shop.example\"]", "hosts = [\"shop.example\", \"api.shop.example\"]", 1);

@@ -84,6 +84,9 @@ pub(crate) struct Edge {
     pub(crate) listen: Option<String>,
     /// Host names that it answers to; default ["localhost"].
     pub(crate) hosts: Option<Vec<String>>,
+    /// A host for what people have stored, and for nothing else: an origin of its own, where no page is and no cookie goes, as in
+    /// "content.video.example". It needs a certificate as every host does.
+    pub(crate) content: Option<String>,
     /// A session ends after this long without a request; default "30m".
     pub(crate) session_idle: Option<Lasting>,
     /// A session ends after this long in any case; default "12h".

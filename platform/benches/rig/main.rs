@@ -198,7 +198,7 @@ async fn edge(told: &Told) {
     let port = told.port("listen");
     let sessions = told.folder("world").join(format!("sessions-{}.db", std::process::id()));
     let parts = Parts {
-        place: Place { hosts: BTreeSet::from(["127.0.0.1".to_owned()]), port },
+        place: Place { hosts: BTreeSet::from(["127.0.0.1".to_owned()]), content: None, port },
         limits: generous(),
         clients: proxy::edge::ClientAuthorities::none(),
         views: world.holder(&identity, &recorder, &view),

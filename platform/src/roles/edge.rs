@@ -21,6 +21,8 @@ use crate::process::{Peers, Process, StartError};
 pub struct Settings {
     /// Host names.
     pub hosts: Vec<String>,
+    /// The host among them that presigned URLs are for, if they have one of their own.
+    pub content: Option<String>,
     /// Port that browsers use.
     pub port: u16,
     /// Where `identity` puts the HTTPS certificate of this machine's own hosts, and its key.
@@ -165,7 +167,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let (metrics, log) = (process.recorder.metrics().clone(), settings.access_log.clone());
     let log = AccessLog::start(log, clock.clone(), metrics).map_err(StartError::refused_by)?;
     let edge = Edge::new(Parts {
-        place: Place { hosts: settings.hosts.iter().cloned().collect(), port: settings.port },
+        place: Place { hosts: settings.hosts.iter().cloned().collect(), content: settings.content.clone(), port: settings.port },
         limits: settings.limits.limits(),
         clients,
         views: joined.view.clone(),

@@ -44,6 +44,7 @@ use telemetry::{Recorder, Shown};
 use trust::{Clock, Decision, DenyReason, Entropy, Fault, SpiffeId, TraceContext};
 
 use self::admission::{Admission, Permit};
+use self::answer::Apart;
 use self::destination::{Destination, SessionPage};
 use self::entry::Entry;
 use self::oidc::Login;
@@ -107,6 +108,8 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Edge {
     place: Place,
+    /// What pages may load.
+    csp: HeaderValue,
     limits: Limits,
     clients: ClientAuthorities,
     views: Arc<ViewHolder>,
@@ -139,6 +142,7 @@ impl Edge {
             passes: Passes::default(),
             possession: Possession::new(&*parts.entropy, &*parts.clock),
             login,
+            csp: answer::policy(parts.place.origin_of_content().as_deref()),
             place: parts.place,
             limits: parts.limits,
             clients: parts.clients,
@@ -274,7 +278,7 @@ impl Edge {
             Destination::Session(page) => return Box::pin(self.session_page(*page, profile(&view)?, &visit, person, trace)).await,
             Destination::Preflight(preflight) => return Ok(preflight.answer()),
             Destination::Login { .. } => {
-                return Box::pin(onward::pass(self.login.client(), &mut visit, body, None, trace, &*self.clock)).await;
+                return Box::pin(onward::pass(self.login.client(), &mut visit, body, None, trace, (&*self.clock, &self.csp))).await;
             }
             Destination::Presigned { .. } => {
                 account.note("object", visit.head.uri.path().trim_start_matches('/').to_owned());
@@ -293,7 +297,7 @@ impl Edge {
         };
         account.forwarded_to(&peer);
         let transport = self.peers.transport(&peer)?;
-        let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace, &*self.clock).await?;
+        let answer = onward::pass(&Client::new(transport), &mut visit, body, token.as_ref(), trace, (&*self.clock, &self.csp)).await?;
         if let (Destination::Service(route), true) = (&visit.destination, events::is_event_stream(answer.headers())) {
             let ending = self.watch(&visit, person.as_ref(), route, trace).withdrawn();
             return Ok(answer.map(|events| events::until(events, ending)));
@@ -327,7 +331,8 @@ impl Edge {
                 Err(lost) => answer::refusal(&lost.into(), page, trace),
             },
         };
-        answer::harden(answer.headers_mut(), trace);
+        let apart = answer.extensions_mut().remove::<Apart>();
+        answer::harden(answer.headers_mut(), trace, &self.csp, apart);
         answer::quotas(answer.headers_mut(), permit.as_ref().map_or(&[], Permit::standings));
         match socket::Opened::begin(&mut answer, account, permit) {
             Some((account, permit)) => account.finish_holding(answer, permit),

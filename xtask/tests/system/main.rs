@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests measure and wait in real time")]
 
+mod apart;
 mod boundary;
 mod browser;
 mod certificates;

@@ -53,10 +53,12 @@ impl Check<'_, '_, '_> {
         if listen.is_err() {
             self.document.problem(&["edge", "listen"], "write an address and a port, as in \"127.0.0.1:8443\"", None);
         }
-        let hosts: BTreeSet<_> = w.hosts.clone().unwrap_or_else(|| vec!["localhost".to_owned()]).into_iter().collect();
+        let mut hosts: BTreeSet<_> = w.hosts.clone().unwrap_or_else(|| vec!["localhost".to_owned()]).into_iter().collect();
         if hosts.is_empty() || hosts.len() > LIST_MAX || !hosts.iter().all(|h| is_host(h)) {
             self.document.problem(&["edge", "hosts"], "write host names in lower case, as in [\"video.example\"]", None);
         }
+        let content = self.content(&hosts);
+        hosts.extend(content.clone());
         let idle = w.session_idle.map_or(30 * 60_000, |d| d.0);
         let life = w.session_life.map_or(12 * 3_600_000, |d| d.0);
         if idle > life {
@@ -76,6 +78,7 @@ impl Check<'_, '_, '_> {
         let edge = Edge {
             listen: listen.ok()?,
             hosts,
+            content,
             session_idle_ms,
             session_life_ms,
             issuers,
@@ -92,6 +95,19 @@ impl Check<'_, '_, '_> {
             self.document.problem(&["edge", "hosts"], format!("'{host}' has no certificate"), Some(help.to_owned()));
         }
         Some(edge)
+    }
+
+    /// The host of what people have stored: one of its own, since a browser keeps apart what is at different hosts and nothing else.
+    fn content(&mut self, hosts: &BTreeSet<String>) -> Option<String> {
+        let content = self.written.edge.content.clone()?;
+        let at = &["edge", "content"];
+        if !is_host(&content) || content.parse::<IpAddr>().is_ok() {
+            self.document.problem(at, "write one host name in lower case, as in \"content.video.example\"", None);
+        } else if hosts.contains(&content) {
+            let help = "leave it out of edge.hosts: at a host of its own nothing is served but what people have stored";
+            self.document.problem(at, format!("'{content}' is for pages and callers already"), Some(help.to_owned()));
+        }
+        Some(content)
     }
 
     fn access_log(&mut self) -> AccessLog {
@@ -196,7 +212,8 @@ impl Check<'_, '_, '_> {
 
     pub(super) fn public_at(&mut self, name: &str, w: &crate::written::Service) -> PublicAt {
         let at = |key| ["service", name, "public_at", key];
-        let hosts: BTreeSet<String> = self.written.edge.hosts.iter().flatten().cloned().collect();
+        let content = self.written.edge.content.as_ref();
+        let hosts: BTreeSet<String> = self.written.edge.hosts.iter().flatten().filter(|host| Some(*host) != content).cloned().collect();
         let main = hosts.get("localhost").or_else(|| hosts.first()).cloned().unwrap_or_default();
         let public_at = PublicAt { host: w.public_at.host.clone(), headers: w.public_at.headers.clone() };
         if !public_at.is_anything() && w.public.is_empty() {

@@ -13,8 +13,11 @@ use super::{Client, Issuer, Rate};
 pub struct Edge {
     /// Address and port.
     pub listen: SocketAddr,
-    /// Host names that it answers to.
+    /// Host names that it answers to, that of `content` included.
     pub hosts: BTreeSet<String>,
+    /// The host that presigned URLs are for, which serves nothing else; absent: they are at the host that people sign in at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// Idle life of a session, ms.
     pub session_idle_ms: u64,
     /// Whole life of a session, ms.
@@ -144,7 +147,8 @@ impl Edge {
     /// The host that people sign in at: `localhost` if it is among them, else the first.
     #[must_use]
     pub fn main_host(&self) -> &str {
-        self.hosts.get("localhost").or_else(|| self.hosts.first()).map_or("localhost", String::as_str)
+        let for_people = || self.hosts.iter().filter(|host| Some(*host) != self.content.as_ref());
+        for_people().find(|host| *host == "localhost").or_else(|| for_people().next()).map_or("localhost", String::as_str)
     }
 
     /// Hosts of this machine, whose certificate is made here: those that no other certificate is for.

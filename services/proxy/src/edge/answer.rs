@@ -22,7 +22,22 @@ use crate::headers;
 /// Header of every answer with the trace's id.
 pub const TRACE_HEADER: &str = "palisade-trace";
 
-const CSP: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+/// An answer from the host of what people have stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart;
+
+/// What pages may load: their own origin's, and pictures, media and data of the origin of what people have stored, if it has one.
+#[must_use]
+pub fn policy(content: Option<&str>) -> HeaderValue {
+    let (apart, data) = content.map_or_else(Default::default, |origin| (format!(" {origin}"), format!(" connect-src 'self' {origin};")));
+    let text = format!(
+        "default-src 'self';{data} img-src 'self' blob: data:{apart}; media-src 'self' blob:{apart}; object-src 'none'; base-uri 'none'; \
+         frame-ancestors 'none'; form-action 'self'"
+    );
+    // A host is of letters that a header takes; should one not be, nothing is loaded.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
 const STYLE: &str = include_str!("page.css");
 
 static TRACE: HeaderName = HeaderName::from_static(TRACE_HEADER);
@@ -83,7 +98,7 @@ const GATEWAY_ONLY: &[&str] = &[
 ];
 
 /// Makes a peer's answer one that may leave the house.
-pub fn cleanse(source: Source, answer: &mut HeaderMap) {
+pub fn cleanse(source: Source, answer: &mut HeaderMap, csp: &HeaderValue) {
     let logins_own = |name: &str| source == Source::Login && matches!(name, "www-authenticate" | "set-cookie" | dpop::NONCE_HEADER);
     headers::strip_hop_by_hop_and(answer, |name| {
         let gateways = (GATEWAY_ONLY.contains(&name) || name == "set-cookie") && !logins_own(name);
@@ -91,18 +106,22 @@ pub fn cleanse(source: Source, answer: &mut HeaderMap) {
     });
     if source == Source::Service {
         // Several policies are enforced together (CSP Level 3, section 8.1): its own can only narrow ours.
-        answer.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+        answer.append(header::CONTENT_SECURITY_POLICY, csp.clone());
     }
 }
 
 /// Adds what every answer has.
-pub fn harden(answer: &mut HeaderMap, trace: TraceContext) {
+pub fn harden(answer: &mut HeaderMap, trace: TraceContext, csp: &HeaderValue, apart: Option<Apart>) {
     // Once for all that follow, with the quotas'.
     answer.reserve(FIXED.len().saturating_add(5));
     for (name, value) in &FIXED {
         answer.insert(name, value.clone());
     }
-    answer.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(CSP));
+    if apart.is_some() {
+        // Pages show it from another origin; which origins may *read* it is CORS's to say.
+        answer.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin"));
+    }
+    answer.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| csp.clone());
     answer.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers::put(answer, &TRACE, trace.trace_hex());
 }

@@ -56,6 +56,21 @@ impl Preflight {
         methods.contains(wanted).then(|| Self { origin: origin.to_owned(), methods })
     }
 
+    /// The preflight of an upload or a download by presigned URL, at the host of what people have stored: from our own pages alone.
+    #[must_use]
+    pub fn of_content(profile: &EdgeProfile, main: &str, method: &Method, fields: &HeaderMap, path: &str) -> Option<Self> {
+        if *method != Method::OPTIONS || single(fields, header::ORIGIN) != Some(main) {
+            return None;
+        }
+        let wanted = single(fields, header::ACCESS_CONTROL_REQUEST_METHOD)?;
+        let methods: BTreeSet<String> = [Method::GET, Method::HEAD, Method::PUT]
+            .into_iter()
+            .filter(|method| Destination::of_content(profile, method, path).is_ok())
+            .map(|method| method.to_string())
+            .collect();
+        methods.contains(wanted).then(|| Self { origin: main.to_owned(), methods })
+    }
+
     /// Its answer.
     #[must_use]
     pub fn answer(&self) -> Response<Body> {
@@ -75,6 +90,12 @@ impl Preflight {
 pub fn reader(destination: &Destination, fields: &HeaderMap) -> Option<String> {
     let route = destination.route()?;
     single(fields, header::ORIGIN).filter(|origin| route.cors.contains(*origin)).map(str::to_owned)
+}
+
+/// Our own pages' origin, if a page of theirs asks for what people have stored.
+#[must_use]
+pub fn reader_of_content(main: &str, fields: &HeaderMap) -> Option<String> {
+    single(fields, header::ORIGIN).filter(|origin| *origin == main).map(str::to_owned)
 }
 
 /// Lets a page of `reader` read an answer. One that differs by origin says so to caches, also to who is not let.

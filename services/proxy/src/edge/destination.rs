@@ -1,6 +1,6 @@
 //! Destinations: where a method and a path lead. What leads nowhere is never passed on.
 //!
-//! A host with routes of its own serves these and nothing else. At the host that people sign in at, Palisade's own paths (`/auth`, `/oidc`, `/console`)
+//! A host with routes of its own serves these and nothing else; so does the host of what people have stored (docs/adr/0013). At the host that people sign in at, Palisade's own paths (`/auth`, `/oidc`, `/console`)
 //! win over buckets, and those over the services' routes; among these the most literal template wins, whatever the order, and of equal
 //! ones that whose fields the request has.
 //!
@@ -94,6 +94,18 @@ impl Destination {
                 Some(max) => presigned(method, path, first, *max),
                 None => service(profile, asked, method, path),
             },
+        }
+    }
+
+    /// Where they lead at the host of what people have stored: to an object by presigned URL, or nowhere.
+    ///
+    /// # Errors
+    /// `RouteUnknown`, `MethodUnlisted`.
+    pub fn of_content(profile: &EdgeProfile, method: &Method, path: &str) -> Result<Self, Stop> {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        match profile.buckets.get(first) {
+            Some(max) => presigned(method, path, first, *max),
+            None => Err(DenyReason::RouteUnknown.into()),
         }
     }
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, heade
 use trust::{Clock, Fault, TraceContext};
 
 use super::admission;
-use super::answer::{self, Source};
+use super::answer::{self, Apart, Source};
 use super::cors;
 use super::destination::Destination;
 use super::limit::{Exceeded, limit, limit_of_stream};
@@ -34,7 +34,7 @@ pub async fn pass(
     body: Body,
     token: Option<&HeaderValue>,
     trace: TraceContext,
-    clock: &dyn Clock,
+    (clock, csp): (&dyn Clock, &HeaderValue),
 ) -> Result<Response<Body>, Stop> {
     let source = match visit.destination {
         Destination::Service(_) => Source::Service,
@@ -42,7 +42,8 @@ pub async fn pass(
         _ => Source::Role,
     };
     let exceeded = Exceeded::default();
-    let has_cors = visit.destination.route().is_some_and(|route| !route.cors.is_empty());
+    let apart = visit.apart;
+    let has_cors = apart || visit.destination.route().is_some_and(|route| !route.cors.is_empty());
     let reader = visit.reader.clone();
     let mut request = outgoing(visit, body, &exceeded, clock)?;
     if let Some(token) = token {
@@ -55,8 +56,11 @@ pub async fn pass(
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    answer::cleanse(source, &mut parts.headers);
+    answer::cleanse(source, &mut parts.headers, csp);
     cors::open(&mut parts.headers, has_cors, reader.as_deref());
+    if apart {
+        parts.extensions.insert(Apart);
+    }
     let body = Passage::new(body).within(ANSWER_IDLE_MS).into_body();
     Ok(Response::from_parts(parts, body))
 }

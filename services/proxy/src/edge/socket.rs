@@ -84,7 +84,7 @@ impl Edge {
         }
         head.version = http::Version::HTTP_11;
         head.extensions.clear();
-        answer::cleanse(Source::Service, &mut head.headers);
+        answer::cleanse(Source::Service, &mut head.headers, &self.csp);
         Ok(Response::from_parts(head, Passage::new(body).within(limits::BODY_IDLE_MS).into_body()))
     }
 }

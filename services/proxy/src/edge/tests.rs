@@ -4,6 +4,7 @@
 mod access;
 mod acme;
 mod agreeing;
+mod apart;
 mod bearer;
 mod certificates;
 mod client_certificate;

@@ -38,12 +38,14 @@ const KEY_HEADER: &str = "x-api-key";
 
 /// Where the edge is, as browsers write it.
 ///
-/// Tokens, sessions and presigned URLs are for one origin: that of `localhost` if it is among the hosts, else of the first. Pages at the
-/// other hosts lead there.
+/// Tokens and sessions are for one origin: that of `localhost` if it is among the hosts, else of the first. Pages at the other hosts lead
+/// there. Presigned URLs are for that one, too, or for a host of their own, where there is nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Host names, lower-case.
     pub hosts: BTreeSet<String>,
+    /// The host among them that presigned URLs are for, if they have one of their own.
+    pub content: Option<String>,
     /// Port that browsers use.
     pub port: u16,
 }
@@ -111,6 +113,8 @@ pub struct Visit {
     pub site: Site,
     /// The other origin that may read the answer, if it was made there and the route names it.
     pub reader: Option<String>,
+    /// It was made to the host of what people have stored.
+    pub apart: bool,
     /// `Authorization`, `DPoP` and cookies that are `login`'s business; nobody else gets them.
     pub for_login: HeaderMap,
     /// It opens a WebSocket.
@@ -156,8 +160,15 @@ impl Place {
     /// The origin that people sign in at.
     #[must_use]
     pub fn origin_main(&self) -> String {
-        let main = self.hosts.get("localhost").or_else(|| self.hosts.first());
+        let for_people = || self.hosts.iter().filter(|host| Some(*host) != self.content.as_ref());
+        let main = for_people().find(|host| *host == "localhost").or_else(|| for_people().next());
         self.origin_of(main.map_or("localhost", String::as_str))
+    }
+
+    /// The origin of what people have stored, if it has one of its own.
+    #[must_use]
+    pub fn origin_of_content(&self) -> Option<String> {
+        self.content.as_deref().map(|host| self.origin_of(host))
     }
 
     fn origin_of(&self, name: &str) -> String {
@@ -189,16 +200,25 @@ impl Visit {
         let (origin, main) = (place.origin_of(&host), place.origin_main());
         let has_own_routes = origin != main && profile.routes.iter().any(|route| route.host.as_deref() == Some(&*host));
         let asked = Asked { host: has_own_routes.then_some(&*host), fields: &head.headers };
-        let destination = match Preflight::find(profile, asked, &head.method, path) {
+        let apart = place.content.as_deref() == Some(&*host);
+        let preflight = match apart {
+            true => Preflight::of_content(profile, &main, &head.method, &head.headers, path),
+            false => Preflight::find(profile, asked, &head.method, path),
+        };
+        let destination = match preflight {
             Some(preflight) => Destination::Preflight(preflight),
+            None if apart => Destination::of_content(profile, &head.method, path)?,
             None => Destination::find(profile, asked, &head.method, path)?,
         };
+        if place.content.is_some() && !apart && matches!(destination, Destination::Presigned { .. }) {
+            return Err(DenyReason::RouteUnknown.into());
+        }
         let name = destination.name(&head.method);
         account.act(destination.action(), &name, &name);
         if opening.is_some() && !destination.takes_websockets() {
             return Err(DenyReason::UpgradeUnlisted.into());
         }
-        if origin != main && !has_own_routes {
+        if origin != main && !has_own_routes && !apart {
             let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
             let leads_on = destination.is_page() && head.method == Method::GET;
             let elsewhere = Stop::Redirected { reason: DenyReason::RouteUnknown, to: format!("{main}{target}") };
@@ -209,17 +229,36 @@ impl Visit {
         }
         let fields = &mut head.headers;
         let site = if opening.is_some() { Site::of_opening(fields, &origin) } else { Site::of(fields, &origin) };
-        let reader = cors::reader(&destination, fields);
+        let reader = if apart { cors::reader_of_content(&main, fields) } else { cors::reader(&destination, fields) };
         let (mut credential, proof) = (credential(fields)?, proof(fields)?);
         if has_own_routes && matches!(credential, Credential::Session(_)) {
             // Nobody signs in here, so no browser has a session here.
             credential = Credential::SessionMalformed;
         }
+        if apart {
+            // Whoever has a URL has it; nothing that a browser or a program adds makes it more.
+            credential = Credential::Nothing;
+        }
         let browser = cookie::find(fields, cookie::SIGN_IN)?.and_then(|text| Reference::parse(&text));
         let for_login = if matches!(destination, Destination::Login { .. }) { kept_for_login(fields) } else { HeaderMap::new() };
         cleanse(fields);
         Ok((
-            Self { from, origin, main, destination, credential, proof, certificate, browser, site, reader, for_login, opening, head },
+            Self {
+                from,
+                origin,
+                main,
+                destination,
+                credential,
+                proof,
+                certificate,
+                browser,
+                site,
+                reader,
+                apart,
+                for_login,
+                opening,
+                head,
+            },
             body,
         ))
     }

@@ -468,6 +468,7 @@ pub struct Settings {
     pub clients: ClientAuthorities,
     pub with_view: bool,
     pub hosts: &'static [&'static str],
+    pub content: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -478,6 +479,7 @@ impl Default for Settings {
             clients: ClientAuthorities::none(),
             with_view: true,
             hosts: &["localhost", "127.0.0.1", "partner.localhost"],
+            content: None,
         }
     }
 }
@@ -534,7 +536,7 @@ impl World {
 
     /// Where the edge is by default.
     pub fn place(&self) -> Place {
-        Place { hosts: BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned()]), port: 8443 }
+        Place { hosts: BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned()]), content: None, port: 8443 }
     }
 
     pub async fn new() -> Self {
@@ -599,7 +601,11 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(&folder.path().join("edge.db"), 1800, 8 * 3600, shared.clone(), entropy.clone()).await.unwrap();
         let edge = Edge::new(Parts {
-            place: Place { hosts: settings.hosts.iter().map(|host| (*host).to_owned()).collect(), port: settings.port },
+            place: Place {
+                hosts: settings.hosts.iter().copied().chain(settings.content).map(str::to_owned).collect(),
+                content: settings.content.map(str::to_owned),
+                port: settings.port,
+            },
             limits: settings.limits,
             clients: settings.clients,
             views: views.clone(),
