@@ -65,7 +65,7 @@ impl Doors {
 pub fn measure(which: Which, built: &Artefacts, scratch: &Path) -> Outcome<Reached> {
     let folder = scratch.join(if which == Which::Palisade { "broken-palisade" } else { "broken-twin" });
     std::fs::create_dir_all(&folder)?;
-    tree::run(std::process::Command::new("chmod").arg("755").arg(&folder))?;
+    tree::run(std::process::Command::new("chmod").arg("755").args([scratch, &folder]))?;
     let doors = Doors::open()?;
     let wanted = Wanted { built, scratch: &folder, stand_in: None };
     let assets = wanted.assets(which);
