@@ -43,7 +43,7 @@ fn meant_for(action: &str) -> Who {
         "control.apply" | "control.revoke" | "control.contain" | "control.release" | "control.status.read" => Who::Operator,
         "login.user.invite" | "login.user.list" | "login.user.remove" => Who::Operator,
         "login.key.create" | "login.key.list" | "login.key.revoke" => Who::Operator,
-        "evidence.metrics.read" | "evidence.checkpoint.read" | "evidence.trace.read" => Who::Operator,
+        "evidence.metrics.read" | "evidence.checkpoint.read" | "evidence.trace.read" | "evidence.breach.tell" => Who::Operator,
         "console.map" | "console.page" => Who::Person("admin"),
         "queue.lease.read" => Who::Roles(&["objects"]),
         "guard.deliver" => Who::Roles(&["queue"]),

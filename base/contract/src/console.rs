@@ -2,12 +2,16 @@
 //!
 //! `evidence` implements `Reader` and is given a `Pages` by the assembly; `console` implements `Pages`.
 
+mod breach;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use http::Response;
 use serde::Serialize;
 use trust::{AuditRecord, Fault, Span};
+
+pub use breach::{BreachLine, BreachTold};
 
 use crate::body::Body;
 use crate::control::System;
@@ -34,6 +38,10 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As `map`.
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<StoredRecord>, Fault>;
+    /// What was told of the last breach, or nothing.
+    /// # Errors
+    /// As `map`.
+    async fn breach(&self) -> Result<Option<BreachTold>, Fault>;
     /// The audit log's state.
     fn audit_state(&self) -> AuditState;
 }

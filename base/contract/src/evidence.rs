@@ -12,6 +12,9 @@ const ADMIN: Who = Who::Person("admin");
 /// Largest batch: 512 records and as many spans, or the metrics of one process.
 pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Longest report of a breach.
+pub const BREACH_BYTES_MAX: usize = 256 * 1024;
+
 /// Every route. The edge serves those for a person under `/console`.
 pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/records", action: "evidence.append", who: Who::Policy },
@@ -21,6 +24,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/metrics", action: "evidence.metrics.read", who: Who::Operator },
     Route { method: "GET", path: "/checkpoint", action: "evidence.checkpoint.read", who: Who::Operator },
     Route { method: "GET", path: "/traces/{trace}", action: "evidence.trace.read", who: Who::Operator },
+    Route { method: "PUT", path: "/breach", action: "evidence.breach.tell", who: Who::Operator },
     Route { method: "GET", path: "/console", action: "console.map", who: ADMIN },
     Route { method: "GET", path: "/console/{*page}", action: "console.page", who: ADMIN },
 ];

@@ -4,14 +4,15 @@
 //! line, 69 measuring is not possible here.
 
 mod revision;
+mod tell;
 
 use std::process::ExitCode;
 
 use ::breach::show;
 use ::breach::{Between, Comparison, Profile, Report, compare, predict};
 
-use super::{Failure, ManifestArgument, Written, say};
-use crate::system::Applied;
+use super::{DirArgument, Failure, ManifestArgument, Written, say};
+use crate::system::{Applied, Layout};
 
 /// Exit code when something differs.
 const EXIT_FINDINGS: u8 = 1;
@@ -36,8 +37,13 @@ pub(crate) struct Breach {
     /// What the manifest of now changes: against a revision of git, or another manifest's file. Predicts.
     #[arg(long, value_name = "REF|FILE")]
     compare: Option<String>,
+    /// Show it on the console of the system that runs.
+    #[arg(long)]
+    tell: bool,
     #[command(flatten)]
     manifest: ManifestArgument,
+    #[command(flatten)]
+    dir: DirArgument,
 }
 
 impl Breach {
@@ -96,6 +102,9 @@ impl Breach {
                 say(serde_json::to_string_pretty(&log).map_err(Failure::failed)?);
             }
             Written::Svg => say(show::matrix(report).trim_end()),
+        }
+        if self.tell {
+            tell::tell(report, comparison, &Layout { dir: self.dir.dir.clone() })?;
         }
         let fails = comparison.is_some_and(Comparison::fails);
         Ok(if fails { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })

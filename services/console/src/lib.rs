@@ -7,6 +7,7 @@
 //! Not here:   facts (`evidence`), who may look (the route's `Who`, before this is asked).
 
 mod audit;
+mod breach;
 mod map;
 mod page;
 mod phrase;
@@ -56,6 +57,7 @@ impl Pages for Console {
 async fn made(reader: &dyn Reader, path: &str, query: &Query) -> Result<Option<Page>, Fault> {
     let page = match path.strip_prefix("/console").unwrap_or(path).trim_end_matches('/') {
         "" => map::page(&reader.map().await?),
+        "/breach" => breach::page(reader.breach().await?.as_ref(), &reader.map().await?),
         "/traces" => {
             let filter =
                 TraceFilter { video: query.text("video"), user: query.text("user"), troubled: query.is("troubled"), limit: LIST_LIMIT };

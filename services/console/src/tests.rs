@@ -34,7 +34,7 @@ async fn get(reader: &Sample, path_and_query: &str) -> (u16, String, http::Heade
     (status, String::from_utf8(bytes.to_vec()).unwrap(), headers)
 }
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "/console",
     "/console/traces",
     "/console/traces?video=018f3c2e-video&troubled=1",
@@ -42,6 +42,7 @@ const PAGES: [&str; 7] = [
     "/console/audit",
     "/console/audit?event=CallDecided&reason=policy_denied&who=ada&refused=1&before=9000",
     "/console/decisions?reason=policy_denied",
+    "/console/breach",
 ];
 
 // J12. With PALISADE_SAMPLES=FOLDER the pages are also written there, to be looked at.
@@ -64,6 +65,7 @@ async fn every_page_shows_a_living_system() {
         &["control.apply", "Older records", "palisade audit verify"],
         &["selected"],
         &["policy denied", "at most"],
+        &["Measured by attack", "1 input object, 1 output folder", "web can call 1 routes of api", "agree in every cell"],
     ]) {
         let (status, html, _) = get(&sample, page).await;
         assert_eq!(status, 200, "{page}");
@@ -152,6 +154,22 @@ async fn a_part_is_the_page_without_its_frame() {
     let (_, part, _) = get(&sample, "/console?part=1").await;
     assert!(!part.contains("<html") && !part.contains("<nav") && part.contains("<svg"));
     assert!(whole.contains(part.trim()));
+}
+
+// L8: what was told of another manifest, or differs, is said; and how one tells it, where nothing was told.
+#[tokio::test]
+async fn a_breach_that_differs_or_is_of_another_manifest_says_so() {
+    let mut sample = Sample::rich();
+    let (_, html, _) = get(&sample, "/console/breach").await;
+    assert!(!html.contains("class=\"alert\""), "{html}");
+    let told = sample.breach.as_mut().unwrap();
+    told.manifest = trust::Digest::of(b"older");
+    told.differences.push("service.web reads bucket.originals: everybody's, which was not predicted".into());
+    let (_, html, _) = get(&sample, "/console/breach").await;
+    assert_eq!(html.matches("class=\"alert\"").count(), 2, "{html}");
+    assert!(html.contains("another manifest") && html.contains("which was not predicted") && !html.contains("agree in every cell"));
+    sample.breach = None;
+    assert!(get(&sample, "/console/breach").await.1.contains("palisade breach --predict --tell"));
 }
 
 // J10: an undeclared call is an alert, a declared one is not; a refused attempt is red.

@@ -13,6 +13,7 @@ pub mod log;
 pub mod note;
 pub mod otlp;
 pub mod room;
+mod told;
 
 pub use index::Retention;
 pub use log::{Place, Report, verify};

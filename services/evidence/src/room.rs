@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::console::{AuditFilter, AuditState, MapFacts, Pages, Reader, StoredRecord, TraceDetail, TraceFilter, TraceSummary};
+use contract::console::{
+    AuditFilter, AuditState, BreachTold, MapFacts, Pages, Reader, StoredRecord, TraceDetail, TraceFilter, TraceSummary,
+};
 use contract::control::System;
-use contract::evidence::{Appended, BATCH_BYTES_MAX, Batch, ROUTES};
+use contract::evidence::{Appended, BATCH_BYTES_MAX, BREACH_BYTES_MAX, Batch, ROUTES};
 use contract::queue::{QueueClient, QueueStats};
 use contract::{Body, Call, Caller, Client, Found, Peer, Room, Route, body, route};
 use http::{Request, Response, StatusCode, header};
@@ -28,7 +30,7 @@ use crate::intake::{Intake, IntakeError};
 use crate::live::{Live, WINDOW_S};
 use crate::log::{self, AuditLog, LogError};
 use crate::note::{NoteSigner, VerifierKey};
-use crate::otlp;
+use crate::{otlp, told};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_EVERY_MS: u64 = 2_000;
@@ -103,6 +105,7 @@ pub struct Evidence {
     intake: Intake,
     index: Index,
     spans: copying::Spans,
+    breach: PathBuf,
     retention: Retention,
     live: Arc<Mutex<Live>>,
     metrics: Mutex<BTreeMap<(String, String), ProcessMetrics>>,
@@ -158,6 +161,7 @@ impl Evidence {
             intake,
             spans: copying::Spans::start(index.clone(), Arc::clone(parts.recorder.metrics())),
             index,
+            breach: told::beside(&parts.database),
             retention: parts.retention,
             live,
             metrics: Mutex::default(),
@@ -353,6 +357,11 @@ impl Evidence {
                 let detail = self.index.trace(trace).await?.ok_or_else(|| Fault::not_found("no such trace is kept"))?;
                 Ok(body::json(StatusCode::OK, &detail))
             }
+            "/breach" if operator(caller) => {
+                let told: BreachTold = body::parse_json_within(request.into_body(), BREACH_BYTES_MAX).await?;
+                told::keep(&self.breach, &BreachTold { at_ms: self.clock.unix_ms(), ..told }).await?;
+                Ok(body::plain(StatusCode::NO_CONTENT))
+            }
             "/console" | "/console/{*page}" => {
                 let query = request.uri().query().unwrap_or_default();
                 Ok(self.pages.page(self, caller, &path, query).await)
@@ -429,6 +438,9 @@ impl Reader for Evidence {
     }
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<StoredRecord>, Fault> {
         Ok(self.index.audit(filter).await?)
+    }
+    async fn breach(&self) -> Result<Option<BreachTold>, Fault> {
+        told::kept(&self.breach).await
     }
     fn audit_state(&self) -> AuditState {
         self.intake.state()

@@ -19,6 +19,7 @@ pub(super) struct Sample {
     pub(super) traces: Vec<TraceSummary>,
     pub(super) detail: Option<TraceDetail>,
     pub(super) records: Vec<StoredRecord>,
+    pub(super) breach: Option<BreachTold>,
     pub(super) down: bool,
 }
 
@@ -36,6 +37,9 @@ impl Reader for Sample {
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<StoredRecord>, Fault> {
         let refused = |r: &&StoredRecord| !filter.refused || r.record.fields.get("decision").is_some_and(|d| d.get("deny").is_some());
         Ok(self.records.iter().filter(refused).cycle().take(if self.records.is_empty() { 0 } else { 100 }).cloned().collect())
+    }
+    async fn breach(&self) -> Result<Option<BreachTold>, Fault> {
+        Ok(self.breach.clone())
     }
     fn audit_state(&self) -> AuditState {
         self.facts.audit.clone()
@@ -355,6 +359,31 @@ fn record(n: u64, node: &str, event: &str, span: &str, fields: Value) -> StoredR
     }
 }
 
+fn breach() -> BreachTold {
+    let line = |who: &str, counts, sentence: &str| BreachLine { who: who.into(), counts, sentence: sentence.into() };
+    BreachTold {
+        at_ms: NOW,
+        measured: true,
+        manifest: Digest::of(b"video"),
+        attackers: vec![
+            line("external", [0, 0, 11, 0, 0, 0], "Whoever has no credential was seen to reach 0 secrets, 0 destinations outside."),
+            line(
+                "service.api",
+                [5, 4, 4, 0, 0, 0],
+                "Whoever takes over `api` was seen to reach everybody's data in state.api; it lasts until the service is started again.",
+            ),
+            line(
+                "service.transcoder",
+                [3, 1, 5, 0, 0, 0],
+                "Whoever takes over `transcoder` was seen to reach 1 input object, 1 output folder, 0 secrets, 0 other services, 0 destinations outside; it ends with the job.",
+            ),
+        ],
+        services: ["api", "transcoder", "validator", "web"].map(str::to_owned).to_vec(),
+        matrix: vec![vec![0; 4], vec![0; 4], vec![0; 4], vec![1, 0, 0, 0]],
+        differences: Vec::new(),
+    }
+}
+
 impl Sample {
     pub(super) fn rich() -> Self {
         let detail = detail();
@@ -398,12 +427,18 @@ impl Sample {
             trace(8, "DELETE /api/videos/{id}", "ada", 38 * ms, 0, 0, &["role/edge", "service/api", "role/objects"]),
             trace(9, "POST /api/videos", "linus", 22_480 * ms, 0, 0, whole),
         ];
-        Self { facts: facts(), traces, detail: Some(detail), records, down: false }
+        Self { facts: facts(), traces, detail: Some(detail), records, breach: Some(breach()), down: false }
     }
 
     /// Everything that a stranger may have written is `text`.
     pub(super) fn hostile(text: &str) -> Self {
         let mut this = Self::rich();
+        if let Some(told) = &mut this.breach {
+            told.differences.push(text.to_owned());
+            told.services.push(text.to_owned());
+            told.attackers[0].sentence = text.to_owned();
+            told.attackers[0].who = text.to_owned();
+        }
         let spoil = |fields: &mut Map<String, Value>| {
             for value in fields.values_mut().filter(|v| v.is_string()) {
                 *value = json!(text);

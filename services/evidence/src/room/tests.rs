@@ -453,6 +453,33 @@ async fn otlp_spans_and_lines_join_the_trace_under_the_senders_name() {
     assert_eq!(ask(&evidence, api(), "POST", "/v1/traces", Vec::new(), "text/plain").await.0, 415);
 }
 
+// L8: what the operator tells of a breach is there after a restart, in place of what was; nobody else may tell it.
+#[tokio::test]
+async fn a_breach_is_told_by_the_operator_alone_and_outlives_a_restart() {
+    let world = World::new();
+    let evidence = world.open().await;
+    let told = |services: &[&str]| {
+        json!({"measured": false, "manifest": trust::Digest::of(b"m"), "attackers": [], "services": services, "matrix": [[0]], "differences": []})
+            .to_string()
+            .into_bytes()
+    };
+    assert_eq!(evidence.breach().await.unwrap(), None);
+    assert_eq!(ask(&evidence, operator(), "PUT", "/breach", told(&["api"]), "application/json").await.0, 204);
+    assert_eq!(ask(&evidence, operator(), "PUT", "/breach", told(&["web"]), "application/json").await.0, 204);
+    let api = caller(Peer::Workload(id("service/api")));
+    assert_eq!(ask(&evidence, api, "PUT", "/breach", told(&["mine"]), "application/json").await.0, 403);
+    let mut long = told(&["x"]);
+    long.resize(BREACH_BYTES_MAX, b' ');
+    assert_eq!(ask(&evidence, operator(), "PUT", "/breach", [long.as_slice(), b" "].concat(), "application/json").await.0, 413);
+    assert_eq!(ask(&evidence, operator(), "PUT", "/breach", b"{}".to_vec(), "application/json").await.0, 400);
+    let kept = evidence.breach().await.unwrap().unwrap();
+    assert!(kept.services == ["web"] && kept.at_ms > 0, "{kept:?}");
+    drop(evidence);
+    assert_eq!(world.open().await.breach().await.unwrap(), Some(kept));
+    let evidence = world.open().await;
+    assert_eq!(ask(&evidence, operator(), "PUT", "/breach", long, "application/json").await.0, 204);
+}
+
 #[tokio::test]
 async fn processes_without_a_proper_name_and_foreign_domains_are_refused() {
     let world = World::new();
