@@ -10,6 +10,7 @@ mod logs;
 mod metrics;
 mod people;
 mod posture;
+mod syscalls;
 mod up;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ mod job;
 mod lines;
 mod outdated;
 mod profile;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::access_log::{self, AccessLog};
 use crate::process::{Process, StartError};
 use host::{Host, ServeOutbound};
 
+/// File in a guard's folder with the names of the system calls that a traced service was seen to make, one a line.
+pub const TRACED: &str = "traced";
+
 /// What a guard is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +39,9 @@ pub struct Settings {
     pub evidence_dir: PathBuf,
     /// Which replica of its service this is, from 0.
     pub replica: u32,
+    /// Where the names of the system calls that are seen go, when its service is traced.
+    #[serde(default)]
+    pub trace: Option<PathBuf>,
     /// Where each request gets a line, if the manifest asks for it.
     pub access_log: Option<access_log::Settings>,
 }

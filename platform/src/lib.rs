@@ -7,6 +7,7 @@ mod cli;
 mod coverage;
 mod folder;
 mod guard;
+mod memory;
 mod pdp;
 mod process;
 mod roles;

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use trust::{Clock, Digest, Entropy, Fault, SpiffeId, SystemClock, SystemEntropy};
 
 use crate::boot::{self, Boot, BootError, Line, Listeners};
-use crate::roles;
 use crate::spool::Spool;
+use crate::{memory, roles};
 
 /// Exit code of a process that will not start however often it is tried (sysexits.h, EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
@@ -32,9 +32,6 @@ const EXIT_CONFIG: u8 = 78;
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// How often counts of refusals are looked at when nothing else is recorded.
 const GATHERED_EVERY: Duration = Duration::from_secs(5);
-/// When free memory is given back after the start, and how often later.
-const LEAN_FIRST: Duration = Duration::from_secs(5);
-const LEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a process cannot do its work. `Refused` ones are not tried again.
 #[derive(Debug, thiserror::Error)]
@@ -184,16 +181,6 @@ fn runtime_of(boot: &Boot) -> tokio::runtime::Builder {
     builder
 }
 
-/// Gives back what the start took, and from then on what a busy minute took: an idle process should cost little.
-async fn stay_lean() {
-    let mut pause = LEAN_FIRST;
-    loop {
-        tokio::time::sleep(pause).await;
-        sandbox::memory::give_back();
-        pause = LEAN_EVERY;
-    }
-}
-
 impl Process {
     fn open(boot: Boot, listeners: Listeners, channel: std::os::unix::net::UnixStream) -> Result<Arc<Self>, StartError> {
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
@@ -204,7 +191,7 @@ impl Process {
         let (from_supervisor, to_supervisor) = tokio::net::UnixStream::from_std(channel).map_err(BootError::from)?.into_split();
         let stop = CancellationToken::new();
         tokio::spawn(obey(from_supervisor, stop.clone(), recorder.clone()));
-        tokio::spawn(stay_lean());
+        tokio::spawn(memory::stay_lean());
         let gathering = recorder.clone();
         tokio::spawn(async move {
             loop {
@@ -285,7 +272,7 @@ impl Process {
         let identity = renewal::join(invitation, self.clock.clone(), self.entropy.clone()).await.map_err(StartError::failed_by)?;
         // From here on the process holds keys. Before, `identity` had to read which program this is, which a kernel does not allow of a
         // process that forbids dumps.
-        sandbox::forbid_dumps().map_err(StartError::failed_by)?;
+        memory::keep_keys()?;
         tokio::spawn(keep_renewed(identity.clone(), self.clone()));
         Ok(identity)
     }

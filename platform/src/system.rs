@@ -179,6 +179,7 @@ pub fn build(
     layout: &Layout,
     listen: std::net::SocketAddr,
     otlp: Option<&CollectorUrl>,
+    traced: Option<&str>,
     entropy: &dyn Entropy,
 ) -> Result<System, SystemError> {
     let manifest = &applied.manifest;
@@ -194,7 +195,7 @@ pub fn build(
     let origin = at(manifest.edge.main_host());
     let content = manifest.edge.content.as_deref().map_or_else(|| origin.clone(), at);
 
-    let mut builder = Builder { applied, lock, layout, entropy, addresses: BTreeMap::new(), members: Vec::new(), peps: Vec::new() };
+    let mut builder = Builder { applied, lock, layout, traced, entropy, addresses: BTreeMap::new(), members: Vec::new(), peps: Vec::new() };
     let mesh: Vec<(&str, OwnedFd)> = ["control", "login", "objects", "queue", "evidence"]
         .into_iter()
         .map(|role| Ok((role, builder.mesh_listener(&manifest.trust_domain.role(role))?)))
@@ -253,6 +254,7 @@ struct Builder<'a> {
     applied: &'a Applied,
     lock: &'a Lock,
     layout: &'a Layout,
+    traced: Option<&'a str>,
     entropy: &'a dyn Entropy,
     addresses: BTreeMap<SpiffeId, Vec<String>>,
     members: Vec<Member>,
@@ -355,6 +357,7 @@ impl Builder<'_> {
         // Its owner is the service's user once it has run; the folder above is ours.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(io("cannot make the folder", &state_dir))?;
         users::take_over(&state_dir, run_as_id).map_err(io("cannot give to its service", &state_dir))?;
+        let trace = (self.traced == Some(service)).then(|| self.layout.data(&name).join(crate::guard::TRACED));
         let has_access_log = self.applied.manifest.services.get(service).is_some_and(|service| service.access_log);
         let access_log = has_access_log.then(|| self.access_log(&name, service));
         let settings = serde_json::json!(crate::guard::Settings {
@@ -362,6 +365,7 @@ impl Builder<'_> {
             run_as_id,
             evidence_dir: self.layout.contained(service),
             replica,
+            trace,
             access_log
         });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;

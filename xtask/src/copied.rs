@@ -6,7 +6,10 @@ use crate::artefacts::{self, Artefacts, PACKAGES};
 use crate::running::Setting;
 use crate::{Outcome, tree};
 
-/// Copies programs, manifest and page of `built` into `folder`, readable for any user, with `replace` done to the manifest.
+/// Another program in the transcoder's place makes other system calls than FFmpeg: it has the general list.
+pub const UNLISTED: (&str, &str) = ("syscalls = \"profiles/transcoder.syscalls\"\n", "");
+
+/// Copies programs, manifest, lists of system calls and page of `built` into `folder`, readable for any user, with `replace` done to the manifest.
 ///
 /// # Errors
 /// When a file cannot be copied, or a text that is to be replaced is not there exactly once.
@@ -17,7 +20,9 @@ pub fn reference(folder: &Path, built: &Artefacts, replace: &[(&str, &str)]) -> 
         std::fs::copy(built.bin.join(program), bin.join(program))?;
     }
     let original = artefacts::manifest();
-    copy_folder(&original.with_file_name("web"), &apps.join("web"))?;
+    for folder in ["web", "profiles"] {
+        copy_folder(&original.with_file_name(folder), &apps.join(folder))?;
+    }
     let mut manifest = std::fs::read_to_string(&original)?;
     for (from, to) in replace {
         if manifest.matches(from).count() != 1 {

@@ -42,6 +42,7 @@ pub const TEST: &[Need] = &[
     Need { program: "npm", package: "npm", why: "installs that SDK" },
     Need { program: "openssl", package: "openssl", why: "a second opinion on certificate chains" },
     Need { program: "pebble", package: "pebble", why: "an ACME authority, of whom the edge gets certificates" },
+    Need { program: "/usr/bin/bwrap", package: "bubblewrap", why: "the other backend of sandboxes, which passes the same tests" },
     Need { program: "setpriv", package: "util-linux", why: "tests as an unprivileged user" },
 ];
 

@@ -140,6 +140,12 @@ pub struct ServiceProfile {
     pub health: Option<HealthProfile>,
     /// Sandbox level that must be reached: `full` or `confined`.
     pub isolation: String,
+    /// Whether bubblewrap builds its sandbox.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bwrap: bool,
+    /// File with the names of the system calls that it may make, one of its artefacts; absent: what ordinary programs may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<String>,
     /// Whether each delivery gets a sandbox of its own, which ends with it.
     pub fresh_per_job: bool,
     /// Limits.

@@ -22,8 +22,8 @@ pub use canonical::canonical_json;
 pub use flow::{BucketOperation, Flow, SecretOperation};
 pub use lock::{Lock, LockError, Search, Tampering};
 pub use model::{
-    AccessLog, Acme, Backoff, Bucket, Certificate, Client, Destination, Edge, EdgeLimits, Fault, FaultAct, Fresh, Health, Isolation,
-    Limits, Manifest, Pep, Protocol, PublicAt, Queue, Rate, Replicas, Route, Secret, Service, Verdict,
+    AccessLog, Acme, Backend, Backoff, Bucket, Certificate, Client, Destination, Edge, EdgeLimits, Fault, FaultAct, Fresh, Health,
+    Isolation, Limits, Manifest, Pep, Protocol, PublicAt, Queue, Rate, Replicas, Route, Secret, Service, Verdict,
 };
 pub use problem::{ManifestError, Problem};
 pub use schema::json_schema;

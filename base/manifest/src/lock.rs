@@ -311,6 +311,13 @@ pub fn artefacts(name: &str, service: &Service, search: &Search) -> Result<BTree
         let file = search.program(path).ok_or_else(|| missing(path))?;
         found.insert(path.clone(), digest_file(&file)?);
     }
+    if let Some(path) = &service.syscalls {
+        let list = search.folder.join(path);
+        if !list.is_file() {
+            return Err(missing(path));
+        }
+        found.insert(path.clone(), digest_file(&list)?);
+    }
     for path in &service.files {
         let whole = search.folder.join(path.strip_prefix("./").unwrap_or(path));
         if !whole.exists() {

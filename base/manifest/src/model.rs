@@ -101,6 +101,12 @@ pub struct Service {
     pub state: bool,
     /// Sandbox that must apply.
     pub isolation: Isolation,
+    /// Who builds its sandbox.
+    #[serde(skip_serializing_if = "Backend::is_own")]
+    pub sandbox: Backend,
+    /// File with the names of the system calls that it may make, relative to the manifest's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<String>,
     /// When it gets a new sandbox.
     pub fresh: Fresh,
     /// Class of what its routes carry; there if it has routes.
@@ -201,6 +207,25 @@ pub enum Isolation {
     Full,
     /// Namespaces may be missing (where the kernel forbids them to unprivileged users); Landlock, seccomp and limits must apply.
     Confined,
+}
+
+/// Who builds a service's sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Palisade.
+    #[default]
+    Own,
+    /// The program bubblewrap (/usr/bin/bwrap) makes namespaces and root; Landlock, system calls and limits stay as they are.
+    Bwrap,
+}
+
+impl Backend {
+    /// Manifests that do not say so have the digest that they always had.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
 }
 
 /// When a service gets a new sandbox.

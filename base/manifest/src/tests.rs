@@ -213,18 +213,10 @@ fn the_json_schema_knows_every_key_and_no_other() {
 fn a_system() -> (tempfile::TempDir, Manifest, Search, BTreeMap<String, String>) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::fs::create_dir_all(at("bin")).unwrap();
-    std::fs::create_dir_all(at("web/static")).unwrap();
-    for file in [
-        "bin/video-api",
-        "bin/video-validator",
-        "bin/video-transcoder",
-        "python3",
-        "ffmpeg",
-        "ffprobe",
-        "web/server.py",
-        "web/static/page.css",
-    ] {
+    let files = "bin/video-api bin/video-validator bin/video-transcoder python3 ffmpeg ffprobe web/server.py web/static/page.css \
+                 profiles/validator.syscalls profiles/transcoder.syscalls";
+    for file in files.split(' ') {
+        std::fs::create_dir_all(at(file).parent().unwrap()).unwrap();
         std::fs::write(at(file), file).unwrap();
     }
     let mut text = VIDEO.to_owned();

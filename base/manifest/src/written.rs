@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{Fresh, Isolation, Protocol};
+use crate::model::{Backend, Fresh, Isolation, Protocol};
 use crate::quantity::{Bytes, Lasting, Origin, WrittenRate};
 
 mod egress;
@@ -189,6 +189,12 @@ pub(crate) struct Service {
     /// Sandbox that must really apply, else it is not started; default "full".
     #[serde(default)]
     pub(crate) isolation: Isolation,
+    /// Who builds its sandbox; default "own". With "bwrap" it is bubblewrap, which must be installed.
+    #[serde(default)]
+    pub(crate) sandbox: Backend,
+    /// File with the names of the system calls that it and its tools may make, relative to the manifest's folder, locked; written by
+    /// `palisade sandbox trace`. It only ever narrows what ordinary programs may. Default: what those may.
+    pub(crate) syscalls: Option<String>,
     /// When it gets a new sandbox: "job" for each delivery, so that no job finds anything of another; or "start", when it is started.
     /// Default "job" for a service with untrusted input that consumes a queue, else "start". With "job" it has no routes and no state.
     pub(crate) fresh: Option<Fresh>,

@@ -213,6 +213,33 @@ impl Event for TamperingFound {
     }
 }
 
+/// A service made a system call that its sandbox denies, or tried to reach what is not declared.
+#[derive(Debug, Clone, Serialize)]
+pub struct SyscallDenied {
+    /// The service.
+    pub service: String,
+    /// The call, as `ptrace`, `socket inet raw`, `connect 10.0.0.1:80`.
+    pub call: String,
+    /// How often since it was told last.
+    pub count: u64,
+    /// Its process was ended for it.
+    pub killed: bool,
+}
+
+impl Event for SyscallDenied {
+    const NAME: &'static str = "SyscallDenied";
+    const AUDITED: bool = true;
+    fn level(&self) -> Level {
+        Level::Warn
+    }
+    fn count(&self, metrics: &Metrics) {
+        metrics.act("sandbox.syscall_denied");
+    }
+    fn refusal(&self) -> Option<(&'static str, &str)> {
+        Some(("sandbox", &self.service))
+    }
+}
+
 /// A room could not do what was allowed; the caller was told no more than that.
 #[derive(Debug, Clone, Serialize)]
 pub struct FaultRaised {

@@ -250,6 +250,8 @@ pub fn profile(name: &str, routes: &[&str], outbound: Vec<Outbound>) -> ServiceP
         faults: Vec::new(),
         health: None,
         isolation: "full".into(),
+        bwrap: false,
+        syscalls: None,
         fresh_per_job: false,
         limits: ServiceLimits { memory_bytes: 0, cpu: 0.0, pids: 0, files: 0, file_bytes: 0, tmp_bytes: 0, wall_s: 0, concurrency: 10_000 },
         replicas_min: 1,

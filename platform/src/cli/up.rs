@@ -21,9 +21,9 @@ const READY_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
     #[command(flatten)]
-    manifest: super::ManifestArgument,
+    pub(super) manifest: super::ManifestArgument,
     #[command(flatten)]
-    dir: super::DirArgument,
+    pub(super) dir: super::DirArgument,
     /// Address of the edge, instead of the manifest's; port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -34,12 +34,17 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
+        self.traced(None, format)
+    }
+
+    /// With the system calls of one service traced.
+    pub(super) fn traced(self, service: Option<&str>, format: Format) -> Result<ExitCode, Failure> {
         let applied = Applied::open(&self.manifest.manifest)?;
         let layout = Layout { dir: crate::folder::claim(&self.dir.dir)? };
         let _held = hold(&layout)?;
         let lock = applied.check_lock(&layout.lock())?;
         let listen = self.listen.unwrap_or(applied.manifest.edge.listen);
-        let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), &SystemEntropy)?;
+        let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), service, &SystemEntropy)?;
         crate::process::log_to_stderr();
         if let Some(warning) = system::faults_warning(&applied.manifest) {
             tracing::warn!("{warning}");

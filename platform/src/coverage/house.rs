@@ -94,7 +94,8 @@ fn sealer(realm: &str) -> KeySealer {
 /// The reference manifest with programs of this folder, and its lock.
 fn applied(app: &Path, search: &Search) -> Apply {
     let programs = ["video-api", "video-validator", "video-transcoder", "filer", "spare", "gone", "python3", "ffmpeg", "ffprobe"];
-    for name in programs.into_iter().chain(["web/server.py", "web/static/app.js"]) {
+    let files = ["web/server.py", "web/static/app.js", "profiles/validator.syscalls", "profiles/transcoder.syscalls"];
+    for name in programs.into_iter().chain(files) {
         let path = app.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, name).unwrap();

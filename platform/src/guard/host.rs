@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::control::{Outbound, ServiceProfile};
-use sandbox::{Launcher, Running, SandboxError};
+use sandbox::{Launcher, LayerName, Running, SandboxError};
 use telemetry::Recorder;
 use telemetry::event::{ActDone, TamperingFound};
 use tokio::sync::Mutex;
@@ -20,7 +20,7 @@ use trust::{Clock, Fault};
 use super::Settings;
 use super::job::Jobs;
 use super::lines::Pace;
-use super::profile;
+use super::{profile, watched};
 
 /// How long a service may take to end when asked.
 pub(super) const END_GRACE: Duration = Duration::from_secs(5);
@@ -156,8 +156,9 @@ impl Host {
         if self.closed.is_cancelled() {
             return Err(SandboxError::NotConnected("the service is contained".to_owned()));
         }
-        let profile = profile::of(&self.profile, &self.settings);
-        let spawned = tokio::task::spawn_blocking(move || Launcher::this_binary().spawn(profile));
+        let (service, settings) = (self.profile.clone(), self.settings.clone());
+        let spawned =
+            tokio::task::spawn_blocking(move || profile::of(&service, &settings).and_then(|one| Launcher::this_binary().spawn(one)));
         let spawned = spawned.await.map_err(|error| SandboxError::Init(std::io::Error::other(error)))?;
         let mut running = match spawned {
             Ok(running) => running,
@@ -182,6 +183,7 @@ impl Host {
                 }
             });
         }
+        watched::watch(&mut running, &self.profile.name, self.recorder.clone(), self.settings.trace.clone());
         let outbound = CancellationToken::new();
         let by_name: BTreeMap<&str, &Outbound> = self.profile.outbound.iter().map(|o| (o.env.as_str(), o)).collect();
         let listeners = running.take_listeners();
@@ -189,7 +191,8 @@ impl Host {
             listeners.into_iter().filter_map(|(name, listener)| Some(((*by_name.get(name.as_str())?).clone(), listener))).collect();
         (self.serve_outbound)(listeners, outbound.clone());
         let report = running.applied();
-        let detail = format!("level {:?}, pid {}", report.level, running.pid());
+        let calls = report.layers.iter().find(|layer| layer.name == LayerName::Seccomp).map_or("", |layer| layer.detail.as_str());
+        let detail = format!("level {:?}, pid {}, {calls}", report.level, running.pid());
         let act = ActDone { act: "sandbox.start", by: "guard".into(), to: self.profile.name.clone(), detail };
         // The service is confined whether or not this is kept; every request to it is recorded by itself or refused.
         let _recorded = self.recorder.record(None, &act);

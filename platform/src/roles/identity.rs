@@ -45,6 +45,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
     };
+    crate::memory::keep_keys()?;
     let ca = Arc::new(Ca::open(config).map_err(StartError::refused_by)?);
     publish(&process, &public, &settings.hosts)?;
     let key = PendingKey::generate().map_err(StartError::failed_by)?;

@@ -10,7 +10,7 @@ use crate::page::Page;
 use crate::phrase;
 use crate::trace;
 
-const EVENTS: [&str; 4] = ["CallDecided", "ConnectionRefused", "ActDone", "TamperingFound"];
+const EVENTS: [&str; 5] = ["CallDecided", "ConnectionRefused", "SyscallDenied", "ActDone", "TamperingFound"];
 
 #[derive(Template)]
 #[template(path = "audit.html")]
@@ -105,6 +105,11 @@ fn row(stored: &StoredRecord) -> Row {
         ("TamperingFound", None) => {
             let facts = vec![("which".to_owned(), field("which").to_owned()), ("how".to_owned(), field("detail").to_owned())];
             ("bad", format!("tampering found: {}", field("what")), facts)
+        }
+        ("SyscallDenied", None) => {
+            let ended = if record.fields.get("killed").and_then(Value::as_bool) == Some(true) { ", and its process was ended" } else { "" };
+            let facts = ["service", "count"].map(|name| (name.to_owned(), record.fields.get(name).map(text).unwrap_or_default()));
+            ("bad", format!("not to be done in a sandbox: {}{ended}", field("call")), facts.into())
         }
         (_, None) => ("", String::new(), record.fields.iter().map(|(k, v)| (k.clone(), text(v))).collect()),
     };

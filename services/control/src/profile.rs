@@ -10,7 +10,7 @@ use contract::control::{
     Protocol, PublicRoute, QueueProfile, RouteRate, ServiceLimits, ServiceProfile,
 };
 use contract::identity::Artefact;
-use manifest::{Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
+use manifest::{Backend, Flow, Fresh, Isolation, Lock, Manifest, Search, Service};
 use trust::{SpiffeId, Workload};
 
 /// Palisade's own processes.
@@ -145,6 +145,8 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
             Isolation::Full => "full".to_owned(),
             Isolation::Confined => "confined".to_owned(),
         },
+        bwrap: service.sandbox == Backend::Bwrap,
+        syscalls: service.syscalls.as_ref().map(|path| search.folder.join(path).display().to_string()),
         fresh_per_job: service.fresh == Fresh::Job,
         limits: ServiceLimits {
             memory_bytes: service.limits.memory_bytes,

@@ -117,17 +117,9 @@ fn operator() -> Peer {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in [
-            "video-api",
-            "video-validator",
-            "video-transcoder",
-            "spare",
-            "python3",
-            "ffmpeg",
-            "ffprobe",
-            "web/server.py",
-            "web/static/app.js",
-        ] {
+        let files = "video-api video-validator video-transcoder spare python3 ffmpeg ffprobe web/server.py web/static/app.js \
+                     profiles/validator.syscalls profiles/transcoder.syscalls";
+        for name in files.split(' ') {
             let path = folder.path().join("app").join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();

@@ -1,12 +1,13 @@
 //! Artefacts: what runs is what was measured.
 //!
 //! A file is opened once; that descriptor is hashed, mounted (or executed), and looked at again after the start. A file
-//! replaced by another is another inode and never reached; a file changed in place has another ctime and stops the start.
+//! replaced by another is another inode and never reached; a file changed in place has another ctime and stops the start, and later the service (`drift`).
 //!
 //! Guarantees: C6, I15.
 
+use std::cell::RefCell;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -35,6 +36,22 @@ pub(crate) struct Bound {
     pub(crate) real: PathBuf,
     pub(crate) file: File,
     before: Metadata,
+    /// What it and its path were when its content was measured last.
+    measured: RefCell<[Print; 2]>,
+}
+
+/// What the kernel says of a file; when its content changes, this does, and nobody can hide it (`ctime`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Print {
+    size: u64,
+    file: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Print {
+    fn of(it: &Metadata) -> Self {
+        Self { size: it.size(), file: (it.dev(), it.ino()), changed: (it.ctime(), it.ctime_nsec()) }
+    }
 }
 
 /// Why an artefact was not bound.
@@ -71,7 +88,8 @@ impl Bound {
             return Err(failed(io::Error::other("not a regular file")));
         }
         let found = digest(&file).map_err(failed)?;
-        let bound = Self { artefact: artefact.clone(), real, file, before };
+        let measured = RefCell::new([Print::of(&before); 2]);
+        let bound = Self { artefact: artefact.clone(), real, file, before, measured };
         if found.eq_ignore_ascii_case(&artefact.sha256) { Ok(bound) } else { Err(bound.mismatch(found).into()) }
     }
 
@@ -87,6 +105,29 @@ impl Bound {
                 && after.nlink() == self.before.nlink());
         let swapped = by_path && print(&std::fs::metadata(&self.real).map_err(failed)?) != print(&after);
         if touched || swapped { Err(self.mismatch("changed while it was being started".to_owned()).into()) } else { Ok(()) }
+    }
+
+    /// Looks at a file of a running service: is its content still what was measured? It is read again only if the kernel says that
+    /// something was done to it. With `by_path`, as for [`Bound::recheck`].
+    pub(crate) fn drift(&self, by_path: bool) -> Result<(), ArtefactMismatch> {
+        let gone = |cause: io::Error| self.mismatch(cause.to_string());
+        let itself = Print::of(&self.file.metadata().map_err(gone)?);
+        let named = if by_path { Print::of(&std::fs::metadata(&self.real).map_err(gone)?) } else { itself };
+        if *self.measured.borrow() == [itself, named] {
+            return Ok(());
+        }
+        let mut file = &self.file;
+        file.rewind().map_err(gone)?;
+        let mut found = digest(file).map_err(gone)?;
+        if found.eq_ignore_ascii_case(&self.artefact.sha256) && named != itself {
+            found = File::open(&self.real).and_then(|file| digest(&file)).map_err(gone)?;
+        }
+        if !found.eq_ignore_ascii_case(&self.artefact.sha256) {
+            return Err(self.mismatch(found));
+        }
+        // A change of mode, owner or links. A write while it was read is seen in the next turn.
+        self.measured.replace([itself, named]);
+        Ok(())
     }
 
     fn mismatch(&self, found: String) -> ArtefactMismatch {

@@ -24,13 +24,15 @@ use crate::cgroup::Leaf;
 use crate::landlock::{self, ABI_SCOPES, ABI_TCP};
 use crate::namespaces::{self, Identity};
 use crate::notify::Notifier;
-use crate::profile::{Level, Profile};
+use crate::profile::{Backend, Level, Profile, Simulate};
 use crate::report::{LayerName, Report};
-use crate::seccomp::{self, Filters};
+use crate::root::Built;
+use crate::seccomp::Filters;
+use crate::seen::Watched;
 use crate::service::{self, Plan};
 use crate::supervise::{self, Watch};
 use crate::wire::{ChildNote, Refusal, Reply, Request, Wire};
-use crate::{cgroup, limits, net, root, sys};
+use crate::{bwrap, cgroup, limits, net, root, sys};
 
 /// What the subcommand `sandbox-init` does. It must be called before any other thread exists.
 ///
@@ -45,9 +47,17 @@ pub fn init_main() -> ! {
     if die_with(parent).is_err() {
         sys::exit_now(125);
     }
-    let code = match start(&guard, parent) {
+    // bwrap's child is this program again, with what the first one found out.
+    let mut rest = std::env::args().skip(2);
+    let outcome = match (rest.next().as_deref(), rest.next()) {
+        (Some("inside"), Some(cgroup)) => inside_bwrap(&guard, &cgroup),
+        _ => start(&guard, parent),
+    };
+    let code = match outcome {
         Ok(()) => 0,
         Err(refusal) => {
+            // What is unread when this ends would make the kernel say that the wire broke.
+            while let Ok(Some(_)) = guard.receive_at_once::<Request>() {}
             // Without a guard there is nobody to tell.
             let _ = guard.send(&Reply::Refused(refusal), &[]);
             1
@@ -64,31 +74,72 @@ fn need<T, E: std::fmt::Display>(layer: LayerName, result: Result<T, E>) -> Resu
     result.map_err(|cause| Refusal::Layer { layer, why: cause.to_string() })
 }
 
+/// Takes the profile from the guard, or with `peek` looks at it.
+fn take_profile(guard: &Wire, peek: bool) -> Result<Box<Profile>, Refusal> {
+    let request = if peek { guard.peek() } else { guard.receive().map(|got| got.map(|(request, _)| request)) };
+    match setup("receiving the profile", request)? {
+        Some(Request::Start(profile)) => {
+            profile.check().map_err(Refusal::Profile)?;
+            Ok(profile)
+        }
+        _ => setup("receiving the profile", Err("the guard sent none")),
+    }
+}
+
+/// The Landlock ABI. Filters are compiled for the level that is reached; here it is asked whether they can be had at all.
+fn kernel(simulate: &Simulate) -> Result<i32, Refusal> {
+    let (abi, detail) = landlock::abi(simulate);
+    if abi < 1 {
+        return need(LayerName::LandlockFiles, Err(detail));
+    }
+    need(LayerName::Seccomp, if simulate.no_seccomp { Err("simulated as missing") } else { Ok(abi) })
+}
+
+/// PID 1 in what bwrap built.
+fn inside_bwrap(guard: &Wire, cgroup: &str) -> Result<(), Refusal> {
+    let profile = take_profile(guard, false)?;
+    let identity = Identity::of_this_process(profile.run_as_id);
+    let abi = kernel(&profile.dangerous_simulate)?;
+    let mut report = Report::default();
+    report.applied(LayerName::UserNamespace, format!("by bwrap; the service has uid {} inside and outside", identity.uid));
+    match cgroup.strip_prefix(LIMITED) {
+        Some(detail) => report.applied(LayerName::Cgroup, detail),
+        None => report.absent(LayerName::Cgroup, cgroup),
+    }
+    let stage = Stage { profile: &profile, guard, parent: getppid(), identity, abi, leaf: None };
+    let artefacts = bind(&profile)?;
+    let (settled, kept) = stage.pass_listeners()?;
+    drop(kept);
+    let built = need(LayerName::MountNamespace, root::narrow(&profile, identity))?;
+    stage.furnished(&mut report, &built, "by bwrap: ", "IPC, UTS; cgroup where there is one");
+    need(LayerName::Capabilities, namespaces::leave_powers(identity, true))?;
+    // bwrap waits for this process, and dies with the guard.
+    need(LayerName::PidNamespace, prctl::set_pdeathsig(Signal::SIGKILL))?;
+    let place = Place { level: Level::Full, tmp: Path::new("/tmp"), proc: built.proc.is_ok(), outer: None };
+    Stage { profile: &settled, ..stage }.run(report, &artefacts, &place)
+}
+
+/// What the outer init says of a control group that it is in.
+const LIMITED: &str = "limited: ";
+
 fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
-    let profile = match setup("receiving the profile", guard.receive())? {
-        Some((Request::Start(profile), _)) => profile,
-        _ => return setup("receiving the profile", Err("the guard sent none")),
-    };
-    profile.check().map_err(Refusal::Profile)?;
+    let profile = take_profile(guard, true)?;
     let mut report = Report::default();
     let identity = Identity::of_this_process(profile.run_as_id);
-
-    let (abi, abi_detail) = landlock::abi(&profile.dangerous_simulate);
-    if abi < 1 {
-        return need(LayerName::LandlockFiles, Err(abi_detail));
-    }
-    let filters = match profile.dangerous_simulate.no_seccomp {
-        true => Err("simulated as missing".to_owned()),
-        false => Filters::compile(),
-    };
-    let filters = need(LayerName::Seccomp, filters)?;
+    let abi = kernel(&profile.dangerous_simulate)?;
     let leaf = cgroup::enter(&profile.limits);
     match &leaf {
         Ok(leaf) => report.applied(LayerName::Cgroup, leaf.detail.clone()),
         Err(why) => report.absent(LayerName::Cgroup, why.clone()),
     }
+    if profile.backend == Backend::Bwrap && !profile.dangerous_simulate.no_user_namespaces {
+        // The profile stays on the wire for the init inside.
+        let cgroup = leaf.as_ref().map_or_else(Clone::clone, |leaf| format!("{LIMITED}{}", leaf.detail));
+        return need(LayerName::UserNamespace, bwrap::become_it(&profile, identity, guard, &cgroup)).map(|never| match never {});
+    }
+    let profile = take_profile(guard, false)?;
 
-    let stage = Stage { profile: &profile, guard, parent, identity, abi, filters: &filters, leaf: leaf.as_ref().ok() };
+    let stage = Stage { profile: &profile, guard, parent, identity, abi, leaf: leaf.as_ref().ok() };
     let entered = match profile.dangerous_simulate.no_user_namespaces {
         true => Err(io::Error::other("simulated as missing")),
         // Entering is for ever, so where there is an alternative it is tried out first.
@@ -108,13 +159,13 @@ fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Stage<'a> {
     profile: &'a Profile,
     guard: &'a Wire,
     parent: Pid,
     identity: Identity,
     abi: i32,
-    filters: &'a Filters,
     leaf: Option<&'a Leaf>,
 }
 
@@ -155,22 +206,33 @@ impl Stage<'_> {
         let artefacts = bind(profile)?;
         setup("host name", sethostname(&profile.name))?;
         need(LayerName::NetworkNamespace, net::loopback_up())?;
-        self.pass_listeners()?;
+        let (settled, kept) = self.pass_listeners()?;
+        drop(kept); // Nobody else is in this network.
+        let (stage, profile) = (Stage { profile: &settled, ..*self }, &settled);
         let built = need(LayerName::MountNamespace, root::build(profile, &artefacts, self.identity))?;
-        report.applied(LayerName::MountNamespace, "own root: declared paths, read-only but for state and /tmp");
-        report.applied(LayerName::PidNamespace, "own processes only; all die with init");
-        report.applied(LayerName::NetworkNamespace, flows(profile));
-        let others = if own_cgroups { "IPC, UTS, cgroup" } else { "IPC, UTS; this kernel gives no cgroup namespace" };
-        report.applied(LayerName::OtherNamespaces, others);
-        match &built.proc {
-            Ok(options) => report.applied(LayerName::PrivateProc, options.clone()),
-            Err(why) => report.absent(LayerName::PrivateProc, why.clone()),
-        }
+        stage.furnished(
+            &mut report,
+            &built,
+            "",
+            if own_cgroups { "IPC, UTS, cgroup" } else { "IPC, UTS; this kernel gives no cgroup namespace" },
+        );
         need(LayerName::Capabilities, namespaces::leave_powers(self.identity, true))?;
         // A change of uid takes the parent-death signal away.
         need(LayerName::PidNamespace, die_with_parent(alive))?;
         let place = Place { level: Level::Full, tmp: Path::new("/tmp"), proc: built.proc.is_ok(), outer: Some(alive) };
-        self.run(report, &artefacts, &place)
+        stage.run(report, &artefacts, &place)
+    }
+
+    /// Says what the new world is like.
+    fn furnished(&self, report: &mut Report, built: &Built, by: &str, others: &str) {
+        report.applied(LayerName::MountNamespace, format!("{by}own root: declared paths, read-only but for state and /tmp"));
+        report.applied(LayerName::PidNamespace, format!("{by}own processes only; all die with init"));
+        report.applied(LayerName::NetworkNamespace, format!("{by}{}", flows(self.profile)));
+        report.applied(LayerName::OtherNamespaces, format!("{by}{others}"));
+        match &built.proc {
+            Ok(options) => report.applied(LayerName::PrivateProc, options.clone()),
+            Err(why) => report.absent(LayerName::PrivateProc, why.clone()),
+        }
     }
 
     /// Level `Confined`.
@@ -180,7 +242,8 @@ impl Stage<'_> {
             return need(LayerName::LandlockScopes, Err(why));
         }
         let artefacts = bind(self.profile)?;
-        self.pass_listeners()?;
+        let (settled, _kept) = self.pass_listeners()?;
+        let stage = Stage { profile: &settled, ..*self };
         let tmp = setup("temporary folder", private_tmp(self.identity))?;
         for name in [LayerName::MountNamespace, LayerName::PidNamespace, LayerName::OtherNamespaces] {
             report.absent(name, "needs a user namespace");
@@ -194,7 +257,7 @@ impl Stage<'_> {
             .and_then(|()| need(LayerName::Capabilities, namespaces::leave_powers(self.identity, self.identity.was_root)))
             // The end of the wire is the sign here: a killed init could not kill what the service started.
             .and_then(|()| setup("parent-death signal", prctl::set_pdeathsig(None)))
-            .and_then(|()| self.run(report, &artefacts, &Place { level: Level::Confined, tmp: &tmp, proc: false, outer: None }));
+            .and_then(|()| stage.run(report, &artefacts, &Place { level: Level::Confined, tmp: &tmp, proc: false, outer: None }));
         let _ = fs::remove_dir_all(&tmp); // Best effort: its name is random and its owner the service's.
         outcome
     }
@@ -206,16 +269,25 @@ impl Stage<'_> {
         }
     }
 
-    fn pass_listeners(&self) -> Result<(), Refusal> {
-        let listeners = need(LayerName::NetworkNamespace, net::listeners(&self.profile.flows))?;
+    /// Makes the listeners of the flows and passes them to the guard. Gives the profile with the ports that were taken, and what keeps
+    /// the service's own port for it.
+    fn pass_listeners(&self) -> Result<(Profile, Option<OwnedFd>), Refusal> {
+        let (listeners, ports): (Vec<OwnedFd>, Vec<u16>) =
+            need(LayerName::NetworkNamespace, net::listeners(&self.profile.flows))?.into_iter().unzip();
+        let (kept, own) = match self.profile.port {
+            Some(0) => need(LayerName::NetworkNamespace, net::reserve()).map(|(fd, port)| (Some(fd), Some(port)))?,
+            own => (None, own),
+        };
         let names = self.profile.flows.iter().map(|flow| flow.name.clone()).collect();
         let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        setup("passing listeners", self.guard.send(&Reply::Listeners { names }, &fds))
+        setup("passing listeners", self.guard.send(&Reply::Listeners { names }, &fds))?;
+        Ok((self.profile.with_ports(&ports, own), kept))
     }
 
     /// Starts the service and stays with it until its end.
     fn run(&self, mut report: Report, artefacts: &[Bound], place: &Place<'_>) -> Result<(), Refusal> {
         let profile = self.profile;
+        let filters = need(LayerName::Seccomp, Filters::compile(&profile.calls, place.level, &profile.dangerous_simulate))?;
         let children = setup("signals", supervise::watch_children())?;
         let (to_child, to_init) = setup("socketpair", Wire::pair())?;
         let own = place.level == Level::Full;
@@ -225,7 +297,7 @@ impl Stage<'_> {
             level: place.level,
             landlock_abi: self.abi,
             tasks_already: limits::counted_already(own, self.identity.uid),
-            filters: self.filters,
+            filters: &filters,
             tmp: place.tmp,
             proc: place.proc,
             parent: getpid(),
@@ -244,12 +316,13 @@ impl Stage<'_> {
             children,
             outer: place.outer,
             notifier: None,
+            seen: Watched::default(),
+            artefacts,
             started,
             waiting: Vec::new(),
         };
-        let confirmed = hear_child(&to_child).and_then(|listener| {
-            watch.notifier = listener.map(|fd| Notifier::new(fd, profile));
-            self.confirm(&mut report, artefacts, place.level)?;
+        let confirmed = hear_child(&to_child, &mut watch).and_then(|()| {
+            self.confirm(&mut report, artefacts, place.level, watch.notifier.is_some())?;
             setup("reporting", self.guard.send(&Reply::Started { report, pid: service.as_raw() }, &[]))
         });
         if let Err(refusal) = confirmed {
@@ -261,7 +334,7 @@ impl Stage<'_> {
     }
 
     /// The program is executing, so every layer before it was accepted by the kernel.
-    fn confirm(&self, report: &mut Report, artefacts: &[Bound], level: Level) -> Result<(), Refusal> {
+    fn confirm(&self, report: &mut Report, artefacts: &[Bound], level: Level, asks: bool) -> Result<(), Refusal> {
         for bound in artefacts {
             bound.recheck(level == Level::Confined).map_err(refusal)?;
         }
@@ -278,7 +351,11 @@ impl Stage<'_> {
         } else {
             report.absent(LayerName::LandlockScopes, format!("ABI {}; needs {ABI_SCOPES} (Linux 6.12)", self.abi));
         }
-        report.applied(LayerName::Seccomp, format!("{} calls allowed", seccomp::allowed_count()));
+        report.applied(LayerName::Seccomp, self.profile.calls.describe());
+        match asks {
+            true => report.applied(LayerName::DeniedCalls, "each kind once a second"),
+            false => report.absent(LayerName::DeniedCalls, "a filter around this system asks already; the kernel denies all the same"),
+        }
         match level {
             Level::Full => report.absent(LayerName::SeccompNotify, "not needed: the namespace has no other destination"),
             Level::Confined => report.applied(LayerName::SeccompNotify, flows(self.profile)),
@@ -312,14 +389,24 @@ fn refusal(cause: BindError) -> Refusal {
     }
 }
 
-/// Notes of the child until it executes the program (then its end of the pair closes).
-fn hear_child(child: &Wire) -> Result<Option<OwnedFd>, Refusal> {
-    let mut listener = None;
+/// Notes of the child until it executes the program (then its end of the pair closes). What its filters ask meanwhile is answered.
+fn hear_child(child: &Wire, watch: &mut Watch<'_>) -> Result<(), Refusal> {
     loop {
+        if let Some(notifier) = &watch.notifier {
+            let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(notifier.as_fd(), PollFlags::POLLIN)];
+            setup("hearing the child", poll(&mut fds, PollTimeout::NONE))?;
+            let [_, asks] = fds;
+            if asks.revents().is_some_and(|events| events.contains(PollFlags::POLLIN)) {
+                notifier.answer_one(&mut watch.seen);
+                continue;
+            }
+        }
         match setup("hearing the child", child.receive())? {
-            Some((ChildNote::Listener, fds)) => listener = fds.into_iter().next(),
+            Some((ChildNote::Listener, fds)) => {
+                watch.notifier = fds.into_iter().next().map(|fd| Notifier::new(fd, watch.profile, watch.level));
+            }
             Some((ChildNote::Refused(refusal), _)) => return Err(refusal),
-            None => return Ok(listener),
+            None => return Ok(()),
         }
     }
 }

@@ -7,7 +7,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, listen, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, listen, setsockopt, socket, sockopt,
+};
 
 use crate::profile::Flow;
 use crate::sys;
@@ -18,8 +20,8 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     sys::interface_up(socket.as_fd(), c"lo")
 }
 
-/// One listening socket for each flow, in order.
-pub(crate) fn listeners(flows: &[Flow]) -> io::Result<Vec<OwnedFd>> {
+/// One listening socket for each flow, in order, with its port.
+pub(crate) fn listeners(flows: &[Flow]) -> io::Result<Vec<(OwnedFd, u16)>> {
     flows
         .iter()
         .map(|flow| {
@@ -28,9 +30,23 @@ pub(crate) fn listeners(flows: &[Flow]) -> io::Result<Vec<OwnedFd>> {
             bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &address(flow.port))
                 .map_err(|cause| io::Error::other(format!("flow {}, 127.0.0.1:{}: {cause}", flow.name, flow.port)))?;
             listen(&fd, Backlog::new(1024)?)?;
-            Ok(fd)
+            let port = port_of(&fd)?;
+            Ok((fd, port))
         })
         .collect()
+}
+
+/// Takes a free port and keeps it: nobody else is given it while the socket is there, and who is meant to may still listen on it.
+pub(crate) fn reserve() -> io::Result<(OwnedFd, u16)> {
+    let fd = tcp_socket(SockFlag::empty())?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &address(0))?;
+    let port = port_of(&fd)?;
+    Ok((fd, port))
+}
+
+fn port_of(fd: &OwnedFd) -> io::Result<u16> {
+    Ok(getsockname::<SockaddrIn>(std::os::fd::AsRawFd::as_raw_fd(fd))?.port())
 }
 
 /// What a connection attempt came to.

@@ -1,13 +1,16 @@
-//! Destinations without a network namespace: init decides each `connect` and `bind`, and does it itself.
+//! The answering side of the filters: init decides what they ask for, and sees what is tried.
 //!
-//! The kernel stops the caller and asks. The address is copied once, compared with the flows, and the call is made here
-//! on a duplicate of the caller's socket: what was checked is what is used, however the caller changes its memory or its
-//! descriptors meanwhile. A service that binds to every address is bound to loopback.
+//! Without a network namespace it decides each `connect` and `bind`. The kernel stops the caller and asks. The address is copied once,
+//! compared with the flows, and the call is made here on a duplicate of the caller's socket: what was checked is what is used, however the
+//! caller changes its memory or its descriptors meanwhile. A service that binds to every address is bound to loopback.
+//!
+//! Every other call that is asked for was denied: the answer is an error, never "go on", and who reached for what only attacks use is
+//! killed before it returns. (In a trace, calls that another filter has allowed are asked for too, and let pass.)
 //!
 //! Spec:       `seccomp_unotify(2)`, `pidfd_getfd(2)` (Linux 5.6).
-//! Guarantees: I3 by destination, on hosts without user namespaces (I1).
-//! Not here:   who may connect *to* a flow's listener on the host's loopback; the guard must tell its own service from
-//!             others there.
+//! Guarantees: I3 by destination, on hosts without user namespaces (I1); I6 a denied call is told.
+//! Not here:   which calls are asked for (`seccomp`), when the guard is told (`seen`), who may connect *to* a flow's listener on the host's
+//!             loopback.
 #![allow(unsafe_code, reason = "the notification ioctls have no safe binding")]
 
 use std::fs;
@@ -17,47 +20,32 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sys::socket::{SockaddrStorage, bind, connect};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt, sockopt};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use crate::profile::Profile;
-use crate::sys;
+use crate::calls::{self, Calls};
+use crate::profile::{Level, Profile};
+use crate::seen::Watched;
+use crate::{seccomp, sys};
 
 /// Connections that may wait for a slow listener at the same time; the next ones are refused with EAGAIN.
 const CONNECTS_MAX: usize = 64;
 const ADDRESS_BYTES_MAX: u64 = 128; // sizeof(struct sockaddr_storage)
 
-/// Installs the filter that asks for `connect` and `bind`, and returns the descriptor to answer at.
-pub(crate) fn install() -> io::Result<OwnedFd> {
-    let load = |offset: u32| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset }; // BPF_LD | BPF_W | BPF_ABS
-    let equal = |value: u32, jt: u8, jf: u8| libc::sock_filter { code: 0x15, jt, jf, k: value }; // BPF_JMP | BPF_JEQ | BPF_K
-    let answer = |value: u32| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: value }; // BPF_RET | BPF_K
-    let call = |number: libc::c_long| u32::try_from(number).map_err(io::Error::other);
-    let program = [
-        load(4), // seccomp_data.arch
-        equal(AUDIT_ARCH, 1, 0),
-        answer(libc::SECCOMP_RET_KILL_PROCESS),
-        load(0), // seccomp_data.nr
-        equal(call(libc::SYS_connect)?, 2, 0),
-        equal(call(libc::SYS_bind)?, 1, 0),
-        answer(libc::SECCOMP_RET_ALLOW),
-        answer(libc::SECCOMP_RET_USER_NOTIF),
-    ];
-    sys::install_filter(&program, true)?.ok_or_else(|| io::Error::other("no listener"))
-}
-
-#[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xc000_00b7;
-
 /// The answering side.
 pub(crate) struct Notifier {
     listener: Arc<OwnedFd>,
+    /// Where it may connect and listen, if init decides that.
+    broker: Option<Broker>,
+    tracing: bool,
+    connecting: Arc<AtomicUsize>,
+}
+
+struct Broker {
     flows: Vec<u16>,
     port: Option<u16>,
-    connecting: Arc<AtomicUsize>,
 }
 
 impl AsFd for Notifier {
@@ -74,20 +62,48 @@ enum Verdict {
 }
 
 impl Notifier {
-    pub(crate) fn new(listener: OwnedFd, profile: &Profile) -> Self {
+    pub(crate) fn new(listener: OwnedFd, profile: &Profile, level: Level) -> Self {
         let flows = profile.flows.iter().map(|flow| flow.port).collect();
-        Self { listener: Arc::new(listener), flows, port: profile.port, connecting: Arc::default() }
+        let broker = (level == Level::Confined).then_some(Broker { flows, port: profile.port });
+        Self { listener: Arc::new(listener), broker, tracing: profile.calls == Calls::Traced, connecting: Arc::default() }
     }
 
-    /// Takes one question and answers it, now or (a connect that must wait) from a thread.
-    pub(crate) fn answer_one(&self) {
+    /// Takes one question and answers it, now or (a connect that must wait) from a thread. What was seen is put into `seen`.
+    pub(crate) fn answer_one(&self, seen: &mut Watched) {
         let Ok(question) = receive(&self.listener) else {
             return; // The caller died meanwhile.
         };
-        match self.judge(&question).unwrap_or(Verdict::Refuse(libc::EACCES)) {
+        let call = i64::from(question.data.nr);
+        match &self.broker {
+            Some(broker) if call == libc::SYS_connect || call == libc::SYS_bind => self.decide(broker, &question, seen),
+            _ if self.tracing => {
+                seen.traced(call);
+                pass(&self.listener, question.id);
+            }
+            _ => self.deny(&question, seen),
+        }
+    }
+
+    fn deny(&self, question: &libc::seccomp_notif, seen: &mut Watched) {
+        let call = i64::from(question.data.nr);
+        let fatal = seccomp::is_fatal(call);
+        if fatal && let Ok(pid) = i32::try_from(question.pid) {
+            // The caller waits in the kernel and never comes back from this call. A thread's number stands for its process. If this
+            // fails, the call is denied all the same.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let [first, second, ..] = question.data.args;
+        let what = if call == libc::SYS_socket { calls::socket(first, second) } else { calls::name(call) };
+        seen.denied(what, fatal);
+        respond(&self.listener, question.id, seccomp::denial(call));
+    }
+
+    fn decide(&self, broker: &Broker, question: &libc::seccomp_notif, seen: &mut Watched) {
+        match self.judge(broker, question, seen).unwrap_or(Verdict::Refuse(libc::EACCES)) {
             Verdict::Refuse(errno) => respond(&self.listener, question.id, errno),
             Verdict::Bind(socket, address) => {
-                let result = bind(socket.as_raw_fd(), &address);
+                // The port is kept for it by a socket of ours that does not listen (`net::reserve`).
+                let result = setsockopt(&socket, sockopt::ReuseAddr, &true).and_then(|()| bind(socket.as_raw_fd(), &address));
                 respond(&self.listener, question.id, result.map_or_else(|cause| cause as i32, |()| 0));
             }
             Verdict::Connect(socket, address) => self.connect(question.id, socket, address),
@@ -111,17 +127,18 @@ impl Notifier {
         }
     }
 
-    fn judge(&self, question: &libc::seccomp_notif) -> io::Result<Verdict> {
+    fn judge(&self, broker: &Broker, question: &libc::seccomp_notif, seen: &mut Watched) -> io::Result<Verdict> {
         let [fd, pointer, length, ..] = question.data.args;
         let address = read_address(question.pid, pointer, length)?;
         let Some(address) = address else { return Ok(Verdict::Refuse(libc::EAFNOSUPPORT)) };
         let is_bind = libc::c_long::from(question.data.nr) == libc::SYS_bind;
         let allowed = if is_bind {
-            self.port == Some(address.port()) && (is_loopback(address.ip()) || address.ip().is_unspecified())
+            broker.port == Some(address.port()) && (is_loopback(address.ip()) || address.ip().is_unspecified())
         } else {
-            self.flows.contains(&address.port()) && is_loopback(address.ip())
+            broker.flows.contains(&address.port()) && is_loopback(address.ip())
         };
         if !allowed {
+            seen.denied(format!("{} {address}", if is_bind { "bind" } else { "connect" }), false);
             return Ok(Verdict::Refuse(libc::EACCES));
         }
         let socket = take_socket(question.pid, RawFd::try_from(fd).map_err(io::Error::other)?)?;
@@ -204,9 +221,18 @@ fn still_asking(listener: &OwnedFd, id: u64) -> bool {
 
 /// Answers with an error number, or success for 0.
 fn respond(listener: &OwnedFd, id: u64, errno: i32) {
-    let answer = libc::seccomp_notif_resp { id, val: 0, error: -errno, flags: 0 };
+    send(listener, &libc::seccomp_notif_resp { id, val: 0, error: -errno, flags: 0 });
+}
+
+/// Lets the kernel make the call: in a trace alone, where another filter has decided already.
+fn pass(listener: &OwnedFd, id: u64) {
+    const CONTINUE: u32 = 1; // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    send(listener, &libc::seccomp_notif_resp { id, val: 0, error: 0, flags: CONTINUE });
+}
+
+fn send(listener: &OwnedFd, answer: &libc::seccomp_notif_resp) {
     // SAFETY: the struct is this ioctl's type and lives through the call. It fails if the caller is gone: then nobody waits.
-    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_ref(&answer)) };
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_ref(answer)) };
 }
 
 #[cfg(test)]

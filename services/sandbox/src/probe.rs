@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
+use crate::calls::Calls;
 use crate::landlock::{self, ABI_SCOPES, ABI_TCP};
 use crate::profile::{Level, Simulate};
 use crate::report::{LayerName, Report};
-use crate::{cgroup, seccomp, sys};
+use crate::{cgroup, sys};
 
 /// Looks at this host. Starts one short-lived child.
 #[must_use]
@@ -50,19 +51,25 @@ pub fn probe() -> Report {
 
     let filters = sys::seccomp_knows(libc::SECCOMP_RET_KILL_PROCESS);
     if filters {
-        report.applied(LayerName::Seccomp, format!("{} calls allowed", seccomp::allowed_count()));
+        report.applied(LayerName::Seccomp, Calls::General.describe());
     } else {
         report.absent(LayerName::Seccomp, "the kernel has no seccomp filters (CONFIG_SECCOMP_FILTER)");
     }
     let notify = filters && sys::seccomp_knows(libc::SECCOMP_RET_USER_NOTIF);
     if notify {
         report.applied(LayerName::SeccompNotify, "used where there are no namespaces");
+        report.applied(LayerName::DeniedCalls, "by a start, unless a filter around this system asks already");
     } else {
         report.absent(LayerName::SeccompNotify, "needs Linux 5.6");
+        report.absent(LayerName::DeniedCalls, "needs Linux 5.6");
     }
     report.applied(LayerName::Rlimits, "always");
-    match cgroup::parent() {
-        Ok(path) => report.applied(LayerName::Cgroup, format!("below {}", path.display())),
+    match cgroup::place() {
+        Ok(cgroup::Place::Unified { above, .. }) => report.applied(LayerName::Cgroup, format!("v2, below {}", above.display())),
+        Ok(cgroup::Place::Split(parts)) => {
+            let controllers: Vec<&str> = parts.iter().map(|(controller, _)| *controller).collect();
+            report.applied(LayerName::Cgroup, format!("v1: {}", controllers.join(", ")));
+        }
         Err(why) => report.absent(LayerName::Cgroup, why),
     }
     report.applied(LayerName::Artefacts, "always");

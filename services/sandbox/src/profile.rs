@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::artefact;
+use crate::calls::Calls;
 
 /// How strong a confinement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +22,16 @@ pub enum Level {
     Confined,
     /// User, mount, PID, network, IPC and UTS namespaces; Landlock, seccomp and rlimits under them.
     Full,
+}
+
+/// Who builds namespaces and root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// This crate.
+    Own,
+    /// The program bubblewrap; it must be installed.
+    Bwrap,
 }
 
 /// A file that runs or is read by a program that runs, bound to its content.
@@ -51,7 +62,7 @@ impl Artefact {
 pub struct Flow {
     /// The flow's name, for instance `queue` or `bucket.originals`.
     pub name: String,
-    /// TCP port on 127.0.0.1 inside the sandbox.
+    /// TCP port on 127.0.0.1 inside the sandbox; 0 for any that is free.
     pub port: u16,
 }
 
@@ -91,6 +102,9 @@ pub struct Simulate {
     /// As if the kernel had no seccomp filters (I5).
     #[serde(default)]
     pub no_seccomp: bool,
+    /// As if a filter around this process asked somebody already, so that ours may not (I5, I6).
+    #[serde(default)]
+    pub seccomp_listener_taken: bool,
 }
 
 /// Everything that one sandboxed service may have.
@@ -101,13 +115,16 @@ pub struct Profile {
     pub name: String,
     /// The weakest level at which it may start.
     pub required_level: Level,
+    /// Who builds namespaces and root, where the level has them.
+    pub backend: Backend,
     /// The program; executed only if its content has this digest.
     pub program: Artefact,
     /// Arguments after the program's own name.
     pub arguments: Vec<String>,
-    /// The whole environment. At level `Confined` the value of `TMPDIR`, if it is set, is replaced by the private folder.
+    /// The whole environment. In its values `{port}` stands for the service's port and `{flow:NAME}` for a flow's. At level `Confined`
+    /// the value of `TMPDIR`, if it is set, is replaced by the private folder.
     pub environment: BTreeMap<String, String>,
-    /// Where it listens, on 127.0.0.1 of its namespace.
+    /// Where it listens, on 127.0.0.1 of its namespace; 0 for any port that is free, which is kept for it.
     pub port: Option<u16>,
     /// Its outbound flows.
     pub flows: Vec<Flow>,
@@ -121,6 +138,8 @@ pub struct Profile {
     pub state: Option<PathBuf>,
     /// Working directory inside; the state folder or `/tmp` if absent.
     pub work_dir: Option<PathBuf>,
+    /// System calls that it may make.
+    pub calls: Calls,
     /// Limits.
     pub limits: Limits,
     /// uid and gid of the service if the guard is root; without effect otherwise. Never 0.
@@ -162,6 +181,24 @@ impl Profile {
         std::iter::once(&self.program).chain(&self.tools).chain(&self.scripts)
     }
 
+    /// The same with the ports that were taken for it, `flows` in order.
+    pub(crate) fn with_ports(&self, flows: &[u16], own: Option<u16>) -> Self {
+        let mut settled = self.clone();
+        settled.port = own;
+        for (flow, port) in settled.flows.iter_mut().zip(flows) {
+            flow.port = *port;
+        }
+        for value in settled.environment.values_mut().filter(|value| value.contains('{')) {
+            if let Some(port) = own {
+                *value = value.replace("{port}", &port.to_string());
+            }
+            for flow in &settled.flows {
+                *value = value.replace(&format!("{{flow:{}}}", flow.name), &flow.port.to_string());
+            }
+        }
+        settled
+    }
+
     /// Checks what can be checked without the kernel.
     pub(crate) fn check(&self) -> Result<(), String> {
         let paths = self.artefacts().map(|artefact| &artefact.path).chain(&self.read).chain(&self.state);
@@ -189,8 +226,8 @@ impl Profile {
         }
         let mut ports = BTreeSet::new();
         for port in self.flows.iter().map(|flow| flow.port).chain(self.port) {
-            if port == 0 || !ports.insert(port) {
-                return Err(format!("port {port}: every flow and the service need a port of their own, not 0"));
+            if port != 0 && !ports.insert(port) {
+                return Err(format!("port {port}: every flow and the service need a port of their own, or 0 for any"));
             }
         }
         if self.flows.len() > FLOWS_MAX {

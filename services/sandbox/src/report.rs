@@ -36,6 +36,8 @@ pub enum LayerName {
     Seccomp,
     /// `connect` and `bind` decided by destination in init.
     SeccompNotify,
+    /// What the allow-list denies is told to the guard.
+    DeniedCalls,
     /// Limits for each process.
     Rlimits,
     /// Limits for the service as a whole.
@@ -59,6 +61,7 @@ impl fmt::Display for LayerName {
             Self::LandlockScopes => "Landlock: signals, abstract sockets",
             Self::Seccomp => "seccomp allow-list",
             Self::SeccompNotify => "seccomp: destinations",
+            Self::DeniedCalls => "seccomp: denied calls are told",
             Self::Rlimits => "rlimits",
             Self::Cgroup => "cgroup limits",
             Self::Artefacts => "artefact digests",

@@ -137,26 +137,48 @@ fn furnish(base: &Path, profile: &Profile, identity: Identity) -> io::Result<Res
     Ok(mount_proc(&base.join("proc")))
 }
 
-/// Links and the few small files that programs expect.
-fn finish(links: &Links, Identity { uid, gid, .. }: Identity) -> io::Result<()> {
-    let usual = [
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-    ];
-    let usual = usual.iter().map(|(link, target)| (Path::new(*link), Path::new(*target)));
+/// Links that programs expect, and where they lead.
+pub(crate) const LINKS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+/// The few small files that programs expect.
+pub(crate) fn texts(Identity { uid, gid, .. }: Identity) -> [(&'static str, String); 3] {
+    [
+        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
+        ("/etc/passwd", format!("service:x:{uid}:{gid}::/tmp:/nonexistent\n")),
+        ("/etc/group", format!("service:x:{gid}:\n")),
+    ]
+}
+
+/// What is left to do in a root that another built: `/proc`, `/tmp` and devices as narrow as ours.
+pub(crate) fn narrow(profile: &Profile, identity: Identity) -> io::Result<Built> {
+    let tmp = Path::new("/tmp");
+    at("/tmp", Ok(chown(tmp, Some(identity.uid), Some(identity.gid))?))?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = format!("size={},nr_inodes=64k", profile.limits.tmp_bytes);
+    let nothing: Option<&str> = None;
+    at("narrowing /tmp", Ok(mount(nothing, tmp, nothing, flags, Some(options.as_str()))?))?;
+    for device in DEVICES {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        at(device, Ok(mount(nothing, device, nothing, flags, nothing)?))?;
+    }
+    Ok(Built { proc: mount_proc(Path::new("/proc")) })
+}
+
+/// Links and files.
+fn finish(links: &Links, identity: Identity) -> io::Result<()> {
+    let usual = LINKS.iter().map(|(link, target)| (Path::new(*link), Path::new(*target)));
     for (link, target) in links.iter().map(|(link, target)| (link.as_path(), target.as_path())).chain(usual) {
         if fs::symlink_metadata(link).is_err() {
             make_parent(Path::new("/"), link)?;
             at(link.display(), symlink(target, link))?;
         }
     }
-    for (path, text) in [
-        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
-        ("/etc/passwd", format!("service:x:{uid}:{gid}::/tmp:/nonexistent\n")),
-        ("/etc/group", format!("service:x:{gid}:\n")),
-    ] {
+    for (path, text) in texts(identity) {
         if fs::symlink_metadata(path).is_err() {
             make_parent(Path::new("/"), Path::new(path))?;
             at(path, fs::write(path, text))?;

@@ -21,15 +21,21 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::artefact::ArtefactMismatch;
+use crate::cgroup;
 use crate::launch::SandboxError;
-use crate::profile::Level;
+use crate::profile::{Backend, Level};
 use crate::report::Report;
+use crate::seen::Seen;
 use crate::wire::{Reply, Request, Wire};
 
 /// Longest line that is passed on whole, bytes; a longer one comes in pieces.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Lines that wait for the guard; past this, lines are lost and counted, and the service never stalls.
 const LINES_WAITING_MAX: usize = 1024;
+
+/// Tellings of what was seen that wait for the guard; init sends one a second at most, but for a trace.
+const SEEN_WAITING_MAX: usize = 256;
 
 /// Which output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +73,8 @@ pub enum ExitCause {
     InitKilled,
     /// Init failed, and ended the service therefore.
     InitFailed(String),
+    /// A file that runs in it is not the locked one any more (I15).
+    Drifted(ArtefactMismatch),
 }
 
 /// How a sandbox ended.
@@ -74,7 +82,7 @@ pub enum ExitCause {
 pub struct Exit {
     /// Exit code, if it ended by itself.
     pub code: Option<i32>,
-    /// Signal, if it was killed; 31 (SIGSYS) is a system call that only attacks need.
+    /// Signal, if it was killed; after a system call that only attacks need 9 (SIGKILL), or 31 (SIGSYS) where init may not see calls.
     pub signal: Option<i32>,
     /// Why.
     pub cause: ExitCause,
@@ -114,10 +122,13 @@ struct Shared {
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
+    /// Its end is a request to init: the kernel does not end all with the process that is known here.
+    ends_itself: bool,
     report: Report,
     pid: u32,
     listeners: Vec<(String, TcpListener)>,
     lines: Option<mpsc::Receiver<Line>>,
+    seen: Option<mpsc::Receiver<Seen>>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -126,6 +137,7 @@ struct Begun {
     report: Report,
     listeners: Vec<(String, TcpListener)>,
     lines: mpsc::Receiver<Line>,
+    seen: mpsc::Receiver<Seen>,
     pid: u32,
 }
 
@@ -133,11 +145,13 @@ struct Begun {
 pub(crate) fn start(command: Command, wire: Wire, request: Request) -> Result<Running, SandboxError> {
     let (tell, told) = blocking::sync_channel(1);
     let (ended, exit) = watch::channel(None);
+    let by_bwrap = matches!(&request, Request::Start(profile) if profile.backend == Backend::Bwrap);
     let thread = std::thread::Builder::new().name("sandbox".to_owned()).stack_size(256 * 1024);
     thread.spawn(move || own(command, wire, &request, &tell, &ended)).map_err(SandboxError::Init)?;
     let begun = told.recv().map_err(|_| SandboxError::Ended)??;
-    let Begun { shared, report, listeners, lines, pid } = begun;
-    Ok(Running { shared, report, pid, listeners, lines: Some(lines), exit })
+    let Begun { shared, report, listeners, lines, seen, pid } = begun;
+    let ends_itself = by_bwrap || report.level == Some(Level::Confined);
+    Ok(Running { shared, ends_itself, report, pid, listeners, lines: Some(lines), seen: Some(seen), exit })
 }
 
 /// The owning thread: from the fork to the reaping.
@@ -165,11 +179,12 @@ fn own(
         init: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
     });
     let mut exit = None;
-    match begin(&mut child, &shared, request) {
+    let (see, seen) = mpsc::channel(SEEN_WAITING_MAX);
+    match begin(&mut child, &shared, request, seen) {
         Ok(begun) => {
             // A caller that went away drops the handle, which kills.
             let _ = tell.send(Ok(begun));
-            exit = serve(&shared);
+            exit = serve(&shared, &see);
         }
         Err(error) => {
             let _ = child.kill();
@@ -180,9 +195,12 @@ fn own(
     if exit.cause == ExitCause::InitKilled && shared.killed.load(Ordering::Relaxed) {
         exit.cause = ExitCause::Killed;
     }
+    let init = child.id();
     reap(&mut child, &shared);
     lock(&shared.answers).clear();
     ended.send_replace(Some(exit));
+    // Nobody waits for this.
+    cgroup::remove(init);
 }
 
 fn reap(child: &mut Child, shared: &Shared) {
@@ -194,7 +212,7 @@ fn reap(child: &mut Child, shared: &Shared) {
     let _ = child.wait(); // Its exit status says nothing that the wire did not.
 }
 
-fn begin(child: &mut Child, shared: &Arc<Shared>, request: &Request) -> Result<Begun, SandboxError> {
+fn begin(child: &mut Child, shared: &Arc<Shared>, request: &Request, seen: mpsc::Receiver<Seen>) -> Result<Begun, SandboxError> {
     shared.wire.send(request, &[]).map_err(SandboxError::Init)?;
     let mut listeners = Vec::new();
     loop {
@@ -204,7 +222,7 @@ fn begin(child: &mut Child, shared: &Arc<Shared>, request: &Request) -> Result<B
             }
             Some((Reply::Started { report, pid: _ }, _)) => {
                 let lines = read_lines(child).map_err(SandboxError::Init)?;
-                return Ok(Begun { shared: Arc::clone(shared), report, listeners, lines, pid: child.id() });
+                return Ok(Begun { shared: Arc::clone(shared), report, listeners, lines, seen, pid: child.id() });
             }
             Some((Reply::Refused(refusal), _)) => return Err(refusal.into()),
             Some(other) => return Err(SandboxError::Init(io::Error::other(format!("unexpected message {:?}", other.0)))),
@@ -218,13 +236,18 @@ fn begin(child: &mut Child, shared: &Arc<Shared>, request: &Request) -> Result<B
 }
 
 /// Hands replies to those who wait, until the end.
-fn serve(shared: &Shared) -> Option<Exit> {
+fn serve(shared: &Shared, see: &mpsc::Sender<Seen>) -> Option<Exit> {
     loop {
         let (id, answer) = match shared.wire.receive::<Reply>() {
             Ok(Some((Reply::Connected { id }, fds))) => {
                 (id, fds.into_iter().next().ok_or_else(|| SandboxError::NotConnected("no socket came".to_owned())))
             }
             Ok(Some((Reply::NotConnected { id, why }, _))) => (id, Err(SandboxError::NotConnected(why))),
+            Ok(Some((Reply::Seen(seen), _))) => {
+                // A guard that does not look for minutes misses some; nothing waits for it.
+                let _ = see.try_send(seen);
+                continue;
+            }
             Ok(Some((Reply::Exited(exit), _))) => return Some(exit),
             Ok(Some(_)) => continue,
             Ok(None) | Err(_) => return None,
@@ -249,6 +272,11 @@ impl Running {
     /// What the service writes, once.
     pub fn take_lines(&mut self) -> Option<mpsc::Receiver<Line>> {
         self.lines.take()
+    }
+
+    /// What the service tried and was denied, or what a trace saw, once. At most one telling a second, and one before the end.
+    pub fn take_seen(&mut self) -> Option<mpsc::Receiver<Seen>> {
+        self.seen.take()
     }
 
     /// Every layer, applied or not.
@@ -320,10 +348,17 @@ impl Running {
 
     /// Waits for the end.
     pub async fn wait(&self) -> Exit {
+        self.end().await
+    }
+
+    /// The end, for who does not hold it.
+    pub fn end(&self) -> impl Future<Output = Exit> + Send + use<> {
         let mut exit = self.exit.clone();
-        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        // The thread always says how it ended before it goes.
-        ended.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled })
+        async move {
+            let ended = exit.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+            // The thread always says how it ended before it goes.
+            ended.unwrap_or(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled })
+        }
     }
 
     /// Asks the service to end (SIGTERM), and kills it after `grace`. Needs a runtime with time.
@@ -346,9 +381,9 @@ impl Running {
     /// Kills everything in the sandbox.
     pub fn kill(&self) {
         self.shared.killed.store(true, Ordering::Relaxed);
-        // Without a PID namespace the kernel does not kill all with init, so init does, and it ends at once when the wire
-        // does. It runs none of the service's code.
-        if self.report.level == Some(Level::Confined) && self.shared.wire.send(&Request::Kill, &[]).is_ok() {
+        // Without a PID namespace the kernel does not kill all with init, and bwrap's other end may not. So init does, and it
+        // ends at once when the wire does. It runs none of the service's code.
+        if self.ends_itself && self.shared.wire.send(&Request::Kill, &[]).is_ok() {
             return;
         }
         if let Some(init) = *lock(&self.shared.init) {

@@ -1,109 +1,29 @@
-//! The system-call allow-list.
+//! The filters: which system calls may be made, and how.
 //!
-//! Four filters, since a filter of `seccompiler` has one answer; the kernel takes the strictest. `allow` lists what
-//! ordinary programs (Rust, Python, FFmpeg) use and answers EPERM to the rest, also to calls that do not exist yet.
-//! `kill` ends a program that reaches for what only attacks use. `family` answers like a kernel without those protocols.
-//! `missing` answers ENOSYS where libc has a fall-back that can be inspected. A fifth one is for `notify`.
+//! What may not be made is asked of init (`notify`), which says no, tells the guard what was tried, and ends a program that reached for
+//! what only attacks use. One filter does that, since the kernel lets a process have one that asks. `missing` answers ENOSYS where libc has
+//! a fall-back that can be inspected.
 //!
-//! Spec:       `seccomp(2)`; aarch64 lacks the older calls, so those are a list of their own.
+//! Where another filter around us asks already (some containers), the kernel answers by itself, with the same answers, and nobody is told.
+//! A trace is that with every allowed call asked for too, and let pass.
+//!
+//! Spec:       `seccomp(2)`, `seccomp_unotify(2)`.
 //! Guarantees: I4 no UDP, raw, packet, netlink, vsock, MPTCP, UNIX or io_uring socket; no memory outside the limits
-//!             (memfd, shared anonymous, System V).
+//!             (memfd, shared anonymous, System V). I6 default deny, by a list of the service's own where it has one.
+//! Not here:   the lists (`calls`).
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
+use crate::calls::{self, Calls, MISSING};
+use crate::profile::{Level, Simulate};
 use crate::sys;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
-/// Calls that are always allowed.
-#[rustfmt::skip]
-const ALLOWED: &[i64] = &[
-    // Files.
-    libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_writev, libc::SYS_pread64, libc::SYS_pwrite64,
-    libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_openat,
-    libc::SYS_openat2, libc::SYS_close, libc::SYS_close_range, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx,
-    libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_readlinkat, libc::SYS_getdents64, libc::SYS_getcwd,
-    libc::SYS_chdir, libc::SYS_fchdir, libc::SYS_mkdirat, libc::SYS_unlinkat, libc::SYS_renameat2,
-    libc::SYS_linkat, libc::SYS_symlinkat, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat,
-    libc::SYS_truncate, libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_fsync, libc::SYS_fdatasync,
-    libc::SYS_utimensat, libc::SYS_flock, libc::SYS_fcntl, libc::SYS_dup, libc::SYS_dup3,
-    libc::SYS_pipe2, libc::SYS_sendfile, libc::SYS_splice, libc::SYS_tee, libc::SYS_copy_file_range, libc::SYS_statfs,
-    libc::SYS_fstatfs, libc::SYS_umask, libc::SYS_inotify_init1, libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch,
-    libc::SYS_fadvise64, libc::SYS_readahead, libc::SYS_getxattr, libc::SYS_lgetxattr, libc::SYS_fgetxattr,
-    libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr,
-    // Memory.
-    libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_brk, libc::SYS_madvise, libc::SYS_msync,
-    libc::SYS_mlock, libc::SYS_mlock2, libc::SYS_munlock, libc::SYS_mincore, libc::SYS_membarrier, libc::SYS_rseq,
-    libc::SYS_get_mempolicy,
-    // Processes and threads.
-    libc::SYS_set_robust_list, libc::SYS_get_robust_list, libc::SYS_set_tid_address, libc::SYS_execve,
-    libc::SYS_execveat, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_wait4, libc::SYS_waitid, libc::SYS_kill,
-    libc::SYS_tkill, libc::SYS_tgkill, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_gettid, libc::SYS_getuid,
-    libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid, libc::SYS_getresgid,
-    libc::SYS_getgroups, libc::SYS_getpgid, libc::SYS_setpgid, libc::SYS_getsid, libc::SYS_setsid,
-    libc::SYS_sched_yield, libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity, libc::SYS_sched_getparam,
-    libc::SYS_sched_getscheduler, libc::SYS_sched_setscheduler, libc::SYS_sched_getattr,
-    libc::SYS_sched_get_priority_max, libc::SYS_sched_get_priority_min, libc::SYS_setpriority, libc::SYS_getpriority,
-    libc::SYS_getrusage, libc::SYS_times, libc::SYS_sysinfo, libc::SYS_uname,
-    libc::SYS_getcpu, libc::SYS_getrandom, libc::SYS_capget, libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal,
-    // Signals.
-    libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_rt_sigsuspend,
-    libc::SYS_rt_sigpending, libc::SYS_rt_sigtimedwait, libc::SYS_sigaltstack, libc::SYS_restart_syscall,
-    libc::SYS_signalfd4,
-    // Time and waiting.
-    libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_nanosleep,
-    libc::SYS_gettimeofday, libc::SYS_timer_create, libc::SYS_timer_settime, libc::SYS_timer_gettime,
-    libc::SYS_timer_delete, libc::SYS_timer_getoverrun, libc::SYS_timerfd_create, libc::SYS_timerfd_settime,
-    libc::SYS_timerfd_gettime, libc::SYS_getitimer, libc::SYS_setitimer, libc::SYS_ppoll, libc::SYS_pselect6,
-    libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_eventfd2,
-    libc::SYS_futex, libc::SYS_futex_waitv,
-    // Sockets that `family` let be made.
-    libc::SYS_socket, libc::SYS_socketpair, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4,
-    libc::SYS_connect, libc::SYS_getsockname, libc::SYS_getpeername, libc::SYS_recvfrom, libc::SYS_recvmsg,
-    libc::SYS_recvmmsg, libc::SYS_shutdown, libc::SYS_setsockopt, libc::SYS_getsockopt,
-];
-
-/// The older spellings of x86_64.
-#[cfg(target_arch = "x86_64")]
-#[rustfmt::skip]
-const ALLOWED_OLD: &[i64] = &[
-    libc::SYS_open, libc::SYS_creat, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink,
-    libc::SYS_getdents, libc::SYS_mkdir, libc::SYS_rmdir, libc::SYS_unlink, libc::SYS_rename, libc::SYS_link,
-    libc::SYS_symlink, libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes,
-    libc::SYS_futimesat, libc::SYS_dup2, libc::SYS_pipe, libc::SYS_inotify_init, libc::SYS_fork, libc::SYS_vfork,
-    libc::SYS_getpgrp, libc::SYS_arch_prctl, libc::SYS_pause, libc::SYS_alarm, libc::SYS_time, libc::SYS_poll,
-    libc::SYS_select, libc::SYS_epoll_create, libc::SYS_epoll_wait, libc::SYS_eventfd, libc::SYS_signalfd,
-    libc::SYS_renameat, libc::SYS_sync_file_range, libc::SYS_getrlimit, libc::SYS_setrlimit,
-];
-/// renameat, sync_file_range, getrlimit, setrlimit: calls of aarch64 for which `libc` has no name.
-#[cfg(target_arch = "aarch64")]
-const ALLOWED_OLD: &[i64] = &[38, 84, 163, 164];
-
-/// Calls that seem not to be there: libc and runtimes fall back to one of the others. `clone3` has its flags in memory,
-/// where a filter cannot look; `memfd` is memory outside every rlimit. The numbers without a name are the same on every
-/// architecture: cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue, mseal.
-const MISSING: &[i64] = &[libc::SYS_clone3, libc::SYS_memfd_create, 451, 452, 453, 454, 455, 456, 462];
-
-/// Calls that end the program.
-#[rustfmt::skip]
-const KILLED: &[i64] = &[
-    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kcmp, libc::SYS_pidfd_getfd,
-    libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key, libc::SYS_bpf, libc::SYS_userfaultfd,
-    libc::SYS_perf_event_open, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
-    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_open_tree,
-    libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick,
-    libc::SYS_mount_setattr, libc::SYS_unshare, libc::SYS_setns, libc::SYS_kexec_load, libc::SYS_init_module,
-    libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_open_by_handle_at, libc::SYS_reboot, libc::SYS_swapon,
-    libc::SYS_swapoff, libc::SYS_acct,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_kexec_file_load,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-];
 
 const NAMESPACE_FLAGS: [i32; 7] = [
     libc::CLONE_NEWNS,
@@ -117,13 +37,20 @@ const NAMESPACE_FLAGS: [i32; 7] = [
 
 const TCP: u64 = libc::IPPROTO_TCP as u64;
 const SOCKET_TYPE_MASK: u64 = 0xf;
+/// What `seccompiler` writes for [`ask`]; its place is taken by the action that it has no name for.
+const ASK: u32 = libc::SECCOMP_RET_TRACE;
 
-/// Everything that is installed, strictest last (it forbids installing more).
-pub(crate) struct Filters(Vec<BpfProgram>);
-
-/// Calls on the allow-list, for the report.
-pub(crate) fn allowed_count() -> usize {
-    ALLOWED.len() + ALLOWED_OLD.len()
+/// Everything that is installed, in this order.
+pub(crate) struct Filters {
+    /// Before the one that asks.
+    before: Vec<BpfProgram>,
+    /// The one that asks; the kernel hands out a descriptor to answer at.
+    asking: BpfProgram,
+    /// After it: what forbids installing more.
+    after: Vec<BpfProgram>,
+    /// In the place of all of the above where no filter may ask.
+    silent: Option<Vec<BpfProgram>>,
+    listener_is_taken: bool,
 }
 
 impl Filters {
@@ -131,25 +58,89 @@ impl Filters {
     ///
     /// # Errors
     /// The architecture is neither x86_64 nor aarch64.
-    pub(crate) fn compile() -> Result<Self, String> {
-        let text = |cause: BackendError| cause.to_string();
-        Ok(Self(vec![
-            program(missing(), SeccompAction::Allow, errno(libc::ENOSYS)).map_err(text)?,
-            program(family().map_err(text)?, SeccompAction::Allow, errno(libc::EAFNOSUPPORT)).map_err(text)?,
-            program(kill().map_err(text)?, SeccompAction::Allow, SeccompAction::KillProcess).map_err(text)?,
-            program(allow().map_err(text)?, errno(libc::EPERM), SeccompAction::Allow).map_err(text)?,
-        ]))
+    pub(crate) fn compile(wanted: &Calls, level: Level, simulate: &Simulate) -> Result<Self, String> {
+        Self::try_compile(wanted, level, simulate).map_err(|cause: BackendError| cause.to_string())
     }
 
-    /// Installs them for this thread and what it becomes. `no_new_privs` must be set.
-    pub(crate) fn install(&self) -> std::io::Result<()> {
-        for program in &self.0 {
-            let program: Vec<libc::sock_filter> =
-                program.iter().map(|it| libc::sock_filter { code: it.code, jt: it.jt, jf: it.jf, k: it.k }).collect();
-            sys::install_filter(&program, false)?;
+    fn try_compile(wanted: &Calls, level: Level, simulate: &Simulate) -> Result<Self, BackendError> {
+        let brokered = level == Level::Confined;
+        let mut asked = allow(wanted, brokered)?;
+        let missing = || program(missing(), SeccompAction::Allow, errno(libc::ENOSYS));
+        let silent = || -> Result<Vec<BpfProgram>, BackendError> {
+            Ok(vec![
+                missing()?,
+                program(family()?, SeccompAction::Allow, errno(libc::EAFNOSUPPORT))?,
+                program(kill()?, SeccompAction::Allow, SeccompAction::KillProcess)?,
+                program(but_sockets(allow(wanted, false)?), errno(libc::EPERM), SeccompAction::Allow)?,
+            ])
+        };
+        let listener_is_taken = simulate.seccomp_listener_taken;
+        if *wanted != Calls::Traced {
+            let silent = if brokered { None } else { Some(silent()?) };
+            let asking = asking(program(asked, ask(), SeccompAction::Allow)?);
+            let quiet = program(quiet(), SeccompAction::Allow, errno(libc::EPERM))?;
+            return Ok(Self { before: vec![missing()?, quiet], asking, after: Vec::new(), silent, listener_is_taken });
+        }
+        // Handing the descriptor over, and executing, must not be asked for: nobody answers yet.
+        let unasked = calls::always().chain([libc::SYS_seccomp]);
+        asked = unasked.map(|call| (call, Vec::new())).collect();
+        let mut before = silent()?;
+        let after = before.pop().into_iter().collect();
+        Ok(Self { before, asking: asking(program(asked, ask(), SeccompAction::Allow)?), after, silent: None, listener_is_taken })
+    }
+
+    /// Installs them for this thread and what it becomes; `no_new_privs` must be set. The descriptor to answer at is given to `hand_over`
+    /// once there is one.
+    ///
+    /// # Errors
+    /// The kernel's; also when another filter asks already and this level cannot do without.
+    pub(crate) fn install(&self, hand_over: impl FnOnce(OwnedFd) -> io::Result<()>) -> io::Result<()> {
+        for program in &self.before {
+            sys::install_filter(&native(program), false)?;
+        }
+        let taken = || io::Error::from_raw_os_error(Errno::EBUSY as i32);
+        let installed = if self.listener_is_taken { Err(taken()) } else { sys::install_filter(&native(&self.asking), true) };
+        match (installed, &self.silent) {
+            (Ok(listener), _) => hand_over(listener.ok_or_else(|| io::Error::other("no listener"))?)?,
+            (Err(cause), Some(silent)) if cause.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                for program in silent {
+                    sys::install_filter(&native(program), false)?;
+                }
+            }
+            (Err(cause), _) => return Err(cause),
+        }
+        for program in &self.after {
+            sys::install_filter(&native(program), false)?;
         }
         Ok(())
     }
+}
+
+/// Whether init ends the program for this denied call: it is one that only attacks use. (`clone` is denied with namespaces alone.)
+pub(crate) fn is_fatal(call: i64) -> bool {
+    call == libc::SYS_clone || calls::fatal().any(|fatal| fatal == call)
+}
+
+/// What a denied call is answered with.
+pub(crate) fn denial(call: i64) -> i32 {
+    if call == libc::SYS_socket || call == libc::SYS_socketpair { libc::EAFNOSUPPORT } else { libc::EPERM }
+}
+
+fn native(program: &BpfProgram) -> Vec<libc::sock_filter> {
+    program.iter().map(|it| libc::sock_filter { code: it.code, jt: it.jt, jf: it.jf, k: it.k }).collect()
+}
+
+fn ask() -> SeccompAction {
+    SeccompAction::Trace(0)
+}
+
+/// Puts "ask init" where the program says `ASK`.
+fn asking(mut program: BpfProgram) -> BpfProgram {
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    for instruction in program.iter_mut().filter(|it| it.code == RETURN && it.k == ASK) {
+        instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+    }
+    program
 }
 
 fn errno(number: i32) -> SeccompAction {
@@ -174,10 +165,50 @@ fn masked(mask: i32) -> SeccompCmpOp {
     SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()))
 }
 
-fn allow() -> Result<Rules, BackendError> {
-    let mut rules: Rules = ALLOWED.iter().chain(ALLOWED_OLD).chain(MISSING).map(|call| (*call, Vec::new())).collect();
-    // `clone` without namespaces: `kill` ends the others.
-    rules.insert(libc::SYS_clone, Vec::new());
+fn allow(wanted: &Calls, brokered: bool) -> Result<Rules, BackendError> {
+    let mut rules: Rules = wanted.allowed().into_iter().map(|call| (call, Vec::new())).collect();
+    for (call, conditions) in conditions()? {
+        if let Some(rule) = rules.get_mut(&call) {
+            *rule = conditions;
+        }
+    }
+    if brokered {
+        // Init decides these by destination.
+        rules.remove(&libc::SYS_connect);
+        rules.remove(&libc::SYS_bind);
+    }
+    // Another filter answers these.
+    rules.extend(missing());
+    Ok(rules)
+}
+
+/// Without its conditions on sockets, whose answer is another filter's (`family`).
+fn but_sockets(mut rules: Rules) -> Rules {
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        rules.entry(call).and_modify(Vec::clear);
+    }
+    rules
+}
+
+/// Calls that are allowed with certain arguments only.
+fn conditions() -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    // No new namespaces.
+    let namespaces = NAMESPACE_FLAGS.into_iter().fold(0, |all, flag| all | flag);
+    rules.insert(libc::SYS_clone, vec![rule(&[(0, masked(namespaces), 0)])?]);
+    // TCP over IPv4 and IPv6, and UNIX pairs that are born connected.
+    let (kind, pair) = (|value: i32| u64::from(value.cast_unsigned()), SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK));
+    let mut sockets = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for protocol in [0, TCP] {
+            let stream = (1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), kind(libc::SOCK_STREAM));
+            sockets.push(rule(&[(0, SeccompCmpOp::Eq, kind(family)), stream, (2, SeccompCmpOp::Eq, protocol)])?);
+        }
+    }
+    rules.insert(libc::SYS_socket, sockets);
+    let unix = (0, SeccompCmpOp::Eq, kind(libc::AF_UNIX));
+    let pairs = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET].map(|it| rule(&[unix.clone(), (1, pair.clone(), kind(it))]));
+    rules.insert(libc::SYS_socketpair, pairs.into_iter().collect::<Result<_, _>>()?);
     // Limits of oneself only; `prctl` without seccomp (a filter of the program's own could answer for ours).
     rules.insert(libc::SYS_prlimit64, vec![rule(&[(0, SeccompCmpOp::Eq, 0)])?]);
     let seccomp = libc::PR_SET_SECCOMP as u64;
@@ -199,13 +230,13 @@ fn allow() -> Result<Rules, BackendError> {
 }
 
 fn kill() -> Result<Rules, BackendError> {
-    let mut rules: Rules = KILLED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: Rules = calls::fatal().map(|call| (call, Vec::new())).collect();
     let flag = |flag: i32| rule(&[(0, masked(flag), flag.cast_unsigned().into())]);
     rules.insert(libc::SYS_clone, NAMESPACE_FLAGS.into_iter().map(flag).collect::<Result<_, _>>()?);
     Ok(rules)
 }
 
-/// TCP over IPv4 and IPv6, and UNIX pairs that are born connected. Each rule names one way to be something else.
+/// The answer to other sockets, where the kernel gives it: like one without those protocols. Each rule names one way to be something else.
 fn family() -> Result<Rules, BackendError> {
     let not = |argument, values: &[i32]| {
         let all: Vec<_> = values.iter().map(|value| (argument, SeccompCmpOp::Ne, u64::from(value.cast_unsigned()))).collect();
@@ -227,6 +258,33 @@ fn family() -> Result<Rules, BackendError> {
     Ok(Rules::from([(libc::SYS_socket, socket), (libc::SYS_socketpair, pair)]))
 }
 
+/// What libraries try at their start, wherever they are, and do well without: denied, and not told.
+fn quiet() -> Rules {
+    [libc::SYS_set_mempolicy, libc::SYS_mbind].into_iter().map(|call| (call, Vec::new())).collect()
+}
+
 fn missing() -> Rules {
     MISSING.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Tests of the programs.
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_not_allowed_is_asked_for_and_never_let_pass_by_default() {
+        // I6
+        for (calls, level) in [(Calls::General, Level::Full), (Calls::General, Level::Confined), (Calls::Traced, Level::Full)] {
+            let filters = Filters::compile(&calls, level, &Simulate::default()).unwrap();
+            let answers: Vec<u32> = filters.asking.iter().filter(|it| it.code == 0x06).map(|it| it.k).collect();
+            assert!(answers.contains(&libc::SECCOMP_RET_USER_NOTIF) && !answers.contains(&ASK), "{answers:?}");
+            let enforcing = filters.after.last().unwrap_or(&filters.asking);
+            assert!(enforcing.len() > 400, "the list is in it: {}", enforcing.len());
+        }
+        let listed = Calls::parse("openat\n").unwrap();
+        let filters = Filters::compile(&listed, Level::Full, &Simulate::default()).unwrap();
+        assert!(filters.asking.len() < 250, "a short list: {}", filters.asking.len());
+    }
 }

@@ -19,7 +19,6 @@ use nix::unistd::{Pid, chdir, dup2_stdin, execve, getppid, setsid};
 use crate::artefact::Bound;
 use crate::landlock::{self, Places};
 use crate::limits;
-use crate::notify;
 use crate::profile::{Level, Profile};
 use crate::report::LayerName;
 use crate::seccomp::Filters;
@@ -85,11 +84,8 @@ fn confine(plan: &Plan<'_>, to_init: &Wire) -> Result<(), Refusal> {
         proc: plan.proc,
     };
     layer(LayerName::LandlockFiles, landlock::restrict(plan.profile, &places, plan.landlock_abi))?;
-    if plan.level == Level::Confined {
-        let listener = layer(LayerName::SeccompNotify, notify::install())?;
-        step("handing over the seccomp listener", to_init.send(&ChildNote::Listener, &[listener.as_fd()]))?;
-    }
-    layer(LayerName::Seccomp, plan.filters.install())
+    let seccomp = if plan.level == Level::Confined { LayerName::SeccompNotify } else { LayerName::Seccomp };
+    layer(seccomp, plan.filters.install(|listener| to_init.send(&ChildNote::Listener, &[listener.as_fd()])))
 }
 
 fn execute(plan: &Plan<'_>) -> Refusal {

@@ -3,7 +3,7 @@
 //! One thread, one poll loop. It ends when the service ended, the guard is gone, or the wall clock ran out; as PID 1 its
 //! own end is the kernel's order to kill whatever is left in the namespace.
 //!
-//! Guarantees: I7 wall clock. No process of the sandbox outlives init (`Full`: by the kernel; `Confined`: by search).
+//! Guarantees: I7 wall clock. I15 a file that is changed under a running service ends it within two seconds. No process of the sandbox outlives init (`Full`: by the kernel; `Confined`: by search).
 
 use std::fs;
 use std::io;
@@ -17,15 +17,20 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::artefact::Bound;
 use crate::net::{self, Attempt};
 use crate::notify::Notifier;
 use crate::profile::{Level, Profile};
 use crate::running::{Exit, ExitCause};
+use crate::seen::Watched;
 use crate::wire::{Reply, Request, Wire};
 
 const RETRY: Duration = Duration::from_millis(5);
 /// After its start patience a service that refuses is given this long, for instance to restart its own listener.
 const PATIENCE_LATER: Duration = Duration::from_millis(500);
+
+/// Pause between two looks at what runs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Everything the loop holds.
 pub(crate) struct Watch<'a> {
@@ -37,6 +42,9 @@ pub(crate) struct Watch<'a> {
     /// Closed at its other end when the outer init ends.
     pub(crate) outer: Option<&'a OwnedFd>,
     pub(crate) notifier: Option<Notifier>,
+    pub(crate) seen: Watched,
+    /// What runs, as it was measured.
+    pub(crate) artefacts: &'a [Bound],
     pub(crate) started: Instant,
     pub(crate) waiting: Vec<Waiting>,
 }
@@ -61,6 +69,7 @@ impl Watch<'_> {
     pub(crate) fn run(mut self) -> Exit {
         let exit = self.watch().unwrap_or_else(|cause| Exit { code: None, signal: None, cause: ExitCause::InitFailed(cause.to_string()) });
         self.kill_all();
+        let _ = self.tell(true);
         // A guard that is gone needs no answer.
         let _ = self.guard.send(&Reply::Exited(exit.clone()), &[]);
         exit
@@ -68,6 +77,7 @@ impl Watch<'_> {
 
     fn watch(&mut self) -> io::Result<Exit> {
         let end = self.profile.limits.wall_ms.map(|wall| self.started + Duration::from_millis(wall));
+        let mut look = self.started + LOOK_EVERY;
         loop {
             if let Some(exit) = self.reap()? {
                 return Ok(exit);
@@ -75,8 +85,15 @@ impl Watch<'_> {
             if end.is_some_and(|end| now() >= end) {
                 return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::WallClock });
             }
+            if now() >= look {
+                look = now() + LOOK_EVERY;
+                if let Err(drift) = self.artefacts.iter().try_for_each(|bound| bound.drift(self.level == Level::Confined)) {
+                    return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Drifted(drift) });
+                }
+            }
             self.retry_waiting()?;
-            let (from_guard, from_notifier) = self.poll(end)?;
+            self.tell(false)?;
+            let (from_guard, from_notifier) = self.poll(end, look)?;
             if self.outer_is_gone()? {
                 return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::InitKilled });
             }
@@ -92,27 +109,29 @@ impl Watch<'_> {
                 }
             }
             if from_notifier && let Some(notifier) = &self.notifier {
-                notifier.answer_one();
+                notifier.answer_one(&mut self.seen);
             }
         }
     }
 
-    fn poll(&self, end: Option<Instant>) -> io::Result<(bool, bool)> {
-        let mut wait = end.map(|end| end.saturating_duration_since(now()));
-        if !self.waiting.is_empty() {
-            wait = Some(wait.unwrap_or(RETRY).min(RETRY));
-        }
+    /// Tells the guard what was seen, as far as it is due.
+    fn tell(&mut self, all: bool) -> io::Result<()> {
+        self.seen.take(now(), all).into_iter().try_for_each(|seen| self.guard.send(&Reply::Seen(seen), &[]))
+    }
+
+    /// Waits for something to do. Whether the guard says something; and whether the filters ask.
+    fn poll(&self, end: Option<Instant>, look: Instant) -> io::Result<(bool, bool)> {
+        let here = now();
+        let until = |when: Instant| when.saturating_duration_since(here);
+        let retry = (!self.waiting.is_empty()).then_some(RETRY);
+        let first = [Some(until(look)), end.map(until), retry, self.seen.due_in(here)].into_iter().flatten().min().unwrap_or(LOOK_EVERY);
         // Rounded up, so that the end is not polled for.
-        let timeout = match wait {
-            None => PollTimeout::NONE,
-            Some(wait) => PollTimeout::try_from(wait.as_millis().saturating_add(1).min(60_000)).unwrap_or(PollTimeout::MAX),
-        };
+        let timeout = PollTimeout::try_from(first.as_millis().saturating_add(1).min(60_000)).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(self.guard.as_fd(), PollFlags::POLLIN), PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
-        if let Some(outer) = self.outer {
-            fds.push(PollFd::new(outer.as_fd(), PollFlags::POLLIN));
-        } else if let Some(notifier) = &self.notifier {
-            fds.push(PollFd::new(notifier.as_fd(), PollFlags::POLLIN));
-        }
+        let asking = self.notifier.as_ref().map(|notifier| PollFd::new(notifier.as_fd(), PollFlags::POLLIN));
+        let outer = self.outer.map(|outer| PollFd::new(outer.as_fd(), PollFlags::POLLIN));
+        let asks_at = asking.is_some().then_some(fds.len());
+        fds.extend(asking.into_iter().chain(outer));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(cause) => return Err(cause.into()),
@@ -120,7 +139,7 @@ impl Watch<'_> {
         while self.children.read_signal()?.is_some() {}
         let ready = |index: usize| fds.get(index).and_then(PollFd::revents);
         let guard = ready(0).is_some_and(|events| !events.is_empty());
-        let notifier = ready(2).is_some_and(|events| events.contains(PollFlags::POLLIN));
+        let notifier = asks_at.and_then(ready).is_some_and(|events| events.contains(PollFlags::POLLIN));
         Ok((guard, notifier))
     }
 

@@ -69,6 +69,24 @@ pub(crate) fn trim_heap() {
     let _given = unsafe { libc::malloc_trim(0) };
 }
 
+/// Locks all memory of this process, what it has and what it will have, each page when it is first used.
+pub(crate) fn lock_all() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) }.into()).map(drop)
+}
+
+/// Unlocks all of it.
+pub(crate) fn unlock_all() {
+    // SAFETY: has no precondition; it cannot fail for a living process.
+    let _done = unsafe { libc::munlockall() };
+}
+
+/// Locks a range of pages, each when it is first used.
+pub(crate) fn lock_range(start: u64, length: u64) -> io::Result<()> {
+    // SAFETY: the kernel checks the range and reads nothing of it; a range that is not mapped is an error.
+    check(unsafe { libc::syscall(libc::SYS_mlock2, start, length, libc::MLOCK_ONFAULT) }).map(drop)
+}
+
 /// Threads of this process; 0 where there is no `/proc` (then it is a child of a process that was checked).
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)

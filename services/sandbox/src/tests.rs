@@ -13,9 +13,15 @@
     reason = "tests; one link-section attribute"
 )]
 
+mod backends;
 mod confined;
 mod contained;
+mod drift;
+mod groups;
+mod keys;
+mod measured;
 mod refused;
+mod syscalls;
 mod talking;
 mod unreachable;
 
@@ -111,11 +117,16 @@ fn as_service() -> i32 {
     })
 }
 
+/// Whose sandboxes are tested: with `SANDBOX_BACKEND=bwrap`, which `backends` sets, bubblewrap's.
+fn backend() -> Backend {
+    if std::env::var_os("SANDBOX_BACKEND").is_some_and(|word| word == "bwrap") { Backend::Bwrap } else { Backend::Own }
+}
+
 /// A folder for one test, which the service's uid can pass through.
-struct Ground(TempDir);
+pub(crate) struct Ground(TempDir);
 
 impl Ground {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::create_dir(folder.path().join("state")).unwrap();
@@ -131,11 +142,12 @@ impl Ground {
     }
 
     /// A profile whose program is the attacker.
-    fn profile(&self, arguments: &[&str]) -> Profile {
+    pub(crate) fn profile(&self, arguments: &[&str]) -> Profile {
         let program = Artefact::measure(ourselves()).unwrap();
         Profile {
             name: "attacker".to_owned(),
             required_level: Level::Full,
+            backend: backend(),
             program,
             arguments: std::iter::once("attack").chain(arguments.iter().copied()).map(str::to_owned).collect(),
             environment: BTreeMap::from([("LANG".to_owned(), "C".to_owned())]),
@@ -146,6 +158,7 @@ impl Ground {
             read: Profile::system_read(),
             state: Some(self.state()),
             work_dir: None,
+            calls: Calls::General,
             limits: Limits {
                 memory_bytes: 512 << 20,
                 processes: 64,

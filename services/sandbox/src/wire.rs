@@ -18,6 +18,7 @@ use crate::artefact::ArtefactMismatch;
 use crate::profile::Profile;
 use crate::report::{LayerName, Report};
 use crate::running::Exit;
+use crate::seen::Seen;
 use crate::sys;
 
 /// Guard to init.
@@ -46,6 +47,8 @@ pub(crate) enum Reply {
     Connected { id: u64 },
     /// No connection.
     NotConnected { id: u64, why: String },
+    /// What the service tried.
+    Seen(Seen),
     /// The service ended; everything in the sandbox is dead or dying.
     Exited(Exit),
 }
@@ -125,12 +128,26 @@ impl Wire {
 
     /// Waits for one message; `None` when the other side is gone.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        self.get(MsgFlags::empty())
+    }
+
+    /// The next message, which is still there afterwards.
+    pub(crate) fn peek<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        Ok(self.get(MsgFlags::MSG_PEEK)?.map(|(message, _)| message))
+    }
+
+    /// A message that is there already; an error if none is.
+    pub(crate) fn receive_at_once<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        Ok(self.get(MsgFlags::MSG_DONTWAIT)?.map(|(message, _)| message))
+    }
+
+    fn get<T: DeserializeOwned>(&self, flags: MsgFlags) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.resize(MESSAGE_BYTES_MAX, 0);
         let mut space = cmsg_space!([i32; FDS_MAX]);
         loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
-            let got = match recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            let got = match recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, Some(&mut space), flags | MsgFlags::MSG_CMSG_CLOEXEC) {
                 Ok(got) => got,
                 Err(nix::Error::EINTR) => continue,
                 Err(nix::Error::ECONNRESET) => return Ok(None),

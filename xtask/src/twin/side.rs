@@ -70,6 +70,7 @@ impl Wanted<'_> {
             hosts,
             ("run = [\"./video-transcoder\"]", run.as_str()),
             ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str()),
+            copied::UNLISTED,
         ];
         let setting = copied::reference(&folder, self.built, &replace)?;
         put(&beside, targets)?;

@@ -26,8 +26,11 @@ fn polyglots() -> Stage {
     let (transcoder, stand_in) = (place("bin/video-transcoder"), place("apps/polyglot/polyglot.py"));
     let run = format!("run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"polyglot\"]");
     let tools = format!("tools = [\"{transcoder}\", \"{stand_in}\", \"/usr/bin/python3\", \"/usr/bin/ffmpeg\"]");
-    let replace =
-        [("run = [\"./video-transcoder\"]", run.as_str()), ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str())];
+    let replace = [
+        ("run = [\"./video-transcoder\"]", run.as_str()),
+        ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str()),
+        xtask::copied::UNLISTED,
+    ];
     let setting = copied(&scratch, &replace);
     let folder = setting.manifest.with_file_name("polyglot");
     std::fs::create_dir_all(&folder).unwrap();

@@ -18,6 +18,8 @@ use crate::{READY, Stage};
 /// What nobody inside a sandbox may ever come across.
 const CANARY: &str = "canary-7c1f0b52";
 
+pub use xtask::copied::UNLISTED;
+
 /// The reference system in a folder of its own, with `replace` done to its manifest: programs, manifest and page, readable for any user.
 pub fn copied(scratch: &Scratch, replace: &[(&str, &str)]) -> Setting {
     xtask::copied::reference(&scratch.0, &Artefacts::beside_us().unwrap(), replace).unwrap()
@@ -160,8 +162,10 @@ fn a_program_in_ffmpegs_place_reaches_nothing() {
     let (transcoder, stand_in) = (place("bin/video-transcoder"), place("apps/attacker/attacker.py"));
     let run = format!("run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"attacker\"]");
     let tools = format!("tools = [\"{transcoder}\", \"{stand_in}\", \"/usr/bin/python3\"]");
-    let setting =
-        copied(&scratch, &[("run = [\"./video-transcoder\"]", &run), ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", &tools)]);
+    let setting = copied(
+        &scratch,
+        &[("run = [\"./video-transcoder\"]", &run), ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", &tools), UNLISTED],
+    );
     let doors = Doors::open();
     armed(&setting, &doors);
     let stage = Stage::set_with(scratch, setting);
@@ -187,7 +191,13 @@ fn a_program_in_ffmpegs_place_reaches_nothing() {
     );
     assert_targets_exist(&stage);
     doors.assert_nobody_came();
-    assert!(stage.audit().contains("sandbox.start"));
+    let audit = stage.audit();
+    assert!(audit.contains("sandbox.start"));
+    // I6: what it tried is told.
+    for tried in ["bpf", "unshare", "mount", "socket inet raw"] {
+        let told = audit.lines().any(|line| line.contains("SyscallDenied") && line.contains("\"transcoder\"") && line.contains(tried));
+        assert!(told, "{tried} was tried and denied, and nobody was told");
+    }
 }
 
 // D7, D10, H5, G9, I2, I3: the whole transcoder is taken over, with a genuine authority in its hands; and so is the web service.
@@ -200,6 +210,7 @@ fn a_service_that_was_taken_over_has_one_job_and_nothing_else() {
         &scratch,
         &[
             ("run = [\"./video-transcoder\"]", &with_files),
+            UNLISTED,
             // One process takes all jobs: it can try the token of a job that is over, and remembers whose the job before was.
             ("consumes = \"queue.validated\"", "consumes = \"queue.validated\"\nfresh = \"start\""),
             ("run = [\"/usr/bin/python3\", \"web/server.py\"]", run),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use xtask::demo::Scratch;
 
-use crate::contained::copied;
+use crate::contained::{UNLISTED, copied};
 use crate::{READY, Stage};
 
 /// Answers every delivery with 500.
@@ -33,10 +33,13 @@ fn a_video_whose_work_is_given_up_is_failed_with_a_reason() {
     let scratch = Scratch::new().unwrap();
     let setting = copied(
         &scratch,
-        &[(
-            "run = [\"./video-transcoder\"]\ntools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]",
-            "run = [\"/usr/bin/python3\", \"stubborn.py\"]\nfiles = [\"stubborn.py\"]",
-        )],
+        &[
+            (
+                "run = [\"./video-transcoder\"]\ntools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]",
+                "run = [\"/usr/bin/python3\", \"stubborn.py\"]\nfiles = [\"stubborn.py\"]",
+            ),
+            UNLISTED,
+        ],
     );
     let program = setting.manifest.parent().unwrap().join("stubborn.py");
     std::fs::write(&program, STUBBORN).unwrap();

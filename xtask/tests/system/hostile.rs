@@ -147,6 +147,7 @@ fn bombs_that_pass_the_check_end_their_own_job_and_nobody_elses() {
         ("run = [\"./video-transcoder\"]", run.as_str()),
         ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str()),
         (LIMITS, TIGHT),
+        xtask::copied::UNLISTED,
     ];
     let setting = copied(&scratch, &replace);
     let folder = setting.manifest.with_file_name("bombs");

@@ -10,7 +10,7 @@ use xtask::demo::Scratch;
 use xtask::person::Person;
 use xtask::processes;
 
-use crate::contained::copied;
+use crate::contained::{UNLISTED, copied};
 use crate::{READY, Stage};
 
 /// A system whose FFmpeg is `leftover.py`, with more said of the transcoder.
@@ -20,8 +20,11 @@ fn stage(more: &str) -> Stage {
     let (transcoder, stand_in) = (place("bin/video-transcoder"), place("apps/leftover/leftover.py"));
     let run = format!("run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"leftover\"]\n{more}");
     let tools = format!("tools = [\"{transcoder}\", \"{stand_in}\", \"/usr/bin/python3\"]");
-    let replace =
-        [("run = [\"./video-transcoder\"]", run.as_str()), ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str())];
+    let replace = [
+        ("run = [\"./video-transcoder\"]", run.as_str()),
+        ("tools = [\"/usr/bin/ffmpeg\", \"/usr/bin/ffprobe\"]", tools.as_str()),
+        UNLISTED,
+    ];
     let setting = copied(&scratch, &replace);
     let folder = setting.manifest.parent().unwrap().join("leftover");
     std::fs::create_dir_all(&folder).unwrap();

@@ -28,6 +28,7 @@ mod refused;
 mod replaced;
 mod replicas;
 mod resumed;
+mod sandboxed;
 mod sdk;
 mod talk;
 mod tampered;

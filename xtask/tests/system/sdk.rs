@@ -15,7 +15,7 @@ use xtask::running::Setting;
 use xtask::tree;
 
 use crate::Stage;
-use crate::contained::copied;
+use crate::contained::{UNLISTED, copied};
 
 /// What PyPI and the npm registry are asked for, once; the archive's name changes with it.
 const PYTHON: &[&str] = &["boto3==1.44.5", "awscli==1.46.3"];
@@ -69,6 +69,7 @@ fn setting(scratch: &Scratch, plan: &[&str]) -> Setting {
                 "  \"bucket.renditions:write\", \"bucket.renditions:read\", \"bucket.renditions:list\",\n  \"bucket.renditions:delete for process\",",
             ),
             ("types = [\"video/mp4\", \"image/jpeg\"]", "types = [\"video/mp4\", \"image/jpeg\", \"application/octet-stream\"]"),
+            UNLISTED,
         ],
     );
     let folder = setting.manifest.parent().unwrap().join("clients");

@@ -76,6 +76,8 @@ impl Check<'_, '_, '_> {
             untrusted_input: w.untrusted_input,
             state: w.state,
             isolation: w.isolation,
+            sandbox: w.sandbox,
+            syscalls: w.syscalls.clone(),
             fresh,
             data: w.data.clone(),
             routes,
@@ -102,6 +104,11 @@ impl Check<'_, '_, '_> {
                 let message = "a file's path is relative to the manifest's folder, without empty or '..' segments";
                 self.document.problem(&["service", name, "files", &i.to_string()], message, None);
             }
+        }
+        if w.syscalls.as_ref().is_some_and(|path| path.starts_with('/') || !is_plain_path(path)) {
+            let message = "the list's path is relative to the manifest's folder, without empty or '..' segments";
+            let help = "write it with `palisade sandbox trace`";
+            self.document.problem(&["service", name, "syscalls"], message, Some(help.to_owned()));
         }
         for (i, tool) in w.tools.iter().enumerate() {
             if !tool.strip_prefix('/').is_some_and(is_plain_path) {

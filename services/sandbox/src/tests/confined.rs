@@ -144,3 +144,44 @@ fn the_best_level_is_taken_and_not_the_required_one() {
     profile.required_level = Level::Confined;
     assert_eq!(spawn(profile).unwrap().applied().level, Some(Level::Full));
 }
+
+#[test]
+fn without_namespaces_each_service_has_ports_of_its_own() {
+    // I1, I3
+    let ground = Ground::new();
+    let serving = || {
+        let mut profile = confined(ground.profile(&["serve"]));
+        profile.port = Some(0);
+        profile.environment.insert("PORT".to_owned(), "{port}".to_owned());
+        spawn(profile).unwrap()
+    };
+    // Each would have 8080 in a network of its own.
+    for running in [serving(), serving(), serving()] {
+        let mut stream = running.connect_blocking().unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut buffer = [0; 5];
+        stream.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"hello");
+    }
+
+    for level in [Level::Full, Level::Confined] {
+        let mut profile = ground.profile(&[]);
+        profile.required_level = level;
+        profile.dangerous_simulate.no_user_namespaces = level == Level::Confined;
+        profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+        profile.flows = ["queue", "store"].map(|name| Flow { name: name.to_owned(), port: 0 }).to_vec();
+        for name in ["queue", "store"] {
+            profile.environment.insert(name.to_uppercase(), format!("http://127.0.0.1:{{flow:{name}}}/"));
+        }
+        let code = "import os, urllib.parse as u, socket\nfor n in ('STORE', 'QUEUE'):\n p = u.urlparse(os.environ[n])\n \
+                    socket.create_connection((p.hostname, p.port)).sendall(n.encode())";
+        profile.arguments = vec!["-c".to_owned(), code.to_owned()];
+        let mut running = spawn(profile).unwrap();
+        for (name, listener) in running.take_listeners().into_iter().rev() {
+            let mut text = String::new();
+            listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+            assert_eq!(text.to_lowercase(), name, "{level:?}");
+        }
+        assert!(finish(running).0.success());
+    }
+}

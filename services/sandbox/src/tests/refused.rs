@@ -39,6 +39,59 @@ fn a_missing_layer_is_a_refusal_that_names_it() {
     }
 }
 
+/// What a kernel must come to: a level, or the layer that is missed.
+fn expected(simulate: &Simulate, required: Level) -> Result<Level, LayerName> {
+    match (simulate.landlock_abi, simulate.no_seccomp, simulate.no_user_namespaces, required) {
+        (Some(0), ..) => Err(LayerName::LandlockFiles),
+        (_, true, ..) => Err(LayerName::Seccomp),
+        (_, _, false, _) => Ok(Level::Full),
+        (_, _, true, Level::Full) => Err(LayerName::UserNamespace),
+        (Some(..6), _, true, Level::Confined) => Err(LayerName::LandlockScopes),
+        (_, _, true, Level::Confined) if simulate.seccomp_listener_taken => Err(LayerName::SeccompNotify),
+        (_, _, true, Level::Confined) => Ok(Level::Confined),
+    }
+}
+
+#[test]
+fn each_simulated_kernel_is_enough_or_is_refused() {
+    // I4, I5: Landlock ABI 0 to 7, with and without user namespaces, seccomp, and the right to ask.
+    let ground = Ground::new();
+    let (mut started, mut refused) = (0, 0);
+    let kernels = (0..=7).flat_map(|abi| (0..8).map(move |bits| (abi, bits)));
+    for (abi, bits) in kernels {
+        let simulate = Simulate {
+            landlock_abi: Some(abi),
+            no_user_namespaces: bits & 1 != 0,
+            no_seccomp: bits & 2 != 0,
+            seccomp_listener_taken: bits & 4 != 0,
+        };
+        for required in [Level::Full, Level::Confined] {
+            let mut profile = ground.profile(&["echo", "it ran"]);
+            (profile.required_level, profile.dangerous_simulate) = (required, simulate.clone());
+            match (spawn(profile), expected(&simulate, required)) {
+                (Ok(running), Ok(level)) => {
+                    let report = running.applied().clone();
+                    assert_eq!(report.level, Some(level), "{simulate:?}");
+                    assert!(level >= required && report.holds(LayerName::Seccomp) && report.holds(LayerName::LandlockFiles), "{report}");
+                    // What one layer cannot do there, another does.
+                    let ports = report.holds(LayerName::LandlockTcp) || report.holds(LayerName::NetworkNamespace);
+                    let signals = report.holds(LayerName::LandlockScopes) || report.holds(LayerName::PidNamespace);
+                    let destinations = report.holds(LayerName::SeccompNotify) || report.holds(LayerName::NetworkNamespace);
+                    assert!(ports && signals && destinations, "{simulate:?}: {report}");
+                    started += 1;
+                }
+                (Err(SandboxError::MissingLayer { layer, .. }), Err(expected)) => {
+                    assert_eq!(layer, expected, "{simulate:?} {required:?}");
+                    refused += 1;
+                }
+                (got, expected) => panic!("{simulate:?} {required:?}: {:?}, expected {expected:?}", got.map(|it| it.applied().clone())),
+            }
+        }
+    }
+    println!("{started} simulated kernels start a service, {refused} are refused");
+    assert_eq!(started + refused, 128);
+}
+
 #[test]
 fn a_swapped_program_is_refused() {
     // C6, I15
@@ -91,7 +144,7 @@ fn a_profile_that_contradicts_itself_is_refused() {
         |it| it.read.push(it.state.clone().unwrap().join("inside")),
         |it| it.run_as_id = 0,
         |it| it.flows = vec![Flow { name: "a".into(), port: 1 }, Flow { name: "b".into(), port: 1 }],
-        |it| it.port = Some(0),
+        |it| it.port = Some(1).inspect(|port| it.flows = vec![Flow { name: "a".into(), port: *port }]),
         |it| it.arguments.push("nul\0".into()),
         |it| drop(it.environment.insert("a=b".into(), String::new())),
     ];
