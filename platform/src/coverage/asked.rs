@@ -326,6 +326,12 @@ impl House {
                 self.text("evidence", &api, request("POST", "/v1/traces", &typed, &spans)).await;
                 asked(operator(), "GET", &format!("/traces/{trace}"), &[], "")
             }
+            "evidence.breach.tell" => {
+                let manifest = trust::Digest::of(b"manifest").to_string();
+                let told =
+                    format!(r#"{{"measured":false,"manifest":"{manifest}","attackers":[],"services":[],"matrix":[],"differences":[]}}"#);
+                asked(operator(), "PUT", "/breach", &typed, &told)
+            }
             "console.map" => asked(self.proof("edge"), "GET", "/console", &[("txn-token", &admin)], ""),
             "console.page" => asked(self.proof("edge"), "GET", "/console/audit", &[("txn-token", &admin)], ""),
             _ => return None,

@@ -387,6 +387,7 @@ impl House {
         let filter = TraceFilter { limit: 100, ..TraceFilter::default() };
         let traces: BTreeSet<String> = self.evidence.traces(&filter).await.unwrap().into_iter().map(|t| t.trace).collect();
         state.push(format!("{} {traces:?}", self.evidence.audit_state().records));
+        state.push(format!("{:?}", self.evidence.breach().await.unwrap()));
         let metrics = self.text("evidence", &operator(), get("/metrics")).await;
         state.push(metrics.contains("coverage_probe").to_string());
         state.push(self.reached.load(Ordering::SeqCst).to_string());
