@@ -20,6 +20,8 @@ use crate::sys;
 
 mod bombs;
 mod calls;
+mod escape;
+pub mod outer;
 
 /// What to try. Every field has a default, for the case that the program is started with arguments meant for another.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -289,6 +291,15 @@ fn talk(address: &str) -> u8 {
         Ok(String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).trim().to_owned())
     });
     say(&answer.unwrap_or_else(|cause| format!("error: {cause}")))
+}
+
+/// Tries every system call, socket family and way out, each in a process of its own, and gives each one's fate by its name: `done`, the
+/// name of an error, or `killed by SIGSYS`. To be called while this process has one thread; otherwise nothing is tried.
+#[must_use]
+pub fn fates() -> BTreeMap<String, String> {
+    let mut fates = calls::try_all();
+    fates.extend(escape::try_all());
+    fates
 }
 
 /// Runs `act` in a child and names its fate.

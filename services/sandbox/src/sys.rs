@@ -188,6 +188,22 @@ pub(crate) fn interface_up(socket: BorrowedFd<'_>, name: &CStr) -> io::Result<()
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) }.into()).map(drop)
 }
 
+/// Gives an interface, or an alias of one (`lo:1`), an address (`SIOCSIFADDR`).
+pub(crate) fn interface_address(socket: BorrowedFd<'_>, name: &CStr, address: std::net::Ipv4Addr) -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    let mut bytes = [0; 14];
+    for (to, from) in bytes.iter_mut().skip(2).zip(address.octets()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    request.ifr_ifru.ifru_addr = libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: bytes };
+    // SAFETY: the request lives through the call and has the type that this ioctl expects.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, std::ptr::from_ref(&request)) }.into()).map(drop)
+}
+
 /// Empties the bounding and ambient sets and locks the secure bits; then gives up every capability.
 ///
 /// With `bounding` false (no `CAP_SETPCAP` to begin with) the bounding set is left alone.
