@@ -4,9 +4,10 @@
 //! which route of which other. One that was predicted from a manifest and one that was measured by breaking in have the same form, so
 //! they can be held against each other, cell by cell.
 //!
-//! Guarantees: L7 to L9, L12.
-//! Not here:   breaking in, and the system that it is done to; files, processes, the command line (`palisade`).
+//! Guarantees: L7 to L12.
+//! Not here:   the system that is broken into; files, processes, the command line (`palisade`).
 
+pub mod attacker;
 pub mod compare;
 pub mod defence;
 pub mod posture;
@@ -15,6 +16,7 @@ pub mod report;
 pub mod show;
 pub mod technique;
 
+pub use attacker::{Act, Hand, Mark, Notes, Script, Targets, Tried};
 pub use compare::{Between, Change, Comparison, Difference, What, compare};
 pub use defence::Protected;
 pub use predict::{PredictError, Prediction, Way, predict};

@@ -1,0 +1,152 @@
+//! The server: what the manifest's service listens on, with a thread for each connection.
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, BufWriter};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::hand::Hand;
+use super::http::{Answer, Request};
+use super::mark::{Act, Mark};
+use super::note::{Notes, Said, say};
+use super::play;
+use super::script::Script;
+use super::techniques::{self, Run};
+
+/// How long tries without a request in hand may take.
+const ALONE_MAX: Duration = Duration::from_secs(40);
+/// How long what is stolen stays in flight, for others to try it.
+const HELD: Duration = Duration::from_secs(4);
+/// When a kept token is tried after its work.
+const AFTER: Duration = Duration::from_millis(700);
+
+struct Server {
+    script: Script,
+    path: PathBuf,
+    name: String,
+    /// Turns that were taken: mark and entry.
+    taken: Mutex<BTreeSet<(Mark, String)>>,
+    /// Marks for which the tries without a request were made.
+    alone: Mutex<BTreeSet<Mark>>,
+}
+
+/// Serves until it is killed.
+pub(super) fn run(script: Script, path: &Path, name: &str) -> u8 {
+    let Some(port) = std::env::var("PORT").ok().and_then(|port| port.parse::<u16>().ok()) else { return 64 };
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { return 71 };
+    let server =
+        Arc::new(Server { script, path: path.to_path_buf(), name: name.to_owned(), taken: Mutex::default(), alone: Mutex::default() });
+    for stream in listener.incoming().flatten() {
+        let server = Arc::clone(&server);
+        // Without a thread this connection is closed, as by any service that has too much to do.
+        let _started = std::thread::Builder::new().stack_size(512 * 1024).spawn(move || server.connection(stream));
+    }
+    71
+}
+
+impl Server {
+    fn connection(&self, stream: TcpStream) {
+        let Ok(reading) = stream.try_clone() else { return };
+        let (mut reader, mut writer) = (BufReader::new(reading), BufWriter::new(stream));
+        while let Ok(Some(request)) = Request::read(&mut reader) {
+            let (answer, kept) = self.answer(&request);
+            if answer.write(&mut writer).is_err() {
+                return;
+            }
+            if let Some(hand) = kept {
+                std::thread::sleep(AFTER);
+                self.after(&hand);
+            }
+        }
+    }
+
+    /// The answer, and what is kept of the work after it.
+    fn answer(&self, request: &Request) -> (Answer, Option<Hand<'_>>) {
+        let is_event = request.header("ce-id").is_some();
+        let Some(mut hand) = Hand::of(&self.script, &self.name, request) else {
+            // A health check, or work that is nobody's turn.
+            return (Answer { status: if is_event { 204 } else { 200 }, ..Answer::default() }, None);
+        };
+        let played = play::along(&mut hand);
+        if hand.mark.act == Act::Calm {
+            say(Said::Played { mark: hand.mark.to_string(), entry: hand.entry_text(), done: played.done.clone() });
+        }
+        let attacks = hand.mark.service == self.name && hand.mark.act != Act::Calm && self.takes_turn(&hand);
+        if attacks {
+            self.attack(&hand, request);
+        }
+        let answer = if is_event { Answer { status: 204, ..Answer::default() } } else { played.answer(&hand) };
+        (answer, attacks.then_some(hand))
+    }
+
+    /// Each entry has one turn for each mark.
+    fn takes_turn(&self, hand: &Hand<'_>) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert((hand.mark.clone(), hand.entry_text()))
+    }
+
+    fn attack(&self, hand: &Hand<'_>, request: &Request) {
+        let (mark, entry) = (hand.mark.to_string(), hand.entry_text());
+        say(Said::Began { mark: mark.clone(), entry: entry.clone() });
+        for technique in techniques::ALL {
+            let Run::InHand(run, when) = technique.run else { continue };
+            if when == hand.mark.act && self.script.wants(technique.id) {
+                let mut notes = Notes::new(technique.id, &hand.mark);
+                run(hand, &mut notes);
+                notes.tell();
+            }
+        }
+        if hand.mark.act == Act::Attack {
+            let mut notes = Notes::new("steal", &hand.mark);
+            if let Some(token) = &hand.token {
+                notes.stole("transaction-token", token);
+            }
+            for (name, value) in &request.headers {
+                if name == "cookie" || name == "authorization" {
+                    notes.stole(name, value);
+                }
+            }
+            notes.tell();
+            if self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(hand.mark.clone()) {
+                self.alone(&mark);
+                std::thread::sleep(HELD);
+            }
+        }
+        say(Said::Ended { mark, entry });
+    }
+
+    /// What needs no request is tried by a process with one thread, which may be killed for it.
+    fn alone(&self, mark: &str) {
+        let Ok(program) = std::env::current_exe() else { return };
+        let mut command = Command::new(program);
+        command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark).stdin(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut child) = command.spawn() else {
+            let mut notes = Notes::new("processes", &Mark::find(mark).unwrap_or_else(|| Mark::new(Act::Calm, "none", "none", 0)));
+            notes.untried("no process can be started in this sandbox");
+            return notes.tell();
+        };
+        let mut waited = Duration::ZERO;
+        let step = Duration::from_millis(20);
+        while waited < ALONE_MAX && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(step);
+            waited = waited.saturating_add(step);
+        }
+        // It has ended already, or has had its time.
+        let _ended = child.kill();
+        let _reaped = child.wait();
+    }
+
+    /// The token of work that is over.
+    fn after(&self, hand: &Hand<'_>) {
+        for technique in techniques::ALL {
+            let Run::After(run) = technique.run else { continue };
+            if hand.mark.act == Act::Attack && self.script.wants(technique.id) {
+                let mut notes = Notes::new(technique.id, &hand.mark);
+                run(hand, &mut notes);
+                notes.tell();
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The table of techniques. One is one small file: its row, and the function that tries it.
+//!
+//! To add one: a file in `techniques/` with a `ROW`, its name in `mod` and in `ALL` below. Nothing else has to know of it.
+//!
+//! Spec:       MITRE ATT&CK for Containers v16 (ids), STRIDE.
+//! Guarantees: L10.
+
+use std::io;
+
+use super::http::{Answer, Ask};
+use super::note::Notes;
+use super::script::Script;
+use super::{Act, Fates, Hand};
+use crate::{Cell, Control, Stride, Technique};
+
+mod addresses;
+mod after;
+mod calls_of_kernel;
+mod console;
+mod cross_person;
+mod descriptors;
+mod devices;
+mod edge_surfaces;
+mod environment;
+mod exhaustion;
+mod families;
+mod files;
+mod forged;
+mod insider;
+mod jobs_of_others;
+mod login_surface;
+mod loopback;
+mod memory;
+mod metadata;
+mod mounts;
+mod name_servers;
+mod namespaces;
+mod objects_of_others;
+mod own_work;
+mod parsing;
+mod privileges;
+mod proc_sys;
+mod processes;
+mod programs;
+mod public_routes;
+mod queues_of_others;
+mod replay;
+mod routes_of_others;
+mod sockets;
+mod standing;
+mod tokens_outside;
+mod traces;
+mod tracing;
+mod writing;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Id, kebab-case and for good.
+    pub id: &'static str,
+    /// What it tries.
+    pub title: &'static str,
+    /// MITRE ATT&CK for Containers.
+    pub attack: &'static str,
+    /// STRIDE.
+    pub stride: Stride,
+    /// Controls that it tests.
+    pub controls: &'static [Control],
+    /// The function.
+    pub run: Run,
+}
+
+/// Where a technique is tried from.
+#[derive(Debug, Clone, Copy)]
+pub enum Run {
+    /// From a process in the sandbox, with nothing in hand.
+    Alone(fn(&Alone<'_>, &mut Notes)),
+    /// While a request or job is in hand.
+    InHand(fn(&Hand<'_>, &mut Notes), Act),
+    /// With what was kept of work that is over.
+    After(fn(&Hand<'_>, &mut Notes)),
+    /// From outside, by these.
+    Outside(fn(&Visitor<'_>, &mut Notes), &'static [Who]),
+}
+
+/// Who comes from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// Nobody in particular.
+    Stranger,
+    /// A signed-in person.
+    Person,
+    /// An administrator's session without a second proof.
+    Insider,
+    /// A partner with a key of limited scope.
+    Vendor,
+}
+
+/// What a process alone in a sandbox knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone<'a> {
+    /// What the system is.
+    pub script: &'a Script,
+    /// Which service it is in.
+    pub service: &'a str,
+    /// What the kernel answered.
+    pub fates: &'a Fates,
+}
+
+/// Somebody outside, at the edge's door.
+pub struct Visitor<'a> {
+    /// Who.
+    pub who: Who,
+    /// The way in, with the visitor's own credential.
+    pub door: &'a dyn Ask,
+    /// The way in without any.
+    pub bare: &'a dyn Ask,
+    /// What the system is.
+    pub script: &'a Script,
+    /// Mark of the visitor's own things.
+    pub own: String,
+    /// Mark of the victim's things.
+    pub victim: String,
+    /// Scopes of the visitor's key; nothing where it has a session.
+    pub scopes: Option<Vec<String>>,
+    /// Things that were stolen elsewhere: what it is, and its text.
+    pub stolen: &'a [(String, String)],
+}
+
+/// Every technique, in the order in which they are tried: what breaks something comes last.
+pub const ALL: &[Row] = &[
+    // Tried by a process alone in the sandbox.
+    files::ROW,
+    writing::ROW,
+    mounts::ROW,
+    processes::ROW,
+    tracing::ROW,
+    namespaces::ROW,
+    privileges::ROW,
+    devices::ROW,
+    calls_of_kernel::ROW,
+    proc_sys::ROW,
+    descriptors::ROW,
+    environment::ROW,
+    programs::ROW,
+    families::ROW,
+    sockets::ROW,
+    loopback::ROW,
+    addresses::ROW,
+    metadata::ROW,
+    name_servers::ROW,
+    exhaustion::ROW,
+    // With work in hand.
+    memory::ROW,
+    own_work::ROW,
+    objects_of_others::ROW,
+    jobs_of_others::ROW,
+    queues_of_others::ROW,
+    routes_of_others::ROW,
+    standing::ROW,
+    forged::ROW,
+    parsing::ROW,
+    traces::ROW,
+    replay::ROW,
+    after::ROW,
+    // From outside.
+    public_routes::ROW,
+    login_surface::ROW,
+    console::ROW,
+    edge_surfaces::ROW,
+    tokens_outside::ROW,
+    cross_person::ROW,
+    insider::ROW,
+];
+
+/// The table as reports have it.
+#[must_use]
+pub fn catalogue() -> Vec<Technique> {
+    let technique = |row: &Row| Technique {
+        id: row.id.to_owned(),
+        title: row.title.to_owned(),
+        attack: row.attack.to_owned(),
+        stride: row.stride,
+        controls: row.controls.to_vec(),
+    };
+    ALL.iter().map(technique).collect()
+}
+
+/// Notes what came of a request: success is `cell`, everything else a refusal.
+fn judged(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell, what: &str) -> bool {
+    match answer {
+        Ok(answer) if answer.is_success() => {
+            notes.reached(cell, format!("{what}: {}", answer.status));
+            return true;
+        }
+        Ok(answer) => notes.stopped(None, format!("{what}: {}", answer.status)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            notes.stopped(Some(Control::NetworkNamespace), format!("{what}: there is no way to it"));
+        }
+        Err(_) => notes.stopped(None, format!("{what}: no answer")),
+    }
+    false
+}
+
+/// Notes what the kernel answered to calls of these names.
+fn fated(alone: &Alone<'_>, notes: &mut Notes, names: &[&str]) {
+    for name in names {
+        match alone.fates.get(*name).map(String::as_str) {
+            Some("done") => notes.reached(Cell::done("kernel", *name, crate::Extent::Standing), format!("{name}: done")),
+            Some(fate) if fate.starts_with("killed") || matches!(fate, "ENOSYS" | "EAFNOSUPPORT") => {
+                notes.stopped(Some(Control::Seccomp), format!("{name}: {fate}"));
+            }
+            Some(fate) => notes.stopped(None, format!("{name}: {fate}")),
+            None => notes.untried(format!("{name} could not be tried in this sandbox")),
+        }
+    }
+}
+
+/// The error's name, as far as it says who refused.
+fn refusal(error: &io::Error) -> (Option<Control>, &'static str) {
+    match error.kind() {
+        io::ErrorKind::NotFound => (Some(Control::MountNamespace), "not there"),
+        io::ErrorKind::PermissionDenied => (None, "permission denied"),
+        io::ErrorKind::ReadOnlyFilesystem => (Some(Control::MountNamespace), "read-only"),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::ConnectionRefused => {
+            (Some(Control::NetworkNamespace), "nothing there")
+        }
+        _ => (None, "refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    // L10: each technique has an id of its own, an ATT&CK id, and controls that it tests.
+    #[test]
+    fn the_table_is_whole() {
+        let ids: BTreeSet<&str> = ALL.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), ALL.len());
+        for row in ALL {
+            assert!(row.attack.starts_with('T') && row.attack.len() >= 5, "{}", row.id);
+            assert!(row.id.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", row.id);
+            assert!(row.title.len() > 20 && !row.controls.is_empty() || row.id == "own-work", "{}", row.id);
+        }
+        assert_eq!(catalogue().len(), ALL.len());
+    }
+}

@@ -1,0 +1,42 @@
+//! Addresses beyond loopback: a neighbour, the internet.
+
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use super::{Alone, Notes, Row, Run, refusal};
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "addresses",
+    title: "Sends out by TCP and UDP, to a neighbour and to the internet.",
+    attack: "T1048",
+    stride: Stride::I,
+    controls: &[Control::NetworkNamespace, Control::Landlock, Control::Seccomp],
+    run: Run::Alone(run),
+};
+
+const PATIENCE: Duration = Duration::from_millis(300);
+
+fn run(alone: &Alone<'_>, notes: &mut Notes) {
+    let targets = &alone.script.targets;
+    for host in &targets.hosts {
+        for port in &targets.ports {
+            match TcpStream::connect_timeout(&SocketAddr::from((*host, *port)), PATIENCE) {
+                Ok(_) => notes.reached(Cell::egress("outside", "tcp", Extent::Standing), "an address outside answers"),
+                Err(error) => {
+                    let (by, seen) = refusal(&error);
+                    notes.stopped(by, format!("tcp: {seen}"));
+                }
+            }
+        }
+        let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(alone.service.as_bytes(), (*host, 443)));
+        match sent {
+            Ok(_) => notes.reached(Cell::egress("outside", "udp", Extent::Standing), "a datagram leaves"),
+            Err(error) => {
+                let by = if error.kind() == std::io::ErrorKind::NetworkUnreachable { Control::NetworkNamespace } else { Control::Seccomp };
+                notes.stopped(Some(by), "udp: refused");
+            }
+        }
+    }
+}

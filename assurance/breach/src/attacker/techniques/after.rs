@@ -1,0 +1,35 @@
+//! The token of work that is over.
+
+use manifest::Flow;
+
+use super::{Hand, Notes, Row, Run, judged};
+use crate::attacker::hand::Peer;
+use crate::attacker::http::Request;
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "after",
+    title: "Keeps the token of a request or job, and uses it once that is over.",
+    attack: "T1550.001",
+    stride: Stride::E,
+    controls: &[Control::TransactionToken, Control::Lease, Control::FreshSandbox],
+    run: Run::After(run),
+};
+
+fn run(hand: &Hand<'_>, notes: &mut Notes) {
+    for flow in &hand.part.flows {
+        match flow {
+            Flow::Bucket { bucket, .. } => {
+                let key = hand.input.as_ref().filter(|(of, _)| of == bucket).map_or_else(|| hand.mark.key(bucket), |(_, key)| key.clone());
+                let answer = hand.ask(Peer::Objects, Request::new("GET", format!("/{bucket}/{key}")));
+                judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), "after its end");
+            }
+            Flow::Publish { queue, .. } => {
+                let answer = hand.ask(Peer::Queue, hand.event(queue, "after"));
+                judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), "after its end");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Every port of loopback: neighbours' and the control plane's are on the machine's, and none is on the sandbox's own.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::{Alone, Notes, Row, Run};
+use crate::attacker::hand;
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "loopback",
+    title: "Connects to every port of loopback, where the ports of roles, guards and the edge are on the machine.",
+    attack: "T1046",
+    stride: Stride::I,
+    controls: &[Control::NetworkNamespace, Control::Mtls],
+    run: Run::Alone(run),
+};
+
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn run(_alone: &Alone<'_>, notes: &mut Notes) {
+    let mut known: BTreeSet<u16> = hand::ports().values().map(|port| port.0.port()).collect();
+    known.extend(std::env::var("PORT").ok().and_then(|port| port.parse::<u16>().ok()));
+    let answers = |to: SocketAddr| TcpStream::connect_timeout(&to, PATIENCE).is_ok();
+    let mut own = (1..=u16::MAX).filter(|port| !known.contains(port)).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let beside = [SocketAddr::from((Ipv6Addr::LOCALHOST, 443)), SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 80))];
+    if own.any(answers) || beside.into_iter().any(answers) {
+        notes.reached(Cell::egress("host.loopback", "tcp", Extent::Standing), "a port of the machine answers");
+    } else {
+        notes.stopped(Some(Control::NetworkNamespace), "its own flows, and nothing else");
+    }
+}

@@ -1,0 +1,49 @@
+//! The memory of the program that was taken over: what a guard would have to keep from it.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use super::environment::found;
+use super::{Act, Hand, Notes, Row, Run};
+use crate::{Cell, Control, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "memory",
+    title: "Looks through every mapping of the taken-over program for keys and for what others must not see.",
+    attack: "T1003",
+    stride: Stride::I,
+    controls: &[Control::GuardOut],
+    run: Run::InHand(run, Act::Attack),
+};
+
+/// Bytes of one mapping that are looked through at most, and of all.
+const MAPPING_BYTES_MAX: u64 = 8 << 20;
+const ALL_BYTES_MAX: u64 = 64 << 20;
+
+fn run(hand: &Hand<'_>, notes: &mut Notes) {
+    let (Ok(maps), Ok(mut memory)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::File::open("/proc/self/mem")) else {
+        return notes.untried("its own memory cannot be opened");
+    };
+    let mut left = ALL_BYTES_MAX;
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, rights, name) =
+            (fields.next().unwrap_or_default(), fields.next().unwrap_or_default(), fields.nth(3).unwrap_or_default());
+        // What is mapped from files, the files have.
+        if !rights.starts_with("rw") || name.starts_with('/') {
+            continue;
+        }
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
+        let size = end.saturating_sub(start).min(MAPPING_BYTES_MAX).min(left);
+        left = left.saturating_sub(size);
+        let mut bytes = Vec::new();
+        if memory.seek(SeekFrom::Start(start)).is_err() || memory.by_ref().take(size).read_to_end(&mut bytes).is_err() {
+            continue;
+        }
+        if let Some(what) = found(hand.script, &bytes) {
+            notes.reached(Cell::secret(format!("secret.{what}")), format!("{what} in its memory"));
+        }
+    }
+    notes.stopped(Some(Control::GuardOut), "what there is of others is not in its memory");
+}

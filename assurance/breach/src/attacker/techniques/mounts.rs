@@ -1,0 +1,31 @@
+//! Another tree of files: mounts, roots.
+
+use super::{Alone, Notes, Row, Run, fated};
+use crate::{Control, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "mounts",
+    title: "Changes what is mounted, or where the root is.",
+    attack: "T1611",
+    stride: Stride::E,
+    controls: &[Control::Seccomp, Control::MountNamespace, Control::NoNewPrivileges],
+    run: Run::Alone(run),
+};
+
+fn run(alone: &Alone<'_>, notes: &mut Notes) {
+    fated(
+        alone,
+        notes,
+        &[
+            "mount tmpfs",
+            "mount proc",
+            "mount bind root",
+            "remount usr writable",
+            "umount proc",
+            "pivot_root here",
+            "chroot tmp",
+            "open_by_handle_at",
+        ],
+    );
+}

@@ -1,0 +1,50 @@
+//! What was stolen elsewhere, tried here while it is still in flight there.
+
+use manifest::Flow;
+
+use super::{Act, Hand, Notes, Row, Run, judged};
+use crate::attacker::hand::Peer;
+use crate::attacker::http::Request;
+use crate::attacker::mark::Mark;
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "replay",
+    title: "Uses a token that another service holds right now, at its own flows.",
+    attack: "T1550.001",
+    stride: Stride::S,
+    controls: &[Control::TransactionToken, Control::JobToken, Control::Lease],
+    run: Run::InHand(run, Act::Replay),
+};
+
+fn run(hand: &Hand<'_>, notes: &mut Notes) {
+    let Some((mark, stolen)) = hand.carry.as_deref().and_then(|carry| carry.split_once('~')) else {
+        return notes.untried("nothing that was stolen came along");
+    };
+    for flow in &hand.part.flows {
+        match flow {
+            Flow::Bucket { bucket, .. } => {
+                // The stolen token's own object, which its holder may read.
+                let own = Mark::find(mark).unwrap_or_else(|| Mark::new(Act::Calm, "none", &hand.mark.person, 0));
+                let request = Request::new("GET", format!("/{bucket}/{}", own.key(bucket)));
+                let cell = Cell::read(format!("bucket.{bucket}"), Extent::Everybody);
+                judged(notes, hand.ask_as(Peer::Objects, request, Some(stolen)), cell, "another's token");
+            }
+            Flow::Publish { queue, .. } => {
+                let answer = hand.ask_as(Peer::Queue, hand.event(queue, "replay"), Some(stolen));
+                judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), "another's token");
+            }
+            Flow::Call { service, method, path } if method == "GET" && !path.contains('{') => {
+                let answer = hand.ask_as(Peer::Named(service), Request::new("GET", path.clone()), Some(stolen));
+                judged(
+                    notes,
+                    answer,
+                    Cell::done(format!("service.{service}"), format!("GET {path}"), Extent::Everybody),
+                    "another's token",
+                );
+            }
+            _ => {}
+        }
+    }
+}

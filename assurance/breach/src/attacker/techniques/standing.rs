@@ -1,0 +1,63 @@
+//! What it may do on nobody's authority: between requests, or with one that it does not pass along.
+
+use manifest::{BucketOperation, Flow};
+
+use super::{Act, Hand, Notes, Row, Run, judged};
+use crate::attacker::hand::Peer;
+use crate::attacker::http::Request;
+use crate::attacker::mark::Mark;
+use crate::attacker::script::filled;
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "standing",
+    title: "Performs its declared flows without any person's or job's authority.",
+    attack: "T1078.003",
+    stride: Stride::E,
+    controls: &[Control::TransactionToken, Control::Policy],
+    run: Run::InHand(run, Act::Attack),
+};
+
+fn run(hand: &Hand<'_>, notes: &mut Notes) {
+    let others = Mark::new(Act::Calm, "none", &hand.mark.person, 0);
+    for flow in &hand.part.flows {
+        match flow {
+            Flow::Bucket { bucket, operation, .. } => {
+                let (path, name) = (format!("/{bucket}/{}", others.key(bucket)), format!("bucket.{bucket}"));
+                let (request, cell) = match operation {
+                    BucketOperation::Read => (Request::new("GET", path), Cell::read(name, Extent::Standing)),
+                    BucketOperation::Write => {
+                        (Request::new("PUT", path).body("application/octet-stream", "x"), Cell::written(name, Extent::Standing))
+                    }
+                    BucketOperation::Delete => (Request::new("DELETE", path), Cell::written(name, Extent::Standing)),
+                    BucketOperation::List => {
+                        (Request::new("GET", format!("/{bucket}?list-type=2")), Cell::done(name, "list", Extent::Standing))
+                    }
+                    BucketOperation::Verdict => {
+                        let body = "{\"verdict\":\"clean\",\"reason\":\"\"}";
+                        let request = Request::new("POST", format!("{path}?verdict")).body("application/json", body);
+                        (request, Cell::done(name, "verdict", Extent::Standing))
+                    }
+                    BucketOperation::PresignGet | BucketOperation::PresignPut | BucketOperation::Share => {
+                        let body = "{\"method\":\"GET\",\"expires_s\":60}";
+                        let request = Request::new("POST", format!("{path}?presign")).body("application/json", body);
+                        (request, Cell::read(name, Extent::Standing))
+                    }
+                };
+                judged(notes, hand.ask_as(Peer::Objects, request, None), cell, "on nobody's authority");
+            }
+            Flow::Publish { queue, .. } => {
+                let answer = hand.ask_as(Peer::Queue, hand.event(queue, "standing"), None);
+                judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Standing), "on nobody's authority");
+            }
+            Flow::Call { service, method, path } if method != "TCP" => {
+                let route = format!("{method} {path}");
+                let request = Request::new(method, filled(path, "x"));
+                let answer = hand.ask_as(Peer::Named(service), request, None);
+                judged(notes, answer, Cell::done(format!("service.{service}"), route, Extent::Standing), "on nobody's authority");
+            }
+            Flow::Call { .. } | Flow::Secret { .. } | Flow::Egress { .. } => {}
+        }
+    }
+}

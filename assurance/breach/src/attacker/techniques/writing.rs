@@ -1,0 +1,38 @@
+//! Changing files: of the system, of the machine, of the program itself.
+
+use super::files::is_empty_but_given;
+use super::{Alone, Notes, Row, Run, refusal};
+use crate::{Cell, Control, Extent, Stride};
+
+/// The row.
+pub(super) const ROW: Row = Row {
+    id: "writing",
+    title: "Changes programs, configuration and its own binary, so that it is there after a restart.",
+    attack: "T1525",
+    stride: Stride::T,
+    controls: &[Control::MountNamespace, Control::Landlock, Control::FileModes, Control::ArtefactDigest],
+    run: Run::Alone(run),
+};
+
+fn run(alone: &Alone<'_>, notes: &mut Notes) {
+    let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let new = ["/usr/bin/breach", "/etc/breach", "/lib/breach"].map(|path| (path.to_owned(), true));
+    let there = ["/etc/ld.so.preload", "/etc/shadow", "/usr/bin/env"].map(|path| (path.to_owned(), false));
+    // A folder that shows nothing but what was given is the sandbox's own, on the way to that.
+    let targets = alone.script.targets.files.iter().map(|path| match std::path::Path::new(path) {
+        folder if folder.is_dir() && !is_empty_but_given(alone, folder) => (format!("{path}/breach"), true),
+        _ => (path.clone(), false),
+    });
+    for (path, create) in new.into_iter().chain(there).chain([(own, false)]).chain(targets) {
+        if std::path::Path::new(&path).is_dir() {
+            continue;
+        }
+        match std::fs::OpenOptions::new().append(true).create(create).open(&path) {
+            Ok(_) => notes.reached(Cell::written("host.files", Extent::Everybody), "a file that is not its own can be written"),
+            Err(error) => {
+                let (by, seen) = refusal(&error);
+                notes.stopped(by, seen);
+            }
+        }
+    }
+}
