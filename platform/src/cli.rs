@@ -169,6 +169,15 @@ enum Command {
     },
 }
 
+/// Runs the copy of a system that is broken into, by the same code as `up`.
+pub(crate) fn up_copy(manifest: &std::path::Path, dir: &std::path::Path) -> ExitCode {
+    let up = up::Up::on_a_free_port(manifest.to_path_buf(), dir.to_path_buf());
+    up.run(Format::Json).unwrap_or_else(|failure| {
+        failure.print();
+        ExitCode::from(failure.code)
+    })
+}
+
 /// Parses the command line and runs the command.
 pub(crate) fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 mod boot;
+mod breach;
 mod cli;
 #[cfg(test)]
 mod coverage;
@@ -27,5 +28,24 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "sandbox-init") {
         sandbox::init_main();
     }
+    if let Some(code) = as_part_of_a_breach() {
+        return code;
+    }
     cli::run()
+}
+
+/// The processes of `palisade breach`: what is started in the place of services, and what everything happens in.
+fn as_part_of_a_breach() -> Option<ExitCode> {
+    use ::breach::attacker;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (first, rest) = arguments.split_first()?;
+    let path = |at: usize| std::path::Path::new(rest.get(at).map_or("", String::as_str));
+    let text = |at: usize| rest.get(at).map_or("", String::as_str);
+    match first.as_str() {
+        attacker::SERVE => Some(ExitCode::from(attacker::serve(path(0), text(1)))),
+        attacker::ALONE => Some(ExitCode::from(attacker::alone(path(0), text(1), text(2), sandbox::attack::fates))),
+        breach::INSIDE => Some(breach::run_inside(rest)),
+        breach::SYSTEM => Some(breach::run_system(rest)),
+        _ => None,
+    }
 }

@@ -9,9 +9,10 @@ mod tell;
 use std::process::ExitCode;
 
 use ::breach::show;
-use ::breach::{Between, Comparison, Profile, Report, compare, predict};
+use ::breach::{Between, Comparison, Extent, Profile, Report, compare, predict};
 
 use super::{DirArgument, Failure, ManifestArgument, Written, say};
+use crate::breach::{Switch, Wish, measure};
 use crate::system::{Applied, Layout};
 
 /// Exit code when something differs.
@@ -40,6 +41,9 @@ pub(crate) struct Breach {
     /// Show it on the console of the system that runs.
     #[arg(long)]
     tell: bool,
+    /// Switch a control off in the copy, to see that this is found.
+    #[arg(long, hide = true, value_enum)]
+    dangerous: Vec<Switch>,
     #[command(flatten)]
     manifest: ManifestArgument,
     #[command(flatten)]
@@ -61,12 +65,48 @@ impl Breach {
             let comparison = compare(&before, &after, Between::Revisions);
             return self.told(&after, Some(&comparison), &applied, written);
         }
+        let predicted = narrowed(prediction.report, &profiles);
         if self.predict {
-            return self.told(&narrowed(prediction.report, &profiles), None, &applied, written);
+            return self.told(&predicted, None, &applied, written);
         }
-        let measured = measured()?;
-        let comparison = compare(&prediction.report, &measured, Between::Measurement);
-        self.told(&measured, Some(&comparison), &applied, written)
+        self.measure(predicted, profiles, &applied, written)
+    }
+
+    /// Breaks into a copy, and holds what is reached against what was predicted. Some techniques alone reach a part of it, so that they are
+    /// only told.
+    fn measure(&self, mut predicted: Report, profiles: Vec<Profile>, applied: &Applied, written: Written) -> Result<ExitCode, Failure> {
+        let only = self.techniques(applied)?;
+        let partial = !only.is_empty();
+        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles, dangerous: self.dangerous.clone() };
+        let mut measured = measure(&wish).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Failure::of(EXIT_UNAVAILABLE, format_args!("{error}{cause}"))
+        })?;
+        let known: Vec<Profile> = measured.attackers.keys().cloned().collect();
+        predicted.attackers.retain(|profile, _| known.contains(profile));
+        predicted.lateral.0.retain(|from, _| known.contains(&Profile::Service(from.clone())));
+        // Nobody of the copy shares anything, so that what was shared cannot be measured.
+        for radius in predicted.attackers.values_mut() {
+            radius.reached.retain(|cell, _| cell.extent != Extent::Shared);
+        }
+        measured.deputies.clone_from(&predicted.deputies);
+        measured.defence.clone_from(&predicted.defence);
+        let comparison = (!partial).then(|| compare(&predicted, &measured, Between::Measurement));
+        self.told(&measured, comparison.as_ref(), applied, written)
+    }
+
+    /// The techniques that are asked for, by the beginnings of their ids.
+    fn techniques(&self, applied: &Applied) -> Result<Vec<String>, Failure> {
+        let wanted = self.only.iter().filter(|only| !applied.manifest.services.contains_key(*only));
+        let wanted: Vec<String> = wanted.cloned().collect();
+        let known = ::breach::attacker::techniques::catalogue();
+        match wanted.iter().find(|only| !known.iter().any(|technique| technique.id.starts_with(only.as_str()))) {
+            Some(only) => Err(Failure::of(
+                64,
+                format_args!("'{only}' is neither a service nor the beginning of a technique's id; see `palisade breach --list`"),
+            )),
+            None => Ok(wanted),
+        }
     }
 
     /// The attackers that are asked for; all of them, if none is.
@@ -111,12 +151,6 @@ impl Breach {
     }
 }
 
-/// Breaks into a copy of the system.
-fn measured() -> Result<Report, Failure> {
-    let why = "measuring is not available in this build: nothing was attacked. `palisade breach --predict` says what the manifest gives";
-    Err(Failure::of(EXIT_UNAVAILABLE, why))
-}
-
 /// For people: one attacker in full, several as a table.
 fn text(report: &Report, comparison: Option<&Comparison>) {
     if let Some(comparison) = comparison {
@@ -155,9 +189,15 @@ fn narrowed(mut report: Report, profiles: &[Profile]) -> Report {
 
 fn list(report: &Report, written: Written) -> Result<ExitCode, Failure> {
     let attackers: Vec<String> = report.attackers.keys().map(ToString::to_string).collect();
+    let techniques = ::breach::attacker::techniques::catalogue();
     match written.plain()? {
-        super::Format::Json => say(serde_json::json!({ "attackers": attackers })),
-        super::Format::Text => say(attackers.join("\n")),
+        super::Format::Json => say(serde_json::json!({ "attackers": attackers, "techniques": techniques })),
+        super::Format::Text => {
+            say(attackers.join("\n"));
+            for technique in techniques {
+                say(format_args!("{:<18} {:<10} {:?}  {}", technique.id, technique.attack, technique.stride, technique.title));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -45,6 +45,9 @@ impl PostureOf {
 
 fn measured(path: &Path) -> Result<Report, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::of(64, format_args!("{}: {error}", path.display())))?;
+    // As `palisade breach` writes it, with the comparison beside it, or the report alone.
+    let whole: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let text = whole.get("report").map_or(text, ToString::to_string);
     Report::from_json(&text).map_err(|error| Failure::of(64, format_args!("{}: {error}", path.display())))
 }
 

@@ -33,6 +33,12 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    /// `up` of this manifest in this folder, on loopback.
+    pub(crate) fn on_a_free_port(manifest: PathBuf, dir: PathBuf) -> Self {
+        let listen = Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)));
+        Self { manifest: super::ManifestArgument { manifest }, dir: super::DirArgument { dir }, listen, otlp: None }
+    }
+
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
         self.traced(None, format)
     }

@@ -18,5 +18,5 @@ mod unix;
 pub use collector::{CollectorTransport, CollectorUrl, CollectorUrlError};
 pub use connect::{CallFailed, fault_of};
 pub use mesh::{Address, MeshTransport, Patience};
-pub use outside::{MachineResolver, OutsideFailed, ProofError, Resolve};
+pub use outside::{Line as OutsideLine, MachineResolver, OutsideFailed, ProofError, Resolve};
 pub use unix::{IdentityTransport, PairTransport, UnixTransport};

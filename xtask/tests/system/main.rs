@@ -7,6 +7,7 @@
 
 mod apart;
 mod boundary;
+mod breach;
 mod browser;
 mod certificates;
 mod contained;

@@ -60,10 +60,9 @@ fn grants(visitor: &Visitor<'_>, notes: &mut Notes, text: &str) {
     let lists = ["uploads", "downloads"].map(|name| answer.get(name).and_then(serde_json::Value::as_array).cloned().unwrap_or_default());
     for grant in lists.iter().flatten() {
         let (Some(url), Some(bucket)) = (text_of(grant, "url"), text_of(grant, "bucket")) else { continue };
-        let Some(path) = url.splitn(4, '/').nth(3).map(|rest| format!("/{rest}")) else { continue };
         let method = text_of(grant, "method").unwrap_or("GET");
-        let bent = path.replace(&visitor.own, &visitor.victim);
-        let longer = parameter(&path, "X-Amz-Expires").map(|life| path.replace(&format!("X-Amz-Expires={life}"), "X-Amz-Expires=999999"));
+        let bent = url.replace(&visitor.own, &visitor.victim);
+        let longer = parameter(url, "X-Amz-Expires").map(|life| url.replace(&format!("X-Amz-Expires={life}"), "X-Amz-Expires=999999"));
         for target in [Some(bent), longer].into_iter().flatten() {
             let request = Request::new(method, target).body("video/mp4", "x");
             match visitor.bare.ask(&request) {

@@ -1,0 +1,220 @@
+//! The throw-away copy: a folder of its own with the manifest's files, in which every service runs the attacker program.
+//!
+//! The attacker's digest is in this copy's lock and in no other; the manifest that was copied is only read.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use breach::attacker::SERVE;
+use breach::{Script, Targets};
+use manifest::Manifest;
+
+use super::{BreachError, Switch, Wish, doors};
+use crate::system::Applied;
+
+/// Files of a manifest's folder that are copied, at most, and their bytes.
+const FILES_MAX: usize = 20_000;
+const BYTES_MAX: u64 = 1 << 30;
+/// Folders that are no part of a system: built things, histories, and what a running system keeps.
+const LEFT_OUT: &[&str] = &["target", ".git", ".palisade", "node_modules", "__pycache__"];
+
+/// A folder that is gone when this is.
+#[derive(Debug)]
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    /// Makes one. Others may pass through it: services run as users of their own where Palisade runs as root.
+    pub(super) fn make() -> io::Result<Self> {
+        let base = std::env::temp_dir().canonicalize()?;
+        let entropy = trust::SystemEntropy::shared();
+        let path = base.join(format!("palisade-breach-{}", trust::clock::random_hex(&*entropy, 8)));
+        fs::DirBuilder::new().mode(0o755).create(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(path))
+    }
+
+    /// What is wanted, for the process inside.
+    pub(super) fn wish(&self) -> PathBuf {
+        self.0.join("wish.json")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} could not be removed: {error}; remove it by hand", self.0.display());
+        }
+    }
+}
+
+/// A copy, ready to be started.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// Its manifest.
+    pub(super) path: PathBuf,
+    /// The folder that the system will have.
+    pub(super) dir: PathBuf,
+    /// What the original says: what is predicted and measured is about that.
+    pub(super) original: Manifest,
+    /// What the attacker is told.
+    pub(super) script: Script,
+}
+
+/// Makes the copy in `scratch`.
+pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
+    let applied = Applied::open(&wish.manifest)?;
+    let folder = scratch.join("copy");
+    let mut budget = (FILES_MAX, BYTES_MAX);
+    copy_folder(&applied.search.folder, &folder, &mut budget).map_err(BreachError::Copy)?;
+    let dir = scratch.join("system");
+    let targets = targets(scratch, &folder, &dir).map_err(BreachError::Copy)?;
+    let script = Script::of(&applied.manifest, targets, wish.only.clone());
+    fs::create_dir_all(folder.join("breach")).map_err(BreachError::Copy)?;
+    let text = serde_json::to_vec(&script).map_err(|error| BreachError::Copy(error.into()))?;
+    let written = fs::write(folder.join("breach/script.json"), text);
+    written.map_err(BreachError::Copy)?;
+    let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
+    let changed = changed(&applied.text, &attacker, wish).map_err(BreachError::Copy)?;
+    let path = folder.join("palisade.toml");
+    fs::write(&path, changed).map_err(BreachError::Copy)?;
+    if wish.dangerous.contains(&Switch::DangerousOpenPolicy) {
+        let policies = folder.join("policies");
+        fs::create_dir_all(&policies).map_err(BreachError::Copy)?;
+        let open = "@id(\"dangerous-open-policy\")\n@reason(\"a throw-away copy, to see that this is found\")\npermit(principal, action, resource);\n";
+        fs::write(policies.join("dangerous-open.cedar"), open).map_err(BreachError::Copy)?;
+    }
+    readable(&folder).map_err(BreachError::Copy)?;
+    Ok(Copy { path, dir, original: applied.manifest, script })
+}
+
+/// The manifest with the attacker in every service's place, and without what would lead outside.
+fn changed(text: &str, attacker: &Path, wish: &Wish) -> io::Result<String> {
+    let mut whole: toml::Table = text.parse().map_err(io::Error::other)?;
+    if let Some(edge) = whole.get_mut("edge").and_then(toml::Value::as_table_mut) {
+        for outside in ["acme", "certificates", "certificate", "proxies", "client_ca"] {
+            edge.remove(outside);
+        }
+        let hosts = edge.entry("hosts").or_insert_with(|| toml::Value::Array(Vec::new()));
+        if let Some(hosts) = hosts.as_array_mut()
+            && !hosts.iter().any(|host| host.as_str() == Some("localhost"))
+        {
+            hosts.push("localhost".into());
+        }
+    }
+    for (name, service) in whole.get_mut("service").and_then(toml::Value::as_table_mut).into_iter().flatten() {
+        let Some(service) = service.as_table_mut() else { continue };
+        let run = [attacker.display().to_string(), SERVE.to_owned(), "breach/script.json".to_owned(), name.clone()];
+        service.insert("run".to_owned(), run.map(toml::Value::String).to_vec().into());
+        // A list of system calls is that of the program that was there; the attacker gets the one that every program gets.
+        service.remove("syscalls");
+        let files = service.entry("files").or_insert_with(|| toml::Value::Array(Vec::new()));
+        if let Some(files) = files.as_array_mut() {
+            files.push("breach/script.json".into());
+        }
+        // Programs of ours that the manifest names by a relative path are found beside the original.
+        if let Some(tools) = service.get_mut("tools").and_then(toml::Value::as_array_mut) {
+            tools.retain(|tool| tool.as_str().is_some_and(|tool| tool.starts_with('/')));
+        }
+        if wish.dangerous.contains(&Switch::DangerousNoFreshSandbox) && service.contains_key("consumes") {
+            service.insert("fresh".to_owned(), "start".into());
+        }
+    }
+    toml::to_string(&whole).map_err(io::Error::other)
+}
+
+/// What is worth a try here; each is there while the attack runs.
+fn targets(scratch: &Path, folder: &Path, dir: &Path) -> io::Result<Targets> {
+    let canary = trust::clock::random_hex(&*trust::SystemEntropy::shared(), 16);
+    let outside = scratch.join("outside");
+    fs::create_dir_all(&outside)?;
+    // Readable for everybody, so that it is the sandbox alone that keeps it.
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o644).open(outside.join("canary.txt"))?;
+    io::Write::write_all(&mut file, format!("canary-{canary}\n").as_bytes())?;
+    let own = [scratch.join("wish.json"), outside.join("canary.txt"), folder.join("palisade.toml")];
+    let parts =
+        ["", "keys", "data", "log", "run", "palisade.lock", "data/objects", "data/queue", "data/evidence", "data/login", "data/identity"];
+    let machine = ["/etc/shadow", "/etc/hostname", "/etc/machine-id", "/root", "/home", "/var", "/sys/kernel", "/boot"];
+    let files = own.into_iter().chain(parts.iter().map(|part| dir.join(part))).chain(machine.iter().map(PathBuf::from));
+    let sockets = ["identity", "control", "login", "evidence"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
+    Ok(Targets {
+        files: files.map(|path| path.display().to_string()).collect(),
+        sockets: sockets.to_vec(),
+        abstract_name: doors::abstract_name(scratch),
+        hosts: doors::ADDRESSES.iter().copied().map(IpAddr::V4).collect(),
+        ports: doors::TCP_PORTS.to_vec(),
+        canaries_backwards: vec![format!("canary-{canary}").chars().rev().collect()],
+    })
+}
+
+fn copy_folder(from: &Path, to: &Path, budget: &mut (usize, u64)) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        if kind.is_dir() {
+            if !LEFT_OUT.iter().any(|left| name == *left) {
+                copy_folder(&entry.path(), &to.join(&name), budget)?;
+            }
+        } else if kind.is_file() {
+            let bytes = entry.metadata()?.len();
+            let (Some(files), Some(left)) = (budget.0.checked_sub(1), budget.1.checked_sub(bytes)) else {
+                let most = format!(
+                    "{} has more than {FILES_MAX} files or {BYTES_MAX} bytes in it; put the manifest in a folder of its own",
+                    from.display()
+                );
+                return Err(io::Error::other(most));
+            };
+            *budget = (files, left);
+            fs::copy(entry.path(), to.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everybody may read what was copied: services run as users of their own where Palisade runs as root.
+fn readable(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            readable(&entry.path())?;
+        } else {
+            let runs = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(if runs { 0o755 } else { 0o644 }))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    fn wish(dangerous: &[Switch]) -> Wish {
+        Wish { manifest: PathBuf::new(), only: Vec::new(), profiles: Vec::new(), dangerous: dangerous.to_vec() }
+    }
+
+    #[test]
+    fn every_service_of_the_copy_is_the_attacker_and_all_else_stays() {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml")).unwrap();
+        let before = Manifest::parse("palisade.toml", &text).unwrap();
+        let after = changed(&text, Path::new("/bin/attacker"), &wish(&[])).unwrap();
+        let after = Manifest::parse("palisade.toml", &after).unwrap();
+        for (name, service) in &after.services {
+            assert_eq!(service.run, ["/bin/attacker", SERVE, "breach/script.json", name]);
+            let was = &before.services[name];
+            assert_eq!(
+                (&service.flows, &service.routes, &service.limits, service.fresh),
+                (&was.flows, &was.routes, &was.limits, was.fresh)
+            );
+        }
+        assert_eq!((&after.buckets, &after.queues), (&before.buckets, &before.queues));
+        let kept = changed(&text, Path::new("/x"), &wish(&[Switch::DangerousNoFreshSandbox])).unwrap();
+        let kept = Manifest::parse("palisade.toml", &kept).unwrap();
+        assert_eq!(kept.services["transcoder"].fresh, manifest::Fresh::Start);
+    }
+}

@@ -1,0 +1,178 @@
+//! The process that everything happens in: inside an outer network from its first line on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use breach::attacker::note::Tried;
+use breach::attacker::techniques::{ALL, Run, Visitor, Who};
+use breach::{Act, Mark, Notes, Profile, Report};
+use sandbox::attack::outer;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::browser::Browser;
+use super::people::People;
+use super::rounds::Rounds;
+use super::stage::Stage;
+use super::watch::{self, Watch};
+use super::{BreachError, Wish, copy, doors, measured};
+
+/// First argument of this process.
+pub(crate) const INSIDE: &str = "breach-inside";
+/// First argument of the process that runs the copy.
+pub(crate) const SYSTEM: &str = "breach-system";
+/// Exit code when something that is needed is not there (sysexits.h, EX_UNAVAILABLE).
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Runs everything in the scratch folder of the arguments; the last line on standard output is the report.
+#[must_use]
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    // Before anything else: whatever happens later happens where nothing leads out.
+    if let Err(error) = outer::enter(doors::ADDRESSES) {
+        eprintln!(
+            "this machine gives no network of its own to break in, so nothing is started: {error}; allow user namespaces (user.max_user_namespaces) or run as root"
+        );
+        return ExitCode::from(EXIT_UNAVAILABLE);
+    }
+    let Some(scratch) = arguments.first().map(PathBuf::from) else { return ExitCode::from(EXIT_UNAVAILABLE) };
+    match measured(&scratch).map(|report| report.to_json()) {
+        Ok(Ok(text)) => {
+            // As one line, after everything else.
+            let line: String = text.lines().map(str::trim_start).collect();
+            crate::cli::say(line);
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        eprintln!("{error}");
+        cause = error.source();
+    }
+    ExitCode::FAILURE
+}
+
+/// Runs the copy itself: manifest and folder are the arguments. Only where nothing leads out.
+#[must_use]
+pub(crate) fn run_system(arguments: &[String]) -> ExitCode {
+    if !outer::is_closed().unwrap_or(false) {
+        eprintln!("a copy for breaking in runs inside its outer network only; start it with `palisade breach`");
+        return ExitCode::from(EXIT_UNAVAILABLE);
+    }
+    // It ends with the process that broke in.
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM) {
+        return failed(&error);
+    }
+    let (Some(manifest), Some(dir)) = (arguments.first(), arguments.get(1)) else { return ExitCode::from(EXIT_UNAVAILABLE) };
+    crate::cli::up_copy(Path::new(manifest), Path::new(dir))
+}
+
+fn measured(scratch: &Path) -> Result<Report, BreachError> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(|error| BreachError::Process(error.into()))?;
+    let wish = std::fs::read(scratch.join("wish.json")).map_err(BreachError::Copy)?;
+    let wish: Wish = serde_json::from_slice(&wish).map_err(|error| BreachError::Ended(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(BreachError::Process)?;
+    let handle = runtime.handle().clone();
+    ends_when_asked(&runtime).map_err(BreachError::Process)?;
+    let progress = Progress::new();
+    let doors = doors::Doors::open(scratch).map_err(BreachError::Process)?;
+    let copy = copy::make(scratch, &wish)?;
+    let stage = Stage::start(&copy.path, &copy.dir)?;
+    progress.tell("the copy is up");
+    let scopes = copy.original.services.values().flat_map(|service| &service.routes).filter_map(|route| route.scope.clone());
+    let scopes: std::collections::BTreeSet<String> = scopes.collect();
+    let scopes: Vec<String> = scopes.into_iter().collect();
+    let people = People::come(&handle, &stage, &scopes).map_err(BreachError::Process)?;
+    let mut rounds = Rounds { script: &copy.script, people: &people, watch: Watch::new(copy.dir.join("log")), stolen: Vec::new() };
+    rounds.calm().map_err(BreachError::Ended)?;
+    progress.tell("people have come in and have things of every kind");
+    let mut seen = measured::Seen::default();
+    let wanted = |profile: &Profile| wish.profiles.is_empty() || wish.profiles.contains(profile);
+    doors.came();
+    for service in copy.original.services.keys().filter(|service| wanted(&Profile::Service((*service).clone()))) {
+        rounds.attack(service);
+        progress.tell(&format!("{service} was taken over"));
+        seen.came.insert(service.clone(), doors.came());
+    }
+    for (who, profile) in [
+        (Who::Stranger, Profile::External),
+        (Who::Person, Profile::Person),
+        (Who::Insider, Profile::Insider),
+        (Who::Vendor, Profile::Vendor),
+    ] {
+        if wanted(&profile) {
+            let tries = from_outside(who, &copy.script, &people, &rounds.stolen);
+            progress.tell(&format!("{profile} has tried"));
+            seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
+        }
+    }
+    seen.said.append(&mut rounds.watch.said);
+    drop(rounds);
+    stage.stop()?;
+    seen.alarms = watch::alarms(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
+    let report = measured::report(&copy.original, seen, &wanted);
+    runtime.shutdown_background();
+    Ok(report)
+}
+
+/// Everything that one visitor tries.
+fn from_outside(who: Who, script: &breach::Script, people: &People, stolen: &[(String, String)]) -> Vec<Tried> {
+    let door: &Browser = match who {
+        Who::Stranger => &people.stranger,
+        Who::Person => &people.ada,
+        Who::Insider => &people.root,
+        Who::Vendor => &people.partner,
+    };
+    let own = Mark::new(Act::Calm, "none", "ada", 0);
+    let visitor = Visitor {
+        who,
+        door,
+        bare: &people.stranger,
+        script,
+        own: own.to_string(),
+        victim: Mark::new(Act::Calm, "none", "bob", 0).to_string(),
+        scopes: (who == Who::Vendor).then(|| people.partner_scopes.clone()),
+        stolen,
+    };
+    let mut tries = Vec::new();
+    for technique in ALL.iter().filter(|technique| script.wants(technique.id)) {
+        if let Run::Outside(run, by) = technique.run
+            && by.contains(&who)
+        {
+            let mut notes = Notes::new(technique.id, &own);
+            run(&visitor, &mut notes);
+            tries.extend(notes.gathered());
+        }
+    }
+    tries
+}
+
+/// How far the run is, for whoever looks at its standard error.
+struct Progress(std::sync::Arc<dyn trust::Clock>, std::time::Duration);
+
+impl Progress {
+    fn new() -> Self {
+        let clock = trust::SystemClock::shared();
+        let now = clock.monotonic();
+        Self(clock, now)
+    }
+
+    fn tell(&self, what: &str) {
+        let passed = self.0.monotonic().saturating_sub(self.1);
+        eprintln!("{:>6.1} s  {what}", passed.as_secs_f64());
+    }
+}
+
+/// SIGTERM ends this process; the copy ends with it.
+fn ends_when_asked(runtime: &tokio::runtime::Runtime) -> std::io::Result<()> {
+    let _inside = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    runtime.spawn(async move {
+        terminate.recv().await;
+        std::process::exit(1);
+    });
+    Ok(())
+}

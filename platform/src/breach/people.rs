@@ -1,0 +1,94 @@
+//! People of the copy: each comes in as people do, by a one-time link and a password, or with a key that an operator made.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use breach::attacker::http::{Answer, Request};
+use contract::login::{Invite, Invited, KeyMade, NewKey, Person};
+use contract::{Call, Client};
+use http::Method;
+use tokio::runtime::Handle;
+
+use super::browser::Browser;
+use super::form::Form;
+use super::stage::Stage;
+use crate::system::Layout;
+
+/// Long enough for every rule about passwords, and worth nothing: the copy is thrown away.
+const PASSWORD: &str = "seven quiet herons over the marsh";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Everybody.
+pub(super) struct People {
+    /// The first administrator.
+    pub(super) root: Browser,
+    /// Ada, whose work is attacked, and who attacks others from outside.
+    pub(super) ada: Browser,
+    /// Bob, the victim.
+    pub(super) bob: Browser,
+    /// A partner's program, with a key of limited scope.
+    pub(super) partner: Browser,
+    /// Scopes of that key.
+    pub(super) partner_scopes: Vec<String>,
+    /// Nobody.
+    pub(super) stranger: Browser,
+}
+
+impl People {
+    /// Lets everybody in.
+    pub(super) fn come(handle: &Handle, stage: &Stage, scopes: &[String]) -> io::Result<Self> {
+        let stranger = Browser::new(handle, &stage.origin, &stage.certificate)?;
+        let operator = Client::new(proxy::client::UnixTransport::new(Layout { dir: stage.dir.clone() }.operator("login")));
+        let root = stranger.bare();
+        enrol(&root, &stage.first_link, "root")?;
+        let mut invited = BTreeMap::new();
+        for name in ["ada", "bob", "partner"] {
+            let request = Invite { name: name.to_owned(), roles: Default::default() };
+            let call = async { operator.json::<_, Invited>(&Call::default(), Method::POST, "/users", &request).await };
+            let link = handle.block_on(call).map_err(fault)?;
+            let browser = stranger.bare();
+            enrol(&browser, &format!("{}{}", contract::login::ISSUER_PATH, link.path), name)?;
+            invited.insert(name, browser);
+        }
+        let people: Vec<Person> = handle.block_on(async { operator.get(&Call::default(), "/users").await }).map_err(fault)?;
+        let id = people.iter().find(|person| person.name == "partner").map(|person| person.user.clone()).unwrap_or_default();
+        let partner_scopes = scopes.to_vec();
+        let new = NewKey { user: id, name: "partner".to_owned(), scopes: partner_scopes.iter().cloned().collect(), life_s: 24 * 3600 };
+        let made = async { operator.json::<_, KeyMade>(&Call::default(), Method::POST, "/keys", &new).await };
+        let made = handle.block_on(made).map_err(fault)?;
+        let mut take = |name: &str| invited.remove(name).ok_or_else(|| io::Error::other("nobody of that name came in"));
+        Ok(Self { root, ada: take("ada")?, bob: take("bob")?, partner: stranger.with_key(&made.key), partner_scopes, stranger })
+    }
+}
+
+fn fault(fault: trust::Fault) -> io::Error {
+    io::Error::other(format!("login: {fault}"))
+}
+
+/// Opens the one-time link, chooses a password, and signs in.
+fn enrol(browser: &Browser, link: &str, name: &str) -> io::Result<()> {
+    let page = browser.follow(Request::new("GET", link))?;
+    let answer = submit(browser, page, &[("name", name), ("password", PASSWORD), ("repeat", PASSWORD)])?;
+    if answer.0.status >= 400 {
+        return Err(io::Error::other(format!("{name} could not choose a password: {}", answer.0.status)));
+    }
+    let page = browser.follow(Request::new("GET", "/auth/login?return=/auth/login"))?;
+    let ended = if page.1.contains("/oidc/") { submit(browser, page, &[("name", name), ("password", PASSWORD)]) } else { Ok(page) };
+    // Where it ends is of no matter: coming back there may begin anew.
+    match ended {
+        Ok((answer, _)) if answer.status == 401 || answer.status == 403 => Err(io::Error::other(format!("{name} could not sign in"))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn submit(browser: &Browser, (page, at): (Answer, String), values: &[(&str, &str)]) -> io::Result<(Answer, String)> {
+    let form = Form::of(&page.text()).ok_or_else(|| io::Error::other(format!("{at} ({}) has no form", page.status)))?;
+    let action = match form.action.as_str() {
+        "" => at,
+        action if action.starts_with('/') => action.to_owned(),
+        action if action.starts_with("https://") => browser.path_of(action),
+        action => format!("{}/{action}", at.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(folder, _)| folder)),
+    };
+    browser.follow(Request::new("POST", action).body(FORM, form.filled(values)))
+}

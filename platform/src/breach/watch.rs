@@ -1,0 +1,120 @@
+//! Watching: what services say in their guards' logs, and what the audit log of the copy has of it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use breach::attacker::note::{Line, Said};
+use evidence::log::Entry;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What was said, by which service, in order.
+#[derive(Debug)]
+pub(super) struct Watch {
+    logs: PathBuf,
+    /// How far each log was read.
+    read: BTreeMap<PathBuf, u64>,
+    /// Everything so far.
+    pub(super) said: Vec<(String, Said)>,
+}
+
+/// A line of a guard's log, as far as it is of interest.
+#[derive(Debug, Deserialize)]
+struct Logged {
+    fields: Fields,
+}
+#[derive(Debug, Deserialize)]
+struct Fields {
+    service_line: Option<String>,
+}
+
+impl Watch {
+    /// Nothing was said yet.
+    pub(super) fn new(logs: PathBuf) -> Self {
+        Self { logs, read: BTreeMap::new(), said: Vec::new() }
+    }
+
+    /// Reads what is new; gives how much that is.
+    pub(super) fn look(&mut self) -> usize {
+        let before = self.said.len();
+        let Ok(entries) = std::fs::read_dir(&self.logs) else { return 0 };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let Some(service) = name.strip_prefix("guard-").and_then(|rest| rest.split('.').next()) else { continue };
+            // What cannot be read now is read at the next look.
+            let _later = self.look_at(&path, service);
+        }
+        self.said.len().saturating_sub(before)
+    }
+
+    fn look_at(&mut self, path: &Path, service: &str) -> std::io::Result<()> {
+        let mut reader = BufReader::new(File::open(path)?);
+        let at = self.read.entry(path.to_path_buf()).or_default();
+        reader.seek(SeekFrom::Start(*at))?;
+        loop {
+            let mut line = String::new();
+            let count = reader.read_line(&mut line)?;
+            // A line that is not whole yet is read whole later.
+            if count == 0 || !line.ends_with('\n') {
+                return Ok(());
+            }
+            *at = at.saturating_add(u64::try_from(count).unwrap_or_default());
+            let said = serde_json::from_str::<Logged>(&line).ok().and_then(|logged| logged.fields.service_line);
+            if let Some(Line { breach }) = said.and_then(|said| serde_json::from_str(&said).ok()) {
+                self.said.push((service.to_owned(), breach));
+            }
+        }
+    }
+}
+
+/// A refusal, or another record that tells of an attack.
+#[derive(Debug, Clone)]
+pub(super) struct Alarm {
+    /// When it happened, and when the log had it, milliseconds since the epoch.
+    pub(super) at_ms: u64,
+    pub(super) taken_ms: u64,
+    /// Whose request it was, as far as the record says.
+    pub(super) principal: String,
+    /// Where.
+    pub(super) point: String,
+    /// The refusal's reason, or the event's name.
+    pub(super) what: String,
+}
+
+/// Every alarm of the audit log, in order.
+pub(super) fn alarms(folder: &Path) -> Vec<Alarm> {
+    #[derive(Deserialize)]
+    struct Framed {
+        entry: Entry,
+    }
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("audit-")));
+    paths.sort();
+    let mut alarms = Vec::new();
+    for path in paths {
+        let Ok(file) = File::open(&path) else { continue };
+        for line in BufReader::new(file).lines().map_while(Result::ok) {
+            if let Ok(Framed { entry }) = serde_json::from_str(&line) {
+                alarms.extend(alarm(&entry));
+            }
+        }
+    }
+    alarms
+}
+
+fn alarm(entry: &Entry) -> Option<Alarm> {
+    let fields = &entry.record.fields;
+    let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let what = match entry.record.event.as_str() {
+        "CallDecided" => fields.get("decision")?.get("deny")?.get("reason")?.as_str()?.to_owned(),
+        "ConnectionRefused" | "SignInRefused" => text("reason"),
+        event @ ("RefusalsGathered" | "TamperingFound" | "AlertRaised") => event.to_owned(),
+        _ => return None,
+    };
+    let principal = [text("principal"), text("peer"), entry.workload.to_string()].into_iter().find(|it| !it.is_empty())?;
+    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), what })
+}

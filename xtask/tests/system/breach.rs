@@ -1,0 +1,94 @@
+//! Breaking in: L7, L8, L10, L12, O16. The whole of `palisade breach`, as an unprivileged user, on the reference manifest.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use xtask::demo::Scratch;
+
+use crate::contained::copied;
+
+/// Who may not read this tree, and is nobody here.
+const NOBODY: u32 = 65_534;
+
+/// What one attacker reaches of one kind: target, action and how much.
+fn reached(report: &Value, profile: &str, kind: &str) -> BTreeSet<String> {
+    let cells = report["attackers"][profile]["reached"].as_array().unwrap_or_else(|| panic!("{profile} was not measured"));
+    let of_kind = cells.iter().filter(|cell| cell["kind"] == kind);
+    let text = |cell: &Value, name: &str| cell[name].as_str().unwrap_or_default().to_owned();
+    of_kind.map(|cell| format!("{} {} {}", text(cell, "target"), text(cell, "action"), text(cell, "extent"))).collect()
+}
+
+/// Processes that run a program of this folder.
+fn running(folder: &Path) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter(|entry| std::fs::read_link(entry.path().join("exe")).is_ok_and(|program| program.starts_with(folder))).count()
+}
+
+/// Breaks into a copy of the reference system, as a user without rights.
+fn breach(more: &[&str]) -> (std::process::Output, Scratch) {
+    let scratch = Scratch::new().unwrap();
+    let setting = copied(&scratch, &[]);
+    let own = scratch.0.join("t");
+    std::fs::create_dir_all(&own).unwrap();
+    let mut command = Command::new(&setting.palisade);
+    command.args(["breach", "--format", "json"]).args(more).arg("--manifest").arg(&setting.manifest).env("TMPDIR", &own);
+    if xtask::tree::output(Command::new("id").arg("-u")).unwrap().trim() == "0" {
+        xtask::tree::run(Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(&scratch.0)).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    (command.output().unwrap(), scratch)
+}
+
+// L8, O16: 1 input object, 1 output folder, 0 secrets, 0 other services, nothing outside; and prediction equals measurement everywhere.
+#[test]
+fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
+    let (output, scratch) = breach(&[]);
+    let own = scratch.0.join("t");
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{complaints}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {complaints}"));
+    let report = &told["report"];
+    assert_eq!(report["how"], "measured");
+
+    let set = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+    let taken_over = "service.transcoder";
+    let objects =
+        |kind: &str| reached(report, taken_over, kind).into_iter().filter(|cell| cell.starts_with("bucket.")).collect::<BTreeSet<_>>();
+    assert_eq!(objects("read"), set(&["bucket.originals  job-input"]), "1 input object");
+    assert_eq!(objects("written"), set(&["bucket.renditions  job-folder"]), "1 output folder");
+    assert_eq!(reached(report, taken_over, "secret"), set(&[]));
+    assert_eq!(reached(report, taken_over, "egress"), set(&[]));
+    assert_eq!(reached(report, taken_over, "disturbed"), set(&[]));
+    assert_eq!(report["lateral"], serde_json::json!({ "web": { "api": ["GET /api/videos"] } }), "no other service from the transcoder");
+    assert_eq!(told["comparison"]["differences"], serde_json::json!([]), "prediction and measurement differ");
+    assert!(output.status.success(), "{complaints}");
+
+    // It was really tried, by everybody, with something that could be refused.
+    let attempts = report["attempts"].as_array().unwrap();
+    let techniques: BTreeSet<&str> = attempts.iter().filter_map(|attempt| attempt["technique"].as_str()).collect();
+    assert!(techniques.len() >= 35, "{techniques:?}");
+    for (who, technique) in [
+        (taken_over, "objects-of-others"),
+        (taken_over, "replay"),
+        (taken_over, "loopback"),
+        ("service.api", "after"),
+        ("external", "public-routes"),
+        ("person", "cross-person"),
+        ("vendor", "console"),
+    ] {
+        let refused =
+            |attempt: &&Value| attempt["profile"] == who && attempt["technique"] == technique && attempt["outcome"]["end"] == "stopped";
+        assert!(attempts.iter().any(|attempt| refused(&attempt)), "{who} was not refused {technique}");
+    }
+    // J11: what an enforcement point refuses is in the audit log.
+    let seen =
+        attempts.iter().any(|a| a["profile"] == taken_over && a["technique"] == "objects-of-others" && a["detected"]["seen"] == "yes");
+    assert!(seen, "nobody saw it");
+
+    // Nothing of it is left.
+    assert_eq!(std::fs::read_dir(&own).unwrap().count(), 0, "the copy is still there");
+    assert_eq!(running(&scratch.0), 0, "something still runs");
+}
