@@ -46,19 +46,6 @@ pub(crate) struct Wish {
     pub(crate) only: Vec<String>,
     /// Attackers; empty for all.
     pub(crate) profiles: Vec<Profile>,
-    /// Controls that are switched off in the copy, to see that this is found.
-    pub(crate) dangerous: Vec<Switch>,
-}
-
-/// A control that can be switched off in a throw-away copy, and nowhere else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Switch {
-    /// Every question to the policy is answered with yes.
-    DangerousOpenPolicy,
-    /// Services keep their sandbox from job to job.
-    DangerousNoFreshSandbox,
 }
 
 /// Why nothing was measured.

@@ -12,7 +12,7 @@ use breach::attacker::SERVE;
 use breach::{Script, Targets};
 use manifest::Manifest;
 
-use super::{BreachError, Switch, Wish, doors};
+use super::{BreachError, Wish, doors};
 use crate::system::Applied;
 
 /// Files of a manifest's folder that are copied, at most, and their bytes.
@@ -77,21 +77,15 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     let written = fs::write(folder.join("breach/script.json"), text);
     written.map_err(BreachError::Copy)?;
     let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
-    let changed = changed(&applied.text, &attacker, wish).map_err(BreachError::Copy)?;
+    let changed = changed(&applied.text, &attacker).map_err(BreachError::Copy)?;
     let path = folder.join("palisade.toml");
     fs::write(&path, changed).map_err(BreachError::Copy)?;
-    if wish.dangerous.contains(&Switch::DangerousOpenPolicy) {
-        let policies = folder.join("policies");
-        fs::create_dir_all(&policies).map_err(BreachError::Copy)?;
-        let open = "@id(\"dangerous-open-policy\")\n@reason(\"a throw-away copy, to see that this is found\")\npermit(principal, action, resource);\n";
-        fs::write(policies.join("dangerous-open.cedar"), open).map_err(BreachError::Copy)?;
-    }
     readable(&folder).map_err(BreachError::Copy)?;
     Ok(Copy { path, dir, original: applied.manifest, script })
 }
 
 /// The manifest with the attacker in every service's place, and without what would lead outside.
-fn changed(text: &str, attacker: &Path, wish: &Wish) -> io::Result<String> {
+fn changed(text: &str, attacker: &Path) -> io::Result<String> {
     let mut whole: toml::Table = text.parse().map_err(io::Error::other)?;
     if let Some(edge) = whole.get_mut("edge").and_then(toml::Value::as_table_mut) {
         for outside in ["acme", "certificates", "certificate", "proxies", "client_ca"] {
@@ -117,9 +111,6 @@ fn changed(text: &str, attacker: &Path, wish: &Wish) -> io::Result<String> {
         // Programs of ours that the manifest names by a relative path are found beside the original.
         if let Some(tools) = service.get_mut("tools").and_then(toml::Value::as_array_mut) {
             tools.retain(|tool| tool.as_str().is_some_and(|tool| tool.starts_with('/')));
-        }
-        if wish.dangerous.contains(&Switch::DangerousNoFreshSandbox) && service.contains_key("consumes") {
-            service.insert("fresh".to_owned(), "start".into());
         }
     }
     toml::to_string(&whole).map_err(io::Error::other)
@@ -194,15 +185,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
-    fn wish(dangerous: &[Switch]) -> Wish {
-        Wish { manifest: PathBuf::new(), only: Vec::new(), profiles: Vec::new(), dangerous: dangerous.to_vec() }
-    }
-
     #[test]
     fn every_service_of_the_copy_is_the_attacker_and_all_else_stays() {
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml")).unwrap();
         let before = Manifest::parse("palisade.toml", &text).unwrap();
-        let after = changed(&text, Path::new("/bin/attacker"), &wish(&[])).unwrap();
+        let after = changed(&text, Path::new("/bin/attacker")).unwrap();
         let after = Manifest::parse("palisade.toml", &after).unwrap();
         for (name, service) in &after.services {
             assert_eq!(service.run, ["/bin/attacker", SERVE, "breach/script.json", name]);
@@ -213,8 +200,5 @@ mod tests {
             );
         }
         assert_eq!((&after.buckets, &after.queues), (&before.buckets, &before.queues));
-        let kept = changed(&text, Path::new("/x"), &wish(&[Switch::DangerousNoFreshSandbox])).unwrap();
-        let kept = Manifest::parse("palisade.toml", &kept).unwrap();
-        assert_eq!(kept.services["transcoder"].fresh, manifest::Fresh::Start);
     }
 }

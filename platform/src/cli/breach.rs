@@ -12,7 +12,7 @@ use ::breach::show;
 use ::breach::{Between, Comparison, Extent, Profile, Report, compare, predict};
 
 use super::{DirArgument, Failure, ManifestArgument, Written, say};
-use crate::breach::{Switch, Wish, measure};
+use crate::breach::{Wish, measure};
 use crate::system::{Applied, Layout};
 
 /// Exit code when something differs.
@@ -41,9 +41,6 @@ pub(crate) struct Breach {
     /// Show it on the console of the system that runs.
     #[arg(long)]
     tell: bool,
-    /// Switch a control off in the copy, to see that this is found.
-    #[arg(long, hide = true, value_enum)]
-    dangerous: Vec<Switch>,
     #[command(flatten)]
     manifest: ManifestArgument,
     #[command(flatten)]
@@ -77,7 +74,7 @@ impl Breach {
     fn measure(&self, mut predicted: Report, profiles: Vec<Profile>, applied: &Applied, written: Written) -> Result<ExitCode, Failure> {
         let only = self.techniques(applied)?;
         let partial = !only.is_empty();
-        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles, dangerous: self.dangerous.clone() };
+        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles };
         let mut measured = measure(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::of(EXIT_UNAVAILABLE, format_args!("{error}{cause}"))
