@@ -7,6 +7,7 @@
 //! Not here:   what is denied (`sandbox`).
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 
 use sandbox::{Exit, ExitCause, Running, Seen};
@@ -58,14 +59,14 @@ fn ended(service: &str, recorder: &Recorder, exit: Exit) {
     }
 }
 
-/// Adds names to those in a file.
+/// Adds names to those in a file; several sandboxes may at once, so nothing is ever taken out of it.
 fn keep(path: &PathBuf, names: Vec<String>) -> std::io::Result<()> {
     let before = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
     };
-    let mut all: BTreeSet<String> = before.lines().map(str::to_owned).collect();
-    all.extend(names);
-    std::fs::write(path, all.into_iter().map(|name| name + "\n").collect::<String>())
+    let known: BTreeSet<&str> = before.lines().collect();
+    let new: String = names.into_iter().filter(|name| !known.contains(name.as_str())).map(|name| name + "\n").collect();
+    std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(new.as_bytes())
 }

@@ -108,7 +108,9 @@ fn traced(service: &str) -> (BTreeSet<String>, Value) {
     xtask::tree::run(std::process::Command::new("kill").args(["-INT", &palisade.pid.to_string()])).unwrap();
     let start = Instant::now();
     while !written.exists() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no list was written: {all:?}");
+        let printed = || std::fs::read_to_string(&out).unwrap_or_default();
+        let left = || xtask::processes::tree(stage.running.pid()).map(|left| left.into_iter().map(|one| one.name).collect::<Vec<_>>());
+        assert!(start.elapsed() < Duration::from_secs(60), "no list was written: {} {:?} {all:?}", printed(), left());
         std::thread::sleep(Duration::from_millis(100));
     }
     std::thread::sleep(Duration::from_millis(500));
