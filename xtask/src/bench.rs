@@ -7,6 +7,7 @@ mod load;
 mod peers;
 mod report;
 mod rig;
+mod sandboxes;
 mod scenario;
 mod soak;
 mod system;
@@ -47,6 +48,8 @@ pub enum Part {
     First,
     /// Start and memory of the whole reference system.
     System,
+    /// Start of a sandbox, and a transcode in one beside bare FFmpeg.
+    Sandbox,
     /// The whole reference system at half load for `--seconds` (3600 is an hour), while certificates and policies change every minute.
     /// Only when it is named.
     Soak,
@@ -97,6 +100,7 @@ pub fn run(wanted: &Wanted) -> Outcome {
             Part::Latency => bench()?.latency()?,
             Part::First => bench()?.first()?,
             Part::System => system::measure()?,
+            Part::Sandbox => sandboxes::measure()?,
             Part::Soak => soak::measure(wanted.seconds)?,
         };
         written.insert(format!("{part:?}").to_lowercase(), figures);

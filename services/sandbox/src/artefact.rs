@@ -1,13 +1,16 @@
 //! Artefacts: what runs is what was measured.
 //!
-//! A file is opened once; that descriptor is hashed, mounted (or executed), and looked at again after the start. A file
-//! replaced by another is another inode and never reached; a file changed in place has another ctime and stops the start, and later the service (`drift`).
+//! A file is opened once; that descriptor is hashed (by the outer init, while PID 1 builds the root), mounted (or executed), and looked at
+//! again after the start. A file replaced by another is another inode and never reached; a file changed in place has another ctime and stops
+//! the start, and later the service (`drift`). No digest is kept from one start to the next: who may write a file can also change what it
+//! has mapped, and then neither size nor times tell.
 //!
 //! Guarantees: C6, I15.
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Seek};
+use std::io::{self, BufRead, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -76,8 +79,28 @@ pub(crate) fn digest(mut file: &File) -> io::Result<String> {
     }
 }
 
+/// Measures every file and tells the digests to who holds the other end, a line for each. An error there is one here.
+pub(crate) fn tell_digests(all: &[Bound], to: OwnedFd) -> io::Result<()> {
+    let mut to = File::from(to);
+    all.iter().try_for_each(|bound| writeln!(to, "{}", digest(&bound.file)?))
+}
+
+/// Takes what [`tell_digests`] tells, and compares.
+pub(crate) fn hear_digests(all: Vec<Bound>, from: OwnedFd) -> Result<Vec<Bound>, BindError> {
+    let mut told = io::BufReader::new(File::from(from)).lines();
+    let mut next = || told.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    all.into_iter().map(|bound| next().map_err(|cause| bound.failed(cause)).and_then(|found| bound.found(found))).collect()
+}
+
 impl Bound {
     /// Opens, measures and compares.
+    pub(crate) fn bind(artefact: &Artefact) -> Result<Self, BindError> {
+        let bound = Self::open(artefact)?;
+        let found = digest(&bound.file).map_err(|cause| bound.failed(cause))?;
+        bound.found(found)
+    }
+
+    /// Opens; what it is has still to be measured.
     pub(crate) fn open(artefact: &Artefact) -> Result<Self, BindError> {
         let path = &artefact.path;
         let failed = |cause| BindError::Open(path.clone(), cause);
@@ -87,10 +110,16 @@ impl Bound {
         if !before.is_file() {
             return Err(failed(io::Error::other("not a regular file")));
         }
-        let found = digest(&file).map_err(failed)?;
         let measured = RefCell::new([Print::of(&before); 2]);
-        let bound = Self { artefact: artefact.clone(), real, file, before, measured };
-        if found.eq_ignore_ascii_case(&artefact.sha256) { Ok(bound) } else { Err(bound.mismatch(found).into()) }
+        Ok(Self { artefact: artefact.clone(), real, file, before, measured })
+    }
+
+    fn found(self, found: String) -> Result<Self, BindError> {
+        if found.eq_ignore_ascii_case(&self.artefact.sha256) { Ok(self) } else { Err(self.mismatch(found).into()) }
+    }
+
+    fn failed(&self, cause: io::Error) -> BindError {
+        BindError::Open(self.artefact.path.clone(), cause)
     }
 
     /// Compares once more, after the program was executed: has the content been written to since it was measured?

@@ -5,20 +5,31 @@
 //! belong to cgroup v1, there is a leaf for each of them below our own, if we may make one. The guard removes what init made: init has
 //! given up the right to.
 //!
+//! A move by `cgroup.procs` takes a lock under which no process of the machine can fork or end, and waits up to 20 ms for it. So version 1
+//! takes init, which has one thread, by `tasks`, and with version 2 PID 1 is born in its group; neither needs that lock.
+//!
 //! What is written to the private `/tmp` is memory too, so it is counted besides.
 //!
 //! Spec:       kernel `Documentation/admin-guide/cgroup-v2.rst`, "No Internal Process Constraint"; `cgroup-v1/memory.rst`, `pids.rst`.
 //! Guarantees: I7 in sum over all processes. Absence is reported, and rlimits hold.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Pid;
+
 use crate::profile::Limits;
+use crate::sys;
 
 const BASE: &str = "/sys/fs/cgroup";
 const WANTED: [&str; 2] = ["memory", "pids"];
+/// What takes a process; and, with version 1, what takes the one thread that writes to it.
+const PROCESS: &str = "cgroup.procs";
+const THREAD: &str = "tasks";
 /// Tasks of init's in the same group.
 const OWN_TASKS: u64 = 2;
 const PERIOD_US: f64 = 100_000.0;
@@ -32,19 +43,46 @@ pub(crate) enum Place {
     Split(Vec<(&'static str, PathBuf)>),
 }
 
-/// What this process is in while the service runs. Held by descriptors, since paths are out of reach once the root has changed.
+/// What the service runs in. Held by descriptors, since paths are out of reach once the root has changed.
 #[derive(Debug)]
 pub(crate) struct Leaf {
+    /// With version 2 the leaf itself and its door, which nobody went through yet.
+    born: Option<(File, File)>,
+    /// This process is in it, too.
+    entered: Cell<bool>,
     back: Vec<File>,
     kill: Option<File>,
     pub(crate) detail: String,
 }
 
 impl Leaf {
+    /// A leaf of version 2 that is there, without limits.
+    #[cfg(test)]
+    pub(crate) fn born_in(leaf: &Path) -> io::Result<Self> {
+        let open = |path: PathBuf| File::options().write(true).open(path);
+        let born = Some((File::open(leaf)?, open(leaf.join(PROCESS))?));
+        Ok(Self { born, entered: Cell::new(false), back: Vec::new(), kill: Some(open(leaf.join("cgroup.kill"))?), detail: String::new() })
+    }
+
+    /// Forks; the child is in the leaf.
+    pub(crate) fn fork(&self) -> io::Result<Option<Pid>> {
+        let Some((leaf, _)) = &self.born else { return sys::fork() };
+        sys::fork_into(leaf.as_fd()).or_else(|_| self.enter().and_then(|()| sys::fork()))
+    }
+
+    /// Puts this process in, where it is not yet.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        let Some((_, door)) = &self.born else { return Ok(()) };
+        let mut door: &File = door;
+        door.write_all(b"0")?;
+        self.entered.set(true);
+        Ok(())
+    }
+
     /// Leaves it, and ends every other process in it (cgroup v2, Linux 5.14).
     pub(crate) fn leave(&self) {
         // Best effort: every process in it ends with PID 1 anyway.
-        for mut back in &self.back {
+        for mut back in self.back.iter().filter(|_| self.entered.get()) {
             let _ = back.write_all(b"0");
         }
         if let Some(mut kill) = self.kill.as_ref() {
@@ -107,24 +145,26 @@ fn name(init: u32) -> String {
     format!("palisade-{init}")
 }
 
-/// Makes a leaf, sets the limits and moves this process into it.
-pub(crate) fn enter(limits: &Limits) -> Result<Leaf, String> {
+/// Makes a leaf and sets the limits. With version 1 this process is in it then.
+pub(crate) fn make(limits: &Limits) -> Result<Leaf, String> {
     let place = place()?;
-    enter_at(&place, limits).map_err(|cause| {
+    make_at(&place, limits).map_err(|cause| {
         remove_at(&place, std::process::id()); // Nobody is in it, or we leave again.
         cause.to_string()
     })
 }
 
-fn enter_at(place: &Place, limits: &Limits) -> io::Result<Leaf> {
+fn make_at(place: &Place, limits: &Limits) -> io::Result<Leaf> {
     let name = name(std::process::id());
     let open = |path: PathBuf| File::options().write(true).open(path);
+    let mut born = None;
     let (back, kill, leaves) = match place {
         Place::Unified { own, above } => {
             let leaf = above.join(&name);
             fs::create_dir(&leaf)?;
             set_unified(&leaf, limits)?;
-            (vec![open(own.join("cgroup.procs"))?], open(leaf.join("cgroup.kill")).ok(), vec![leaf])
+            born = Some((File::open(&leaf)?, open(leaf.join(PROCESS))?));
+            (vec![open(own.join(PROCESS))?], open(leaf.join("cgroup.kill")).ok(), Vec::new())
         }
         Place::Split(parts) => {
             let mut back = Vec::new();
@@ -133,14 +173,14 @@ fn enter_at(place: &Place, limits: &Limits) -> io::Result<Leaf> {
                 let leaf = own.join(&name);
                 fs::create_dir(&leaf)?;
                 set_split(controller, &leaf, limits)?;
-                back.push(open(own.join("cgroup.procs"))?);
+                back.push(open(own.join(THREAD))?);
                 leaves.push(leaf);
             }
             (back, None, leaves)
         }
     };
     for (index, leaf) in leaves.iter().enumerate() {
-        if let Err(cause) = fs::write(leaf.join("cgroup.procs"), "0") {
+        if let Err(cause) = fs::write(leaf.join(THREAD), "0") {
             for mut back in back.iter().take(index) {
                 let _ = back.write_all(b"0"); // What it came from takes it back.
             }
@@ -153,7 +193,8 @@ fn enter_at(place: &Place, limits: &Limits) -> io::Result<Leaf> {
     };
     let cores = kept.map_or_else(String::new, |cores| format!(", {cores} cores"));
     let detail = format!("{version}: {} MiB with /tmp, {} processes in all{cores}", memory(limits) >> 20, limits.processes);
-    Ok(Leaf { back, kill, detail })
+    let entered = Cell::new(born.is_none());
+    Ok(Leaf { born, entered, back, kill, detail })
 }
 
 /// What the service may hold, with what it writes to its `/tmp`.

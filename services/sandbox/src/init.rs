@@ -19,12 +19,12 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid, pipe2, sethostname};
 
-use crate::artefact::{BindError, Bound};
+use crate::artefact::{self, BindError, Bound};
 use crate::cgroup::Leaf;
 use crate::landlock::{self, ABI_SCOPES, ABI_TCP};
 use crate::namespaces::{self, Identity};
 use crate::notify::Notifier;
-use crate::profile::{Backend, Level, Profile, Simulate};
+use crate::profile::{Artefact, Backend, Level, Profile, Simulate};
 use crate::report::{LayerName, Report};
 use crate::root::Built;
 use crate::seccomp::Filters;
@@ -107,7 +107,7 @@ fn inside_bwrap(guard: &Wire, cgroup: &str) -> Result<(), Refusal> {
         None => report.absent(LayerName::Cgroup, cgroup),
     }
     let stage = Stage { profile: &profile, guard, parent: getppid(), identity, abi, leaf: None };
-    let artefacts = bind(&profile)?;
+    let artefacts = each_artefact(&profile, Bound::bind)?;
     let (settled, kept) = stage.pass_listeners()?;
     drop(kept);
     let built = need(LayerName::MountNamespace, root::narrow(&profile, identity))?;
@@ -127,14 +127,17 @@ fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
     let mut report = Report::default();
     let identity = Identity::of_this_process(profile.run_as_id);
     let abi = kernel(&profile.dangerous_simulate)?;
-    let leaf = cgroup::enter(&profile.limits);
+    let leaf = cgroup::make(&profile.limits);
     match &leaf {
         Ok(leaf) => report.applied(LayerName::Cgroup, leaf.detail.clone()),
         Err(why) => report.absent(LayerName::Cgroup, why.clone()),
     }
     if profile.backend == Backend::Bwrap && !profile.dangerous_simulate.no_user_namespaces {
         // The profile stays on the wire for the init inside.
-        let cgroup = leaf.as_ref().map_or_else(Clone::clone, |leaf| format!("{LIMITED}{}", leaf.detail));
+        let cgroup = match &leaf {
+            Ok(leaf) => need(LayerName::Cgroup, leaf.enter()).map(|()| format!("{LIMITED}{}", leaf.detail))?,
+            Err(why) => why.clone(),
+        };
         return need(LayerName::UserNamespace, bwrap::become_it(&profile, identity, guard, &cgroup)).map(|never| match never {});
     }
     let profile = take_profile(guard, false)?;
@@ -154,6 +157,7 @@ fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
         }
         Err(cause) => {
             report.absent(LayerName::UserNamespace, cause.to_string());
+            need(LayerName::Cgroup, stage.leaf.map_or(Ok(()), Leaf::enter))?;
             stage.confined(report)
         }
     }
@@ -174,23 +178,28 @@ impl Stage<'_> {
     fn full(&self, mut report: Report) -> Result<(), Refusal> {
         let id = self.identity.uid;
         report.applied(LayerName::UserNamespace, format!("the service has uid {id} inside and outside"));
-        let own_cgroups = need(LayerName::NetworkNamespace, namespaces::enter_others())?;
+        need(LayerName::NetworkNamespace, namespaces::enter_others())?;
         need(LayerName::UserNamespace, die_with(self.parent))?;
+        let opened = each_artefact(self.profile, Bound::open)?;
         let (alive_read, alive_write) = setup("pipe", pipe2(nix::fcntl::OFlag::O_CLOEXEC))?;
-        let Some(child) = setup("forking PID 1", sys::fork())? else {
-            drop(alive_write);
+        let (hear, tell) = setup("pipe", pipe2(nix::fcntl::OFlag::O_CLOEXEC))?;
+        let Some(child) = setup("forking PID 1", self.leaf.map_or_else(sys::fork, Leaf::fork))? else {
+            drop((alive_write, tell));
             let outcome =
-                need(LayerName::PidNamespace, die_with_parent(&alive_read)).and_then(|()| self.inside(report, own_cgroups, &alive_read));
+                need(LayerName::PidNamespace, die_with_parent(&alive_read)).and_then(|()| self.inside(report, opened, hear, &alive_read));
             if let Err(refusal) = outcome {
                 // Without a guard there is nobody to tell.
                 let _ = self.guard.send(&Reply::Refused(refusal), &[]);
             }
             sys::exit_now(0);
         };
-        drop(alive_read);
-        // From here on it holds nothing and can do nothing but wait.
+        drop((alive_read, hear));
+        // From here on it can do nothing but measure what runs, and wait.
         // Under the same uid as PID 1, without which the kernel would not kill that with it.
         let powerless = namespaces::leave_powers(self.identity, true).and_then(|()| die_with(self.parent));
+        // PID 1 misses what is not told, and refuses.
+        let _ = artefact::tell_digests(&opened, tell);
+        drop(opened);
         let waited = wait_for(child);
         drop(alive_write);
         if let Some(leaf) = self.leaf {
@@ -201,15 +210,15 @@ impl Stage<'_> {
     }
 
     /// PID 1.
-    fn inside(&self, mut report: Report, own_cgroups: bool, alive: &OwnedFd) -> Result<(), Refusal> {
+    fn inside(&self, mut report: Report, opened: Vec<Bound>, digests: OwnedFd, alive: &OwnedFd) -> Result<(), Refusal> {
         let profile = self.profile;
-        let artefacts = bind(profile)?;
+        let own_cgroups = namespaces::enter_cgroups();
         setup("host name", sethostname(&profile.name))?;
         need(LayerName::NetworkNamespace, net::loopback_up())?;
         let (settled, kept) = self.pass_listeners()?;
         drop(kept); // Nobody else is in this network.
         let (stage, profile) = (Stage { profile: &settled, ..*self }, &settled);
-        let built = need(LayerName::MountNamespace, root::build(profile, &artefacts, self.identity))?;
+        let built = need(LayerName::MountNamespace, root::build(profile, &opened, self.identity))?;
         stage.furnished(
             &mut report,
             &built,
@@ -219,6 +228,7 @@ impl Stage<'_> {
         need(LayerName::Capabilities, namespaces::leave_powers(self.identity, true))?;
         // A change of uid takes the parent-death signal away.
         need(LayerName::PidNamespace, die_with_parent(alive))?;
+        let artefacts = artefact::hear_digests(opened, digests).map_err(refusal)?;
         let place = Place { level: Level::Full, tmp: Path::new("/tmp"), proc: built.proc.is_ok(), outer: Some(alive) };
         stage.run(report, &artefacts, &place)
     }
@@ -241,7 +251,7 @@ impl Stage<'_> {
             let why = format!("ABI {}; without a PID namespace, ABI {ABI_SCOPES} (Linux 6.12) must keep signals inside", self.abi);
             return need(LayerName::LandlockScopes, Err(why));
         }
-        let artefacts = bind(self.profile)?;
+        let artefacts = each_artefact(self.profile, Bound::bind)?;
         let (settled, _kept) = self.pass_listeners()?;
         let stage = Stage { profile: &settled, ..*self };
         let tmp = setup("temporary folder", private_tmp(self.identity))?;
@@ -378,8 +388,8 @@ fn flows(profile: &Profile) -> String {
     format!("{} flows on 127.0.0.1, nothing else", profile.flows.len())
 }
 
-fn bind(profile: &Profile) -> Result<Vec<Bound>, Refusal> {
-    profile.artefacts().map(|artefact| Bound::open(artefact).map_err(refusal)).collect()
+fn each_artefact(profile: &Profile, bind: fn(&Artefact) -> Result<Bound, BindError>) -> Result<Vec<Bound>, Refusal> {
+    profile.artefacts().map(|artefact| bind(artefact).map_err(refusal)).collect()
 }
 
 fn refusal(cause: BindError) -> Refusal {

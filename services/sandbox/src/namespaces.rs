@@ -84,12 +84,16 @@ fn enter_user_as_root(identity: Identity) -> io::Result<()> {
     }
 }
 
-/// Enters all the others. Returns whether there is a cgroup namespace too. The PID namespace begins with the next fork.
-pub(crate) fn enter_others() -> io::Result<bool> {
-    unshare(
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
-    )?;
-    Ok(unshare(CloneFlags::CLONE_NEWCGROUP).is_ok())
+/// Enters all the others but that of control groups. The PID namespace begins with the next fork.
+pub(crate) fn enter_others() -> io::Result<()> {
+    let most = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
+    Ok(unshare(most | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?)
+}
+
+/// Makes the control group that this process is in the top of what it sees; false where the kernel has no such namespace. After the
+/// process is in its group: from inside it could not be put anywhere else.
+pub(crate) fn enter_cgroups() -> bool {
+    unshare(CloneFlags::CLONE_NEWCGROUP).is_ok()
 }
 
 /// Leaves the setup's powers for good: ids, capabilities, dumps, new privileges.

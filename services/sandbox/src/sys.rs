@@ -48,6 +48,31 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// [`fork`], with the child born in a control group of version 2: the folder that is open there (`clone3(2)`, Linux 5.7).
+///
+/// # Errors
+/// As [`fork`]; and where this process could not move itself there.
+pub(crate) fn fork_into(group: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
+    if threads() > 1 {
+        return Err(io::Error::other("only a single-threaded process may fork"));
+    }
+    // SAFETY: all zero is a valid value: no flag, no stack of its own, no place to write to.
+    let mut wish: libc::clone_args = unsafe { std::mem::zeroed() };
+    wish.flags = INTO_CGROUP;
+    wish.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    wish.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+    // SAFETY: the struct lives through the call and its true size is passed; without CLONE_VM the child has memory of its own, and as in
+    // `fork` it is the copy of a process with one thread.
+    let child = check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&wish), size_of::<libc::clone_args>()) })?;
+    if child == 0 {
+        return Ok(None);
+    }
+    i32::try_from(child).map(|child| Some(Pid::from_raw(child))).map_err(io::Error::other)
+}
+
+/// `CLONE_INTO_CGROUP` of `linux/sched.h`.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// A descriptor of a process: a signal sent through it reaches that process or nobody (`pidfd_open(2)`).
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.

@@ -19,7 +19,6 @@ mod contained;
 mod drift;
 mod groups;
 mod keys;
-mod measured;
 mod refused;
 mod syscalls;
 mod talking;
@@ -47,6 +46,7 @@ extern "C" fn entry() {
         Some("attack") => attack::main(&arguments[1..]).into(),
         Some("as-guard") => as_guard(),
         Some("as-service") => as_service(),
+        Some("as-member") => groups::as_member(Path::new(&arguments[1])),
         _ => return,
     };
     std::process::exit(code);

@@ -38,7 +38,7 @@ impl Rig {
     /// # Errors
     /// When the build fails or the app does not start.
     pub fn open() -> Outcome<Self> {
-        let program = built()?;
+        let program = built("palisade", "rig")?;
         let scratch = Scratch::new()?;
         let ticks = tree::output(Command::new("getconf").arg("CLK_TCK"))?.trim().parse()?;
         let mut rig = Self { program, ports: Ports::free()?, ticks, scratch, app: None };
@@ -165,22 +165,14 @@ fn tail(file: &Path) -> String {
     lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n")
 }
 
-/// Builds the rig's program and gives its path.
-fn built() -> Outcome<PathBuf> {
-    println!("building the product for release (some minutes the first time)");
-    let said = tree::output(tree::cargo().args([
-        "bench",
-        "--quiet",
-        "--package",
-        "palisade",
-        "--bench",
-        "rig",
-        "--no-run",
-        "--message-format=json",
-    ]))?;
-    let artefact = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|said| said["target"]["name"] == "rig");
+/// Builds a bench's program for release and gives its path.
+pub(super) fn built(package: &str, bench: &str) -> Outcome<PathBuf> {
+    println!("building {package} for release (some minutes the first time)");
+    let arguments = ["bench", "--quiet", "--package", package, "--bench", bench, "--no-run", "--message-format=json"];
+    let said = tree::output(tree::cargo().args(arguments))?;
+    let artefact = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|said| said["target"]["name"] == bench);
     let program = artefact.filter_map(|said| said["executable"].as_str().map(PathBuf::from)).next_back();
-    program.ok_or_else(|| "cargo did not say where the rig's program is".into())
+    program.ok_or_else(|| format!("cargo did not say where the program {bench} is").into())
 }
 
 impl Ports {
