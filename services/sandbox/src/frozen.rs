@@ -90,10 +90,14 @@ impl Running {
         Err(io::Error::other("its processes multiply faster than they can be stopped"))
     }
 
-    /// Every process but init's, which run none of the service's code and must go on.
+    /// Every process but init's, which run none of the service's code and must go on: PID 1 of the sandbox and what is above it, which
+    /// built it (the outer init, or bubblewrap). The service can make no such namespace, so nobody below it is taken for another PID 1.
     fn of_the_service(&self) -> BTreeSet<u32> {
         let all = self.processes();
-        let inits = if self.applied().level == Some(Level::Full) { 2 } else { 1 };
+        let inits = match self.applied().level {
+            Some(Level::Full) => all.iter().position(|pid| is_first_of_its_namespace(*pid)).map_or(all.len(), |at| at.saturating_add(1)),
+            _ => 1,
+        };
         all.into_iter().skip(inits).collect()
     }
 
@@ -118,6 +122,18 @@ impl Running {
         }
         Ok(evidence)
     }
+}
+
+/// Whether it is PID 1 of a namespace below ours.
+fn is_first_of_its_namespace(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    is_first(status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default())
+}
+
+/// Of the numbers that a process has, from our namespace to its own.
+fn is_first(numbers: &str) -> bool {
+    let mut numbers = numbers.split_whitespace();
+    numbers.next().is_some() && numbers.next_back() == Some("1")
 }
 
 /// Whether a process runs no instruction of its own: stopped, or dead and not yet reaped.
@@ -214,5 +230,20 @@ impl Keeper<'_> {
     fn leave_out(&mut self, below: &Path, why: &str) {
         // The list itself is bounded by what `/tmp` can hold.
         self.evidence.left_out.push(format!("{}: {why}", below.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_first;
+
+    #[test]
+    fn pid_1_is_told_by_its_own_number_and_not_by_its_place() {
+        // L15: alone, in a container, and as bubblewrap's child.
+        for (numbers, first) in
+            [("\t812\t1", true), ("812 40 1", true), ("812", false), ("1", false), ("812 2", false), ("1 12", false), ("", false)]
+        {
+            assert_eq!(is_first(numbers), first, "{numbers:?}");
+        }
     }
 }

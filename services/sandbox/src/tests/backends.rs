@@ -5,8 +5,9 @@ use std::process::Command;
 use super::*;
 
 /// Tests of this crate that hold under both; each in a process of its own, which has the word for bubblewrap.
-const SAME: [&str; 22] = [
+const SAME: [&str; 23] = [
     "contained::a_dropped_handle_kills",
+    "contained::a_frozen_sandbox_stands_still_and_can_be_looked_into",
     "contained::a_service_that_ignores_its_end_is_gone_with_all_it_started_once_the_grace_is_over",
     "contained::bombs_are_contained",
     "contained::orphans_end_with_their_service",
