@@ -17,6 +17,9 @@ pub type WriteTxn = Transaction<'static, Sqlite>;
 const READERS_MAX: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Memory that a writer's pages take at most, in KiB (SQLite's default).
+const CACHE_KIB: u32 = 2_000;
+const COPIES_CACHE_KIB: u32 = 16 * 1024;
 const SQLITE_NOTADB: &str = "26";
 const SQLITE_CORRUPT: &str = "11";
 
@@ -86,24 +89,38 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `path` (made with mode 0600 if absent) and brings its schema up to date, in one transaction.
+    /// Opens `path` (made with mode 0600 if absent) and brings its schema up to date, in one transaction. What is committed is on the disk.
     ///
     /// # Errors
     /// `File`, `NotADatabase`, `SchemaNewer`, `SchemaForeign`, `Numbering`, or `Sql` when a migration fails; the file is then unchanged.
     pub async fn open(path: &Path, migrations: &[Migration]) -> Result<Self, StateError> {
+        Self::opened(path, migrations, SqliteSynchronous::Full, CACHE_KIB).await
+    }
+
+    /// Opens a database of copies, which can be made again: a commit does not wait for the disk, so that a power cut may lose the last of
+    /// them and never leaves it damaged ("PRAGMA synchronous", NORMAL), and more of it is held in memory, because copies are written in no order.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub async fn open_copies(path: &Path, migrations: &[Migration]) -> Result<Self, StateError> {
+        Self::opened(path, migrations, SqliteSynchronous::Normal, COPIES_CACHE_KIB).await
+    }
+
+    async fn opened(path: &Path, migrations: &[Migration], synchronous: SqliteSynchronous, cache_kib: u32) -> Result<Self, StateError> {
         create_private(path).map_err(|source| StateError::File { path: path.to_owned(), source })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(synchronous)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
         let named = |error: sqlx::Error| if is_damage(&error) { StateError::NotADatabase { path: path.to_owned() } } else { error.into() };
         let lasting =
             || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).test_before_acquire(false);
-        let writer = lasting().max_connections(1).min_connections(1).connect_with(options.clone()).await.map_err(named)?;
+        let writing = options.clone().pragma("cache_size", format!("-{cache_kib}"));
+        let writer = lasting().max_connections(1).min_connections(1).connect_with(writing).await.map_err(named)?;
         let readers = lasting().max_connections(READERS_MAX).min_connections(1).connect_lazy_with(options.pragma("query_only", "ON"));
         let store = Self { writer, readers };
         let mut txn = store.write().await?;

@@ -87,7 +87,14 @@ pub(crate) async fn keep_copy(
             live.decided(entry);
         }
     };
-    while let Some(entries) = appended.recv().await {
+    while let Some(mut entries) = appended.recv().await {
+        // What waits goes in one transaction with it, as far as nothing is missing in between: that is read from the log below.
+        while entries.len() < CHUNK
+            && let Ok(mut more) = appended.try_recv()
+            && more.first().map(|entry| entry.n) == entries.last().map(|entry| entry.n.saturating_add(1))
+        {
+            entries.append(&mut more);
+        }
         let (first, last) = (entries.first().map_or(0, |entry| entry.n), entries.last().map_or(0, |entry| entry.n));
         if first == copied.saturating_add(1) {
             entries.iter().for_each(seen);

@@ -4,6 +4,7 @@
 //!
 //! Guarantees: J3 (one trace from browser to rendition), J4 (the decision at each hop), J9 (refusals per hour).
 
+mod keep;
 pub mod search;
 
 use std::path::Path;
@@ -15,10 +16,11 @@ use trust::{DenyReason, Span, SpiffeId};
 
 use crate::log::Entry;
 
-const SCHEMA: &[Migration] = &[Migration {
-    version: 1,
-    name: "traces and the copy of the audit log",
-    sql: "
+const SCHEMA: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "traces and the copy of the audit log",
+        sql: "
 CREATE TABLE span (
   trace TEXT NOT NULL, span TEXT NOT NULL, parent TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
   start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, status INTEGER NOT NULL,
@@ -42,7 +44,13 @@ CREATE INDEX record_by_reason ON record (reason, n);
 CREATE TABLE taken (workload TEXT NOT NULL, process TEXT NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (workload, process)) STRICT, WITHOUT ROWID;
 ",
-}];
+    },
+    Migration {
+        version: 2,
+        name: "which traces have their first span",
+        sql: "ALTER TABLE trace ADD COLUMN root INTEGER NOT NULL DEFAULT 0;",
+    },
+];
 
 /// What is kept at most.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +107,7 @@ impl Index {
     /// # Errors
     /// Those of `Store::open`.
     pub async fn open(path: &Path) -> Result<Self, StateError> {
-        Ok(Self { store: Store::open(path, SCHEMA).await? })
+        Ok(Self { store: Store::open_copies(path, SCHEMA).await? })
     }
 
     /// Keeps everybody from writing until it is dropped, as a disk that hangs does.
@@ -151,24 +159,7 @@ impl Index {
     /// `Sql`.
     pub async fn copy(&self, entries: &[Entry]) -> Result<(), StateError> {
         let mut txn = self.store.write().await?;
-        for e in entries {
-            let fields = &e.record.fields;
-            let reason = reason_of(&e.record);
-            let who =
-                ["principal", "user", "by", "peer"].iter().filter_map(|k| fields.get(*k).and_then(Value::as_str)).filter(|s| !s.is_empty());
-            let who = who.collect::<Vec<_>>().join(" ");
-            sqlx::query("INSERT OR IGNORE INTO record (n, at_ms, workload, process, seq, event, trace, span, reason, who, fields) VALUES (?,?,?,?,?,?,?,?,?,?,?)")
-                .bind(int(e.n)).bind(int(e.record.at_ms)).bind(e.workload.to_string()).bind(e.process.clone()).bind(int(e.record.seq))
-                .bind(e.record.event.clone()).bind(e.record.trace.clone()).bind(e.record.span.clone()).bind(reason.to_owned()).bind(who)
-                .bind(Value::Object(fields.clone()).to_string())
-                .execute(&mut *txn).await?;
-            sqlx::query("INSERT INTO taken (workload, process, seq, n) VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET seq = excluded.seq, n = excluded.n WHERE excluded.n > n")
-                .bind(e.workload.to_string()).bind(e.process.clone()).bind(int(e.record.seq)).bind(int(e.n))
-                .execute(&mut *txn).await?;
-            if !reason.is_empty() && !e.record.trace.is_empty() {
-                sqlx::query("UPDATE trace SET denied = denied + 1 WHERE trace = ?").bind(e.record.trace.clone()).execute(&mut *txn).await?;
-            }
-        }
+        keep::records(&mut txn, entries).await?;
         Ok(txn.commit().await?)
     }
 
@@ -190,7 +181,7 @@ impl Index {
         let mut new = 0_u64;
         let mut txn = self.store.write().await?;
         for one in told {
-            new = new.saturating_add(keep_spans(&mut txn, one).await?);
+            new = new.saturating_add(keep::spans(&mut txn, one).await?);
         }
         txn.commit().await?;
         Ok(new)
@@ -202,16 +193,7 @@ impl Index {
     /// `Sql`.
     pub async fn lines(&self, workload: &SpiffeId, lines: &[LogLine]) -> Result<(), StateError> {
         let mut txn = self.store.write().await?;
-        for line in lines {
-            sqlx::query("INSERT INTO line (trace, at_ns, workload, severity, body) VALUES (?,?,?,?,?)")
-                .bind(line.trace.clone())
-                .bind(int(line.at_ns))
-                .bind(workload.to_string())
-                .bind(cut(&line.severity))
-                .bind(cut(&line.body))
-                .execute(&mut *txn)
-                .await?;
-        }
+        keep::lines(&mut txn, workload, lines).await?;
         Ok(txn.commit().await?)
     }
 
@@ -229,21 +211,17 @@ impl Index {
         let mut over = total.saturating_sub(int(retention.spans));
         let traces =
             sqlx::query("SELECT trace, spans, end_ns FROM trace ORDER BY start_ns, trace LIMIT ?").bind(STEP).fetch_all(&mut *txn).await?;
-        let mut gone = 0_i64;
+        let mut gone = Vec::new();
         for row in traces {
             let (trace, spans, end_ns): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             if over <= 0 && end_ns >= oldest_ns {
                 continue;
             }
             over = over.saturating_sub(spans);
-            gone = gone.saturating_add(1);
-            // Whole traces go.
-            for statement in
-                ["DELETE FROM span WHERE trace = ?", "DELETE FROM trace_key WHERE trace = ?", "DELETE FROM trace WHERE trace = ?"]
-            {
-                sqlx::query(statement).bind(trace.clone()).execute(&mut *txn).await?;
-            }
+            gone.push(trace);
         }
+        // Whole traces go.
+        keep::let_go(&mut txn, &gone).await?;
         let lines = sqlx::query("DELETE FROM line WHERE id IN (SELECT id FROM line ORDER BY id LIMIT ?3) AND (at_ns < ?1 OR id <= (SELECT max(id) FROM line) - ?2)")
             .bind(oldest_ns)
             .bind(int(retention.spans))
@@ -260,59 +238,9 @@ impl Index {
   SELECT n, row_number() OVER (PARTITION BY workload ORDER BY n DESC) AS place, workload AS w FROM taken) WHERE place = 256 AND w = taken.workload)")
             .execute(&mut *txn).await?;
         txn.commit().await?;
-        Ok(gone >= STEP || [lines, records].iter().any(|done| done.rows_affected() >= STEP.unsigned_abs()))
+        Ok(i64::try_from(gone.len()).unwrap_or(i64::MAX) >= STEP
+            || [lines, records].iter().any(|done| done.rows_affected() >= STEP.unsigned_abs()))
     }
-}
-
-/// Keeps what one workload told; how many spans were new.
-async fn keep_spans(txn: &mut state::WriteTxn, told: &ToldSpans) -> Result<u64, StateError> {
-    let ToldSpans { workload, process, spans } = told;
-    let mut new = 0_u64;
-    for span in spans.iter().filter(|span| is_hex(&span.trace, 32) && is_hex(&span.span, 16)) {
-        let added = sqlx::query("INSERT OR IGNORE INTO span (trace, span, parent, name, kind, start_ns, end_ns, status, workload, process, attributes) VALUES (?,?,?,?,?,?,?,?,?,?,?)")
-                .bind(span.trace.clone()).bind(span.span.clone()).bind(span.parent.clone()).bind(cut(&span.name)).bind(cut(&span.kind))
-                .bind(int(span.start_ns)).bind(int(span.end_ns)).bind(i64::from(span.status)).bind(workload.to_string()).bind(process.clone())
-                .bind(Value::Object(bounded(&span.attributes)).to_string())
-                .execute(&mut **txn).await?;
-        if added.rows_affected() == 0 {
-            continue;
-        }
-        new = new.saturating_add(1);
-        // What a service says of itself names no person: only Palisade's own processes know who it was.
-        let user = span.attributes.get("user").and_then(Value::as_str).filter(|_| process.as_str() != OTLP_PROCESS).unwrap_or_default();
-        let failed = i64::from(span.status >= 500);
-        // The span that begins the trace gives it its name: the one without a parent, else the earliest seen so far.
-        sqlx::query(
-            "
-INSERT INTO trace (trace, start_ns, end_ns, name, workload, status, user, spans, failed, denied)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, (SELECT count(*) FROM record WHERE trace = ?1 AND reason <> ''))
-ON CONFLICT DO UPDATE SET
-  name = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.name ELSE name END,
-  workload = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.workload ELSE workload END,
-  status = CASE WHEN ?9 OR excluded.start_ns < start_ns THEN excluded.status ELSE status END,
-  start_ns = min(start_ns, excluded.start_ns), end_ns = max(end_ns, excluded.end_ns),
-  user = CASE WHEN user = '' THEN excluded.user ELSE user END, spans = spans + 1, failed = failed + excluded.failed",
-        )
-        .bind(span.trace.clone())
-        .bind(int(span.start_ns))
-        .bind(int(span.end_ns))
-        .bind(cut(&span.name))
-        .bind(workload.to_string())
-        .bind(i64::from(span.status))
-        .bind(cut(user))
-        .bind(failed)
-        .bind(span.parent.is_empty())
-        .execute(&mut **txn)
-        .await?;
-        for key in keys_of(span) {
-            sqlx::query("INSERT OR IGNORE INTO trace_key (key, trace) VALUES (?, ?)")
-                .bind(key)
-                .bind(span.trace.clone())
-                .execute(&mut **txn)
-                .await?;
-        }
-    }
-    Ok(new)
 }
 
 /// The reason of a refusal that a record tells of, or empty.

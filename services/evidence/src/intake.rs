@@ -19,7 +19,7 @@ use crate::log::{AuditLog, CHECKPOINT_RECORDS, CHECKPOINT_S, Entry};
 const PROCESSES_MAX: usize = 256;
 /// Records written at most in one go.
 const GROUP_RECORDS_MAX: usize = 4096;
-/// Groups that may wait for the index; beyond, appending waits.
+/// Groups that may wait for the index; what is beyond is read from the log later.
 const INDEX_QUEUE: usize = 64;
 
 /// Why records were not taken.

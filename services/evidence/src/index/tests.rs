@@ -1,5 +1,5 @@
 //! Traces and audit copies are found again, and bounded.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use contract::console::{AuditFilter, TraceFilter};
 use serde_json::{Map, json};
@@ -72,6 +72,76 @@ async fn a_trace_is_found_by_its_video_and_has_root_person_and_workloads() {
     index.spans(&edge, "p2", &[look]).await.unwrap();
     assert_eq!(index.traces(&all()).await.unwrap().len(), 2, "looking is not listed among work");
     assert_eq!(index.traces(&TraceFilter { user: "eve".into(), ..all() }).await.unwrap().len(), 1);
+}
+
+// J3: what comes in one piece or in several, in whatever order, is the same trace.
+#[tokio::test]
+async fn a_trace_is_the_same_however_its_spans_arrive() {
+    let root = || Span { status: 503, ..span(TRACE, 1, "", 100, &[("user", "ada")]) };
+    // A clock that is a little behind must not take the name away.
+    let early = || span(TRACE, 2, "0000000000000001", 90, &[("folder", "video-000")]);
+    let late = || span(TRACE, 3, "0000000000000001", 120, &[("user", "bob"), ("folder", "video-000")]);
+    let orders: [&[Vec<Span>]; 4] = [
+        &[vec![root(), early(), late()]],
+        &[vec![late(), early()], vec![root(), early()]],
+        &[vec![root()], vec![early()], vec![late()]],
+        &[vec![early()], vec![early(), root(), root()], vec![late(), root()]],
+    ];
+    for order in orders {
+        let (_folder, index) = index().await;
+        let mut new = 0;
+        for piece in order {
+            new += index.spans(&api(), "p1", piece).await.unwrap();
+        }
+        assert_eq!(new, 3, "each is kept once");
+        let t = &index.traces(&all()).await.unwrap()[0];
+        assert_eq!((t.name.as_str(), t.status, t.spans, t.failed), ("span 1", 503, 3, 1));
+        assert_eq!((t.start_ns, t.end_ns), (90_000_000, 125_000_000));
+        assert!(["ada", "bob"].contains(&t.user.as_str()));
+        assert_eq!(index.traces(&TraceFilter { video: "video-000".into(), ..all() }).await.unwrap().len(), 1);
+    }
+}
+
+// J3: also when they are more than one statement takes.
+#[tokio::test]
+async fn many_rows_at_once_are_all_kept() {
+    let (_folder, index) = index().await;
+    let spans: Vec<_> = (1..=333).map(|id| span(&format!("{:032x}", id % 100 + 1), id, "", id, &[("folder", "video-000")])).collect();
+    assert_eq!(index.spans(&api(), "p1", &spans).await.unwrap(), 333);
+    assert_eq!(index.spans(&api(), "p1", &spans).await.unwrap(), 0);
+    let edge: SpiffeId = "spiffe://v/role/edge".parse().unwrap();
+    assert_eq!(index.spans(&edge, "p1", &spans).await.unwrap(), 333, "another workload's spans are others, whatever their ids");
+    let many = TraceFilter { limit: 200, video: "video-000".into(), ..all() };
+    let traces = index.traces(&many).await.unwrap();
+    assert_eq!((traces.len(), traces.iter().map(|t| t.spans).sum::<u64>()), (100, 666));
+    index.copy(&(1..=333).map(|n| entry(n, n, "policy_denied", TRACE)).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!((index.copied().await.unwrap(), index.taken().await.unwrap()), (333, vec![(api(), "p1".to_owned(), 333, 333)]));
+    index.forget(&Retention { age_s: 1_000, spans: 0, records: 1_000 }, 10_000).await.unwrap();
+    assert!(index.traces(&many).await.unwrap().is_empty());
+}
+
+/// What indexing costs: `cargo test --release -p evidence what_indexing -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_indexing_costs() {
+    let (_folder, index) = index().await;
+    let clock = trust::SystemClock::shared();
+    for round in 0..5_u64 {
+        let began = clock.monotonic();
+        for batch in 0..100_u64 {
+            let at = |n: u64| (round * 100 + batch) * 100 + n;
+            // Ids of traces have no order.
+            let trace = |n: u64| format!("{:032x}", u128::from(at(n).wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 40);
+            let path = ("url.path", "/api/videos/018f3c2e-1111-2222-3333-444455556666");
+            let spans: Vec<_> =
+                (0..100).flat_map(|n| (0..3).map(move |id| span(&trace(n), id, "", at(n), &[path, ("user", "ada")]))).collect();
+            index.spans(&api(), "p1", &spans).await.unwrap();
+            let entries: Vec<_> = (0..200).map(|n| entry(at(0) * 2 + n + 1, at(n), "", &trace(n / 2))).collect();
+            index.copy(&entries).await.unwrap();
+        }
+        let took = clock.monotonic().saturating_sub(began);
+        println!("{:.1} us a request of 3 spans and 2 records", took.as_secs_f64() * 1e6 / 10_000.0);
+    }
 }
 
 // J4: the decision at each hop is with the trace.
