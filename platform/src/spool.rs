@@ -2,7 +2,11 @@
 //! them durably.
 //!
 //! A `write(2)` survives the death of the process (`kill -9`), and the file is shipped by the next run under the name of the run that
-//! wrote it, once that one no longer holds its lock: two runs of a guard share a folder while one takes the other's place. When the file is full because `evidence` has been away too long, `audit` fails and the act is refused: audit loss means stop.
+//! wrote it, once that one no longer holds its lock: two runs of a guard share a folder while one takes the other's place. When the file is
+//! full because `evidence` has been away too long, `audit` fails and the act is refused: audit loss means stop.
+//!
+//! What is shipped leaves the file at once when nothing else waits. A busy process always has something that waits: so once that is the
+//! smaller part of a large file, what waits is written into a new one, which takes the place of the old in one step.
 //!
 //! Not here: the log itself (`evidence`).
 
@@ -10,6 +14,7 @@ mod waiting;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +30,10 @@ use self::waiting::Waiting;
 
 /// A spool file never grows past this; then acts are refused until `evidence` is back.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A file of this size is written anew once less than half of it still waits.
+const SPOOL_BYTES_OLD: u64 = 8 * 1024 * 1024;
+/// What a file is called until it takes the place of another.
+const UNFINISHED: &str = "new";
 /// Spans that wait in memory; more are dropped and counted.
 const SPANS_MAX: usize = 4096;
 /// Records and spans of one batch.
@@ -80,6 +89,9 @@ impl Spool {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "spool") {
                 leftovers.push(path);
+            } else if path.extension().is_some_and(|e| e == UNFINISHED) {
+                // Of a run that died over it: what it held is in the old one. A run that lives goes on with its old one, too.
+                let _gone = std::fs::remove_file(path);
             }
         }
         let process = clock::random_hex(entropy, 8);
@@ -173,6 +185,13 @@ impl Spool {
         if inner.unshipped.len() == 0 && inner.kept.bytes > 0 && inner.kept.file.set_len(0).is_ok() {
             inner.kept.bytes = 0;
         }
+        let waiting = u64::try_from(inner.unshipped.bytes()).unwrap_or(u64::MAX);
+        if inner.kept.bytes >= SPOOL_BYTES_OLD && waiting <= inner.kept.bytes / 2 {
+            let Inner { kept, unshipped, .. } = &mut *inner;
+            if let Err(error) = kept.begin_anew(&unshipped.kept()) {
+                tracing::warn!(%error, path = %kept.path.display(), "the spool could not be written anew; it grows until it can");
+            }
+        }
     }
 
     /// Ships what an earlier run left; whether that is done with. Not while that run lives: then it ships its records itself.
@@ -233,6 +252,21 @@ impl Sink for Spool {
 }
 
 impl Kept {
+    /// Puts a file with these lines alone in the place of this one. When that fails, this one is as it was.
+    fn begin_anew(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        let path = self.path.with_extension(UNFINISHED);
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        // Before it has the name by which another run finds it: whoever can lock that name's file must know that this run is dead.
+        let made = flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(std::io::Error::from);
+        let made = made.and_then(|()| file.write_all(lines)).and_then(|()| std::fs::rename(&path, &self.path));
+        if let Err(error) = made {
+            let _gone = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        (self.file, self.bytes, self.torn) = (file, u64::try_from(lines.len()).unwrap_or(u64::MAX), false);
+        Ok(())
+    }
+
     /// Writes a line at its end. What a failed write has left of one is cut off before the next, which would be spoilt by it.
     fn append(&mut self, line: &[u8]) -> Result<(), AuditLost> {
         let length = u64::try_from(line.len()).map_err(|_| AuditLost)?;
@@ -260,6 +294,10 @@ fn read_leftover(path: &Path) -> std::io::Result<Option<Vec<AuditRecord>>> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Ok(None),
         locked => locked?,
+    }
+    // A run that lives may have put another file in its place in this very moment.
+    if file.metadata()?.ino() != std::fs::metadata(path)?.ino() {
+        return Ok(None);
     }
     for line in BufReader::new(file).lines() {
         match serde_json::from_str(&line?) {

@@ -78,6 +78,70 @@ fn a_full_spool_refuses_the_next_record() {
     assert_eq!(std::fs::metadata(&inner.kept.path).unwrap().len(), line);
 }
 
+// J7: a busy process always has something that waits, and its file is bounded all the same; what waits survives its death.
+#[tokio::test]
+async fn a_file_of_which_little_waits_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    let length = |spool: &Spool| std::fs::metadata(&spool.lock().kept.path).unwrap().len();
+    (0..9).for_each(|_| spool.audit(record()).unwrap());
+    let line = length(&spool) / 9;
+    // As if it had grown so large; a hole is as good as lines that are shipped.
+    let grow = |bytes: u64| {
+        let mut inner = spool.lock();
+        inner.kept.file.set_len(bytes).unwrap();
+        inner.kept.bytes = bytes;
+    };
+    grow(SPOOL_BYTES_OLD - 1);
+    spool.shipped(1, 0);
+    assert_eq!(length(&spool), SPOOL_BYTES_OLD - 1, "just below it only grows");
+    grow(SPOOL_BYTES_OLD);
+    spool.shipped(6, 0);
+    assert_eq!((length(&spool), spool.lock().kept.bytes), (3 * line, 3 * line));
+    spool.audit(record()).unwrap();
+    assert_eq!(length(&spool), 4 * line + 1, "it goes on in the new one, with a number of one digit more");
+
+    let next = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    let evidence = Arc::new(FakeEvidence::default());
+    let client = EvidenceClient(Client::new(evidence.clone()));
+    let leftover = next.leftovers.first().unwrap();
+    assert!(!next.ship_leftover(leftover, &client).await, "the new one is its own as well");
+    let dead = spool.process.clone();
+    drop(spool);
+    assert!(next.ship_leftover(leftover, &client).await);
+    assert_eq!(*evidence.taken.lock().unwrap(), (7..=10).map(|seq| (dead.clone(), seq)).collect::<Vec<_>>());
+}
+
+// J7: most of a file still waits: writing it anew would be work for nothing. And one that cannot be written anew goes on as it was.
+#[test]
+fn a_file_is_written_anew_only_for_a_reason_and_never_by_halves() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    let long = "x".repeat(1024 * 1024);
+    let write = |out: &mut Vec<u8>| {
+        out.extend_from_slice(long.as_bytes());
+        Ok(())
+    };
+    let record = NewRecord { fields: &write, ..record() };
+    (0..10).for_each(|_| spool.audit(record).unwrap());
+    let length = |spool: &Spool| std::fs::metadata(&spool.lock().kept.path).unwrap().len();
+    let all = length(&spool);
+    spool.shipped(4, 0);
+    assert_eq!(length(&spool), all, "six of ten wait");
+    let in_the_way = spool.lock().kept.path.with_extension(UNFINISHED);
+    std::fs::create_dir(&in_the_way).unwrap();
+    spool.shipped(6, 0);
+    assert_eq!(length(&spool), all, "it could not be");
+    spool.audit(record).unwrap();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    spool.shipped(7, 0);
+    assert!(length(&spool) < all / 2);
+    // What a run left that died over it is swept by the next.
+    std::fs::write(&in_the_way, "half").unwrap();
+    let _next = Spool::open(dir.path(), &SystemEntropy, Arc::new(Metrics::new())).unwrap();
+    assert!(!in_the_way.exists());
+}
+
 // A13: spans wait up to their limit; one more is dropped and counted.
 #[test]
 fn spans_past_their_limit_are_dropped_and_counted() {

@@ -52,6 +52,22 @@ impl Waiting {
         (self.text.get(..end.saturating_sub(1)).unwrap_or_default(), count)
     }
 
+    /// Bytes of them all.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// All of them as they were kept, a line feed behind each.
+    pub(super) fn kept(&self) -> Vec<u8> {
+        let mut text = self.text.clone();
+        for end in &self.ends {
+            if let Some(last) = end.checked_sub(self.gone.saturating_add(1)).and_then(|at| text.get_mut(at)) {
+                *last = b'\n';
+            }
+        }
+        text
+    }
+
     /// Forgets the first lines, so many or all.
     pub(super) fn forget(&mut self, count: usize) {
         let count = count.min(self.ends.len());
@@ -92,8 +108,10 @@ mod tests {
         waiting.forget(2);
         assert!(add(&mut waiting, "55", true).is_ok());
         assert_eq!((waiting.len(), waiting.first(2)), (3, (&b"333,4"[..], 2)));
+        assert_eq!((waiting.kept(), waiting.bytes()), (b"333\n4\n55\n".to_vec(), 9));
         waiting.forget(0);
         waiting.forget(9);
+        assert!(waiting.kept().is_empty());
         assert_eq!((waiting.len(), waiting.first(9)), (0, (&b""[..], 0)));
         assert!(add(&mut waiting, "6", true).is_ok());
         assert_eq!(waiting.first(9), (&b"6"[..], 1));
