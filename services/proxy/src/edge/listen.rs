@@ -34,6 +34,8 @@ use crate::{limits, tls};
 
 /// A connection without a request under way for so long is closed.
 const CONNECTION_IDLE: Duration = Duration::from_secs(120);
+/// How often it is looked at whether one is.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// How often the certificates' files are looked at.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(5);
 /// How often those who have not asked for a while are forgotten.
@@ -282,7 +284,7 @@ impl Edge {
         };
         let idle = async {
             while activity.idle() < CONNECTION_IDLE {
-                tokio::time::sleep(CONNECTION_IDLE / 4).await;
+                tokio::time::sleep(IDLE_LOOK).await;
             }
             quiet.cancel();
             std::future::pending::<()>().await;

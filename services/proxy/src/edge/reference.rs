@@ -30,12 +30,32 @@ const TURNS: usize = 64;
 
 type Answer = Result<Arc<AccessClaims>, DenyReason>;
 
+/// Answers, and when they were asked for.
+#[derive(Debug, Default)]
+struct Answers(HashMap<Digest, (Duration, Answer)>);
+
+impl Answers {
+    fn fresh(&self, credential: &Digest, now: Duration) -> Option<Answer> {
+        self.0.get(credential).filter(|(asked, _)| now.saturating_sub(*asked) < ANSWER_LIFE).map(|(_, answer)| answer.clone())
+    }
+
+    fn keep(&mut self, credential: Digest, (asked, now): (Duration, Duration), answer: Answer) {
+        if self.0.len() >= ANSWERS_MAX {
+            self.0.retain(|_, (asked, _)| now.saturating_sub(*asked) < ANSWER_LIFE);
+            if self.0.len() >= ANSWERS_MAX {
+                self.0.clear();
+            }
+        }
+        self.0.insert(credential, (asked, answer));
+    }
+}
+
 /// What references stand for.
 #[derive(Debug)]
 pub struct References {
     login: Arc<Login>,
     clock: Arc<dyn Clock>,
-    answers: Mutex<HashMap<Digest, (Duration, Answer)>>,
+    answers: Mutex<Answers>,
     turns: Vec<Turn<()>>,
 }
 
@@ -79,20 +99,44 @@ impl References {
     }
 
     fn fresh(&self, credential: &Digest) -> Option<Answer> {
-        let now = self.clock.monotonic();
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(credential).filter(|(asked, _)| now.saturating_sub(*asked) < ANSWER_LIFE).map(|(_, answer)| answer.clone())
+        self.lock().fresh(credential, self.clock.monotonic())
     }
 
     fn keep(&self, credential: Digest, asked: Duration, answer: Answer) {
-        let now = self.clock.monotonic();
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= ANSWERS_MAX {
-            answers.retain(|_, (asked, _)| now.saturating_sub(*asked) < ANSWER_LIFE);
-            if answers.len() >= ANSWERS_MAX {
-                answers.clear();
-            }
+        self.lock().keep(credential, (asked, self.clock.monotonic()), answer);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Digest {
+        Digest::of(&n.to_be_bytes())
+    }
+
+    // A13
+    #[test]
+    fn the_table_of_answers_is_bounded() {
+        let (second, refused) = (Duration::from_secs(1), || Err(DenyReason::TokenInactive));
+        let mut answers = Answers::default();
+        for n in 0..ANSWERS_MAX {
+            answers.keep(key(n), (second, second), refused());
         }
-        answers.insert(credential, (asked, answer));
+        assert!((0..ANSWERS_MAX).all(|n| answers.fresh(&key(n), second).is_some()), "as many as that are all kept");
+        // All of them are old by now.
+        answers.keep(key(ANSWERS_MAX), (second * 2, second * 2), refused());
+        assert_eq!(answers.0.len(), 1);
+        for n in 1..ANSWERS_MAX {
+            answers.keep(key(n), (second * 2, second * 2), refused());
+        }
+        assert_eq!(answers.0.len(), ANSWERS_MAX);
+        answers.keep(key(0), (second * 2, second * 2), refused());
+        assert_eq!(answers.0.len(), 1, "none of them is old: they are asked for anew");
+        assert!(answers.fresh(&key(0), second * 2).is_some());
     }
 }

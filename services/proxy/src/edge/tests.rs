@@ -10,6 +10,7 @@ mod certificates;
 mod client_certificate;
 mod failing;
 mod flood;
+mod idle;
 mod issuer;
 mod origins;
 mod passing;
