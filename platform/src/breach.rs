@@ -34,7 +34,7 @@ use std::time::Duration;
 use breach::{Profile, Report};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use inside::{INSIDE, SYSTEM, run as run_inside, run_system};
+pub(crate) use inside::{EXIT_UNAVAILABLE, INSIDE, SYSTEM, run as run_inside, run_system};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -41,6 +41,13 @@ fn as_part_of_a_breach() -> Option<ExitCode> {
     let (first, rest) = arguments.split_first()?;
     let path = |at: usize| std::path::Path::new(rest.get(at).map_or("", String::as_str));
     let text = |at: usize| rest.get(at).map_or("", String::as_str);
+    let is_attacker = [attacker::SERVE, attacker::ALONE].contains(&first.as_str());
+    // Every sandbox sets this before it starts a program, and nothing can take it back. What the attacker tries is meant for the inside
+    // of one: a machine that it was started on by hand would be attacked for real.
+    if is_attacker && !nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
+        eprintln!("the attacker runs in a sandbox of `palisade breach` only, and this is none: it would attack this machine");
+        return Some(ExitCode::from(breach::EXIT_UNAVAILABLE));
+    }
     match first.as_str() {
         attacker::SERVE => Some(ExitCode::from(attacker::serve(path(0), text(1)))),
         attacker::ALONE => Some(ExitCode::from(attacker::alone(path(0), text(1), text(2), sandbox::attack::fates))),

@@ -21,7 +21,7 @@ pub(crate) const INSIDE: &str = "breach-inside";
 /// First argument of the process that runs the copy.
 pub(crate) const SYSTEM: &str = "breach-system";
 /// Exit code when something that is needed is not there (sysexits.h, EX_UNAVAILABLE).
-const EXIT_UNAVAILABLE: u8 = 69;
+pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 
 /// Runs everything in the scratch folder of the arguments; the last line on standard output is the report.
 #[must_use]

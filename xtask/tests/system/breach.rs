@@ -92,3 +92,19 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
     assert_eq!(std::fs::read_dir(&own).unwrap().count(), 0, "the copy is still there");
     assert_eq!(running(&scratch.0), 0, "something still runs");
 }
+
+// L8: the attacker is a program of this binary, and tries things for real: outside of a sandbox it does nothing.
+#[test]
+fn the_attacker_does_not_run_outside_of_a_sandbox() {
+    let scratch = Scratch::new().unwrap();
+    let setting = copied(&scratch, &[]);
+    for first in ["breach-service", "breach-alone"] {
+        let mut command = Command::new("setpriv");
+        // A user who could do no harm, should this fail.
+        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+        let output = command.arg(&setting.palisade).args([first, "/dev/null", "api", "none"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(69), 0), "{first}: {said}");
+        assert!(said.contains("would attack this machine"), "{first}: {said}");
+    }
+}
