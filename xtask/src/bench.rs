@@ -36,6 +36,8 @@ const RATE: u32 = 1000;
 pub enum Part {
     /// CPU of a request, at saturation: S1 (edge), S2 (edge and mesh hop), S3 (mesh hop).
     Cost,
+    /// CPU of a request with and without spans and access log, ours alone.
+    Telemetry,
     /// S1 with other tokens: RS256, EdDSA, and 2,000 different ones.
     Tokens,
     /// CPU of a new TLS connection with one request.
@@ -94,6 +96,7 @@ pub fn run(wanted: &Wanted) -> Outcome {
         };
         let figures = match part {
             Part::Cost => bench()?.cost()?,
+            Part::Telemetry => bench()?.telemetry()?,
             Part::Tokens => bench()?.tokens()?,
             Part::Handshakes => bench()?.handshakes()?,
             Part::Idle => bench()?.idle()?,
@@ -192,11 +195,16 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Runs `measure` on every target that can do `scenario`, in every round; the figures by target.
-    fn rounds<T>(&self, scenario: Scenario, mut measure: impl FnMut(&Target, &rig::Started) -> Outcome<Option<T>>) -> Outcome<Rounds<T>> {
+    /// Runs `measure` on each of these targets that can do `scenario`, in every round; the figures by target.
+    fn rounds<T>(
+        &self,
+        targets: &[Target],
+        scenario: Scenario,
+        mut measure: impl FnMut(&Target, &rig::Started) -> Outcome<Option<T>>,
+    ) -> Outcome<Rounds<T>> {
         let mut figures = Rounds::<T>::new();
         for _ in 0..self.wanted.rounds {
-            for target in &self.targets {
+            for target in targets {
                 let Some(programs) = target.programs(&self.rig, scenario, Shown::Right)? else { continue };
                 let started = self.rig.start(&programs, &scenario.listening(self.rig.ports))?;
                 // Everything is asked once before it is measured.
@@ -210,8 +218,13 @@ impl<'a> Bench<'a> {
     }
 
     /// The rounds of a figure at saturation, in microseconds of CPU; a target that fails requests is an error.
-    fn costs(&self, scenario: Scenario, mut run: impl FnMut(&Target, &rig::Started) -> Outcome<Option<Saturated>>) -> Outcome<Figures> {
-        let figures = self.rounds(scenario, |target, started| {
+    fn costs(
+        &self,
+        targets: &[Target],
+        scenario: Scenario,
+        mut run: impl FnMut(&Target, &rig::Started) -> Outcome<Option<Saturated>>,
+    ) -> Outcome<Figures> {
+        let figures = self.rounds(targets, scenario, |target, started| {
             let Some(measured) = run(target, started)? else { return Ok(None) };
             if measured.failed > 0 {
                 return Err(format!("{} {}: {} requests failed", target.name(), scenario.name(), measured.failed).into());
@@ -221,8 +234,8 @@ impl<'a> Bench<'a> {
         Ok(figures.into_iter().map(|(name, all)| (name, all.into_iter().map(|one| one.cpu_us).collect())).collect())
     }
 
-    fn saturated(&self, scenario: Scenario, tokens: Tokens) -> Outcome<Figures> {
-        self.costs(scenario, |target, started| {
+    fn saturated(&self, targets: &[Target], scenario: Scenario, tokens: Tokens) -> Outcome<Figures> {
+        self.costs(targets, scenario, |target, started| {
             let able = !matches!(tokens, Tokens::One(algorithm) if !target.verifies(algorithm));
             let run = || load::saturate(&self.rig, started, scenario, tokens, self.wanted.connections, self.wanted.seconds);
             able.then(run).transpose()
@@ -232,7 +245,17 @@ impl<'a> Bench<'a> {
     fn cost(&self) -> Outcome<Value> {
         let mut table = Table::new("CPU of the proxies for each request", "µs", Some("floor"));
         for scenario in Scenario::ALL {
-            table.column(scenario.name(), self.saturated(scenario, Tokens::One("ES256"))?);
+            table.column(scenario.name(), self.saturated(&self.targets, scenario, Tokens::One("ES256"))?);
+        }
+        Ok(table.print())
+    }
+
+    /// With everything on, beside the same with nothing but what must be kept: records, and their shipping.
+    fn telemetry(&self) -> Outcome<Value> {
+        let mut table =
+            Table::new("What spans and the access log cost: CPU for each request", "µs", Some("records only"));
+        for scenario in Scenario::ALL {
+            table.column(scenario.name(), self.saturated(&[Target::Palisade, Target::RecordsOnly], scenario, Tokens::One("ES256"))?);
         }
         Ok(table.print())
     }
@@ -240,14 +263,15 @@ impl<'a> Bench<'a> {
     fn tokens(&self) -> Outcome<Value> {
         let mut table = Table::new("S1 with other tokens, CPU for each request", "µs", Some("floor"));
         for tokens in [Tokens::One("RS256"), Tokens::One("EdDSA"), Tokens::Many] {
-            table.column(tokens.name(), self.saturated(Scenario::Edge, tokens)?);
+            table.column(tokens.name(), self.saturated(&self.targets, Scenario::Edge, tokens)?);
         }
         Ok(table.print())
     }
 
     fn handshakes(&self) -> Outcome<Value> {
         let mut table = Table::new("A new connection with TLS 1.3 and one request, at the edge: CPU", "µs", Some("floor"));
-        let figures = self.costs(Scenario::Edge, |_, started| load::handshakes(&self.rig, started, self.wanted.seconds).map(Some))?;
+        let figures =
+            self.costs(&self.targets, Scenario::Edge, |_, started| load::handshakes(&self.rig, started, self.wanted.seconds).map(Some))?;
         table.column("full handshake", figures);
         Ok(table.print())
     }
@@ -311,7 +335,7 @@ impl<'a> Bench<'a> {
         println!("\nThe app itself at {RATE} requests a second: p50 {:.0} µs, p99 {:.0} µs", direct.p50_us, direct.p99_us);
         let mut table = Table::new("What is added to it", "µs", None);
         for scenario in Scenario::ALL {
-            let figures = self.rounds(scenario, |_, _| load::at_rate(&self.rig, Some(scenario), RATE, seconds).map(Some))?;
+            let figures = self.rounds(&self.targets, scenario, |_, _| load::at_rate(&self.rig, Some(scenario), RATE, seconds).map(Some))?;
             let added = |pick: fn(&load::Latency) -> f64, from: f64| -> Figures {
                 figures.iter().map(|(name, all)| (*name, all.iter().map(|one| pick(one) - from).collect())).collect()
             };

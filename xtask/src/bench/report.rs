@@ -14,7 +14,7 @@ pub struct Table {
 }
 
 /// As they stand in tables.
-const ORDER: [&str; 5] = ["Palisade", "floor", "HAProxy", "Envoy", "nginx"];
+const ORDER: [&str; 6] = ["Palisade", "records only", "floor", "HAProxy", "Envoy", "nginx"];
 
 impl Table {
     /// An empty one. With a `base` the product is compared with it and with the peers; without, figures stand alone.

@@ -85,6 +85,8 @@ impl Scenario {
 pub enum Target {
     /// The product, with everything on.
     Palisade,
+    /// The product with nothing but what must be kept: no spans, no access log.
+    RecordsOnly,
     /// Bare hyper and rustls.
     Floor,
     /// HAProxy, at that path.
@@ -117,6 +119,7 @@ impl Target {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Palisade => "Palisade",
+            Self::RecordsOnly => "records only",
             Self::Floor => "floor",
             Self::HaProxy(_) => "HAProxy",
             Self::Envoy(_) => "Envoy",
@@ -136,7 +139,8 @@ impl Target {
     /// When its configuration cannot be written.
     pub fn programs(&self, rig: &Rig, scenario: Scenario, shown: Shown) -> Outcome<Option<Vec<Program>>> {
         match self {
-            Self::Palisade => palisade(rig, scenario, shown).map(Some),
+            Self::Palisade => palisade(rig, scenario, shown, &[]).map(Some),
+            Self::RecordsOnly => palisade(rig, scenario, shown, &["telemetry=records"]).map(Some),
             Self::Floor => Ok(Some(floor(rig, scenario, shown))),
             Self::HaProxy(path) => peers::haproxy(rig, path, scenario, shown).map(Some),
             Self::Envoy(path) => peers::envoy(rig, path, scenario, shown).map(Some),
@@ -162,7 +166,8 @@ fn certificate(rig: &Rig, name: &str) -> [String; 2] {
     [format!("cert={}", rig.file(&format!("{name}.pem"))), format!("key={}", rig.file(&format!("{name}.key")))]
 }
 
-fn palisade(rig: &Rig, scenario: Scenario, shown: Shown) -> Outcome<Vec<Program>> {
+/// The product, told more than usual if need be.
+fn palisade(rig: &Rig, scenario: Scenario, shown: Shown, told: &[&str]) -> Outcome<Vec<Program>> {
     let ports = rig.ports;
     // The first hop writes both anew; what an earlier run left must not be taken for it.
     let authority = rig.config("authority.json", "")?;
@@ -172,6 +177,7 @@ fn palisade(rig: &Rig, scenario: Scenario, shown: Shown) -> Outcome<Vec<Program>
         let mut line =
             vec![rig.program.display().to_string(), mode.to_owned(), rig.told("world", "world"), format!("evidence={}", ports.evidence)];
         line.extend(more);
+        line.extend(told.iter().map(|word| (*word).to_owned()));
         line
     };
     let listen = |port: u16| format!("listen={port}");
