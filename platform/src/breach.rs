@@ -18,6 +18,7 @@ mod doors;
 mod form;
 mod inside;
 mod measured;
+mod neighbours;
 mod people;
 mod rounds;
 mod stage;

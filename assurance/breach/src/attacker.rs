@@ -16,6 +16,7 @@
 pub mod hand;
 pub mod http;
 pub mod mark;
+pub mod needs;
 pub mod note;
 pub mod play;
 pub mod script;
@@ -27,14 +28,15 @@ use std::path::Path;
 
 pub use hand::Hand;
 pub use mark::{Act, Mark};
+pub use needs::NEEDS;
 pub use note::{Notes, Tried};
 pub use script::{Part, Script, Targets};
 
 /// What the kernel answered to each system call that was tried, by its name: `done`, the name of an error, `killed by SIGSYS`.
 pub type Fates = BTreeMap<String, String>;
 
-/// Ways to try system calls, which only one crate may: given by the assembly.
-pub type TryCalls = fn() -> Fates;
+/// Tries the system calls of these names, which only one crate may: given by the assembly.
+pub type TryCalls = fn(&[&str]) -> Fates;
 
 /// First argument of the process that tries what needs no request in hand.
 pub const ALONE: &str = "breach-alone";
@@ -57,12 +59,14 @@ pub fn serve(path: &Path, name: &str) -> u8 {
 #[must_use]
 pub fn alone(path: &Path, name: &str, mark: &str, calls: TryCalls) -> u8 {
     let (Ok(script), Some(mark)) = (Script::open(path), Mark::find(mark)) else { return 64 };
-    let fates = calls();
-    let cell = techniques::Alone { script: &script, service: name, fates: &fates };
+    let cell = techniques::Alone { script: &script, service: name, try_calls: calls };
     for technique in techniques::ALL {
-        if let techniques::Run::Alone(run) = technique.run
-            && script.wants(technique.id)
-        {
+        let run = match technique.run {
+            techniques::Run::Alone(run, _) if mark.act == Act::Attack => run,
+            techniques::Run::Pressing(run) if mark.act == Act::Press => run,
+            _ => continue,
+        };
+        if script.wants(technique.id) {
             let mut notes = Notes::new(technique.id, &mark);
             run(&cell, &mut notes);
             notes.tell();

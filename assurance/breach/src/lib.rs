@@ -20,5 +20,7 @@ pub use attacker::{Act, Hand, Mark, Notes, Script, Targets, Tried};
 pub use compare::{Between, Change, Comparison, Difference, What, compare};
 pub use defence::Protected;
 pub use predict::{PredictError, Prediction, Way, predict};
-pub use report::{Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Profile, Radius, Reached, Report};
+pub use report::{
+    Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Neighbour, Pace, Profile, Radius, Reached, Report, SLOWER_FACTOR, SLOWER_MS,
+};
 pub use technique::{Attempt, Control, Detected, Outcome, Stride, Technique};

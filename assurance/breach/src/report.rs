@@ -5,6 +5,7 @@
 //!
 //! Guarantees: L8 cells of a prediction and of a measurement are the same type; L12 the matrix is sparse, what is absent is refused.
 
+mod neighbour;
 mod profile;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use trust::Digest;
 
+pub use neighbour::{Neighbour, Pace, SLOWER_FACTOR, SLOWER_MS};
 pub use profile::{Profile, ProfileError};
 
 use crate::defence::Protected;
@@ -51,6 +53,12 @@ pub struct Report {
     /// The techniques that `attempts` speaks of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub techniques: Vec<Technique>,
+    /// Services with a list of system calls of their own: what the attacker program had beyond it, because it cannot run without.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beyond: BTreeMap<String, BTreeSet<String>>,
+    /// How other people's work went while each attacker used up all that it could; measured alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// Where a report comes from.
@@ -196,6 +204,8 @@ impl Report {
             defence: Vec::new(),
             attempts: Vec::new(),
             techniques: Vec::new(),
+            beyond: BTreeMap::new(),
+            neighbours: Vec::new(),
         }
     }
 

@@ -136,7 +136,8 @@ impl Ask for Browser {
 }
 
 impl Browser {
-    fn ask_once(&self, request: &Request) -> io::Result<Answer> {
+    /// Asks once, whatever the answer.
+    pub(super) fn ask_once(&self, request: &Request) -> io::Result<Answer> {
         // What is stored is at an origin of its own: the same edge by another name, to which no cookie goes.
         let (to, target) = match request.target.strip_prefix("https://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
             Some((authority, path)) => {

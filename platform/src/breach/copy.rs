@@ -2,15 +2,16 @@
 //!
 //! The attacker's digest is in this copy's lock and in no other; the manifest that was copied is only read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use breach::attacker::SERVE;
+use breach::attacker::{NEEDS, SERVE};
 use breach::{Script, Targets};
-use manifest::Manifest;
+use manifest::{Manifest, Search};
 
 use super::{BreachError, Wish, doors};
 use crate::system::Applied;
@@ -61,6 +62,8 @@ pub(super) struct Copy {
     pub(super) original: Manifest,
     /// What the attacker is told.
     pub(super) script: Script,
+    /// System calls that it has beyond a service's own list.
+    pub(super) beyond: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Makes the copy in `scratch`.
@@ -77,15 +80,16 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     let written = fs::write(folder.join("breach/script.json"), text);
     written.map_err(BreachError::Copy)?;
     let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
-    let changed = changed(&applied.text, &attacker).map_err(BreachError::Copy)?;
+    let beyond = lists(&applied, &folder).map_err(BreachError::Copy)?;
+    let changed = changed(&applied.text, &attacker, &applied.search).map_err(BreachError::Copy)?;
     let path = folder.join("palisade.toml");
     fs::write(&path, changed).map_err(BreachError::Copy)?;
     readable(&folder).map_err(BreachError::Copy)?;
-    Ok(Copy { path, dir, original: applied.manifest, script })
+    Ok(Copy { path, dir, original: applied.manifest, script, beyond })
 }
 
 /// The manifest with the attacker in every service's place, and without what would lead outside.
-fn changed(text: &str, attacker: &Path) -> io::Result<String> {
+fn changed(text: &str, attacker: &Path, search: &Search) -> io::Result<String> {
     let mut whole: toml::Table = text.parse().map_err(io::Error::other)?;
     if let Some(edge) = whole.get_mut("edge").and_then(toml::Value::as_table_mut) {
         for outside in ["acme", "certificates", "certificate", "proxies", "client_ca"] {
@@ -102,18 +106,42 @@ fn changed(text: &str, attacker: &Path) -> io::Result<String> {
         let Some(service) = service.as_table_mut() else { continue };
         let run = [attacker.display().to_string(), SERVE.to_owned(), "breach/script.json".to_owned(), name.clone()];
         service.insert("run".to_owned(), run.map(toml::Value::String).to_vec().into());
-        // A list of system calls is that of the program that was there; the attacker gets the one that every program gets.
-        service.remove("syscalls");
+        if service.contains_key("syscalls") {
+            service.insert("syscalls".to_owned(), list_of(name).into());
+        }
         let files = service.entry("files").or_insert_with(|| toml::Value::Array(Vec::new()));
         if let Some(files) = files.as_array_mut() {
             files.push("breach/script.json".into());
         }
-        // Programs of ours that the manifest names by a relative path are found beside the original.
-        if let Some(tools) = service.get_mut("tools").and_then(toml::Value::as_array_mut) {
-            tools.retain(|tool| tool.as_str().is_some_and(|tool| tool.starts_with('/')));
+        // Programs that the manifest names by a relative path are those that the original finds.
+        for tool in service.get_mut("tools").and_then(toml::Value::as_array_mut).into_iter().flatten() {
+            if let Some(found) = tool.as_str().and_then(|path| search.program(path)) {
+                *tool = found.display().to_string().into();
+            }
         }
     }
     toml::to_string(&whole).map_err(io::Error::other)
+}
+
+/// Where the list of a service of the copy is.
+fn list_of(service: &str) -> String {
+    format!("breach/{service}.syscalls")
+}
+
+/// A service's own list of system calls, and what the attacker program needs itself: a list for each service that has one. Gives what each
+/// list has more than its original.
+fn lists(applied: &Applied, folder: &Path) -> io::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut beyond = BTreeMap::new();
+    for (name, service) in &applied.manifest.services {
+        let Some(path) = &service.syscalls else { continue };
+        let text = fs::read_to_string(applied.search.folder.join(path))?;
+        let own: BTreeSet<&str> = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).collect();
+        let more: BTreeSet<String> = NEEDS.iter().filter(|call| !own.contains(*call)).map(|call| (*call).to_owned()).collect();
+        let all = own.iter().copied().chain(more.iter().map(String::as_str)).filter(|call| !call.is_empty());
+        fs::write(folder.join(list_of(name)), sandbox::Calls::text(all))?;
+        beyond.insert(name.clone(), more);
+    }
+    Ok(beyond)
 }
 
 /// What is worth a try here; each is there while the attack runs.
@@ -187,18 +215,38 @@ mod tests {
 
     #[test]
     fn every_service_of_the_copy_is_the_attacker_and_all_else_stays() {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml")).unwrap();
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml");
+        let text = std::fs::read_to_string(&reference).unwrap().replace("\"/usr/bin/ffprobe\"", "\"./palisade.toml\"");
         let before = Manifest::parse("palisade.toml", &text).unwrap();
-        let after = changed(&text, Path::new("/bin/attacker")).unwrap();
+        let search = Search { folder: reference.parent().unwrap().to_path_buf(), bin: None };
+        let after = changed(&text, Path::new("/bin/attacker"), &search).unwrap();
         let after = Manifest::parse("palisade.toml", &after).unwrap();
         for (name, service) in &after.services {
             assert_eq!(service.run, ["/bin/attacker", SERVE, "breach/script.json", name]);
             let was = &before.services[name];
+            assert_eq!(service.syscalls, was.syscalls.as_ref().map(|_| list_of(name)), "who has a list of its own keeps one");
             assert_eq!(
                 (&service.flows, &service.routes, &service.limits, service.fresh),
                 (&was.flows, &was.routes, &was.limits, was.fresh)
             );
         }
         assert_eq!((&after.buckets, &after.queues), (&before.buckets, &before.queues));
+        let tools = &after.services["transcoder"].tools;
+        assert_eq!(tools[0], "/usr/bin/ffmpeg");
+        assert_eq!(tools[1], reference.with_file_name("palisade.toml").display().to_string(), "a relative one is the original's");
+    }
+
+    // L8, I6: the attacker has the service's own list, and by name what it cannot run without.
+    #[test]
+    fn the_attacker_has_the_services_own_list_and_what_it_needs_itself() {
+        let applied = Applied::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml")).unwrap();
+        let scratch = Scratch::make().unwrap();
+        std::fs::create_dir_all(scratch.0.join("breach")).unwrap();
+        let beyond = lists(&applied, &scratch.0).unwrap();
+        assert_eq!(beyond.keys().collect::<Vec<_>>(), ["transcoder", "validator"], "who has none has the general one, as ever");
+        assert_eq!(beyond["transcoder"], BTreeSet::new());
+        assert_eq!(beyond["validator"], ["clone", "wait4"].map(str::to_owned).into());
+        let text = std::fs::read_to_string(scratch.0.join(list_of("validator"))).unwrap();
+        assert!(!text.contains("getdents64") && !text.contains("ioctl") && text.contains("\nclone\n"), "{text}");
     }
 }

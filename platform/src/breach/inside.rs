@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use breach::attacker::note::Tried;
+use breach::attacker::note::{Said, Tried};
 use breach::attacker::techniques::{ALL, Run, Visitor, Who};
 use breach::{Act, Mark, Notes, Profile, Report};
 use sandbox::attack::outer;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::browser::Browser;
+use super::neighbours::{self, Neighbours};
 use super::people::People;
-use super::rounds::Rounds;
+use super::rounds::{EXHAUSTION, Rounds};
 use super::stage::Stage;
 use super::watch::{self, Watch};
 use super::{BreachError, Wish, copy, doors, measured};
@@ -97,6 +98,21 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         progress.tell(&format!("{service} was taken over"));
         seen.came.insert(service.clone(), doors.came());
     }
+    if copy.script.wants(EXHAUSTION) {
+        let neighbours = Neighbours::of(&copy.script, &people.bob);
+        let quiet = in_quiet(&neighbours);
+        for service in copy.original.services.keys().filter(|service| wanted(&Profile::Service((*service).clone()))) {
+            let during = rounds.press(service, &neighbours);
+            let tried = rounds.watch.said.iter().filter_map(|(name, said)| match said {
+                Said::Tried(tried) if name == service && tried.technique == EXHAUSTION => Some((tried.from_ms, tried.until_ms)),
+                _ => None,
+            });
+            if let Some((from_ms, until_ms)) = tried.last() {
+                seen.neighbours.extend(neighbours::paces(&quiet, &during, service, from_ms, until_ms));
+            }
+            progress.tell(&format!("{service} used up what it could"));
+        }
+    }
     for (who, profile) in [
         (Who::Stranger, Profile::External),
         (Who::Person, Profile::Person),
@@ -113,9 +129,24 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     drop(rounds);
     stage.stop()?;
     seen.alarms = watch::alarms(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
-    let report = measured::report(&copy.original, seen, &wanted);
+    let mut report = measured::report(&copy.original, seen, &wanted);
+    report.beyond = copy.beyond;
     runtime.shutdown_background();
     Ok(report)
+}
+
+/// How long quiet is looked at.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Bob's requests while nobody attacks.
+fn in_quiet(neighbours: &Neighbours<'_>) -> Vec<neighbours::Sample> {
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| neighbours.ask_until(&over, None));
+        std::thread::sleep(QUIET);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        asking.join().unwrap_or_default()
+    })
 }
 
 /// Everything that one visitor tries.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use breach::attacker::note::{Said, Tried};
-use breach::attacker::techniques::{ALL, Run, catalogue};
-use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Outcome, Profile, Radius, Report};
+use breach::attacker::techniques::{ALL, NOT_PERMITTED, Run, catalogue};
+use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Neighbour, Outcome, Profile, Radius, Report};
 use manifest::{Fresh, Manifest};
 
-use super::watch::Alarm;
+use super::rounds::EXHAUSTION;
+use super::watch::{Alarm, SYSCALL_DENIED};
 
 /// Everything that was seen of a run.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Seen {
     pub(super) came: BTreeMap<String, Vec<String>>,
     /// What the audit log has.
     pub(super) alarms: Vec<Alarm>,
+    /// How others' work went while each service used up all that it could.
+    pub(super) neighbours: Vec<Neighbour>,
 }
 
 /// Clocks of one machine, read in different processes.
@@ -74,6 +77,12 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
             radius.add(Cell::egress("outside", way, Extent::Standing), "doors");
         }
     }
+    for one in seen.neighbours.iter().filter(|one| one.is_disturbed()) {
+        if let Some(radius) = report.attackers.get_mut(&one.profile) {
+            radius.add(Cell::disturbed(one.neighbour.clone()), EXHAUSTION);
+        }
+    }
+    report.neighbours = seen.neighbours;
     report.attempts = attempts
         .into_iter()
         .map(|((profile, technique, outcome, seen), detected)| Attempt { profile, technique, outcome, seen, detected })
@@ -92,22 +101,33 @@ fn second_factor(wanted: &dyn Fn(&Profile) -> bool) -> Option<Attempt> {
 
 /// How it ended and whether it was seen, with what the audit log tells of both.
 fn judged(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> (Outcome, Option<Detected>) {
-    // What a program does by itself inside its sandbox makes no request that somebody could refuse.
-    let local = tried.technique == "memory" || ALL.iter().any(|row| row.id == tried.technique && matches!(row.run, Run::Alone(_)));
-    let during = |alarm: &&Alarm| {
-        if local {
-            return false;
+    // What a program does by itself inside its sandbox makes no request that somebody could refuse; of its system calls some are denied.
+    let row = ALL.iter().find(|row| row.id == tried.technique);
+    let calls = match row.map(|row| row.run) {
+        Some(Run::Alone(_, calls)) => Some(calls),
+        _ if tried.technique == "memory" => Some(&[] as &[&str]),
+        _ => None,
+    };
+    let (from, until) = (tried.from_ms.saturating_sub(SLACK_MS), tried.until_ms.saturating_add(SLACK_MS));
+    let during = |alarm: &&Alarm| match (calls, &alarm.call) {
+        // Denied calls are told by kind, and a little later: one of a kind that it makes is about it.
+        (Some(calls), Some(call)) => {
+            (from..=until.saturating_add(SEEN_MS_MAX)).contains(&alarm.at_ms)
+                && calls.iter().any(|kind| is_of(call, kind))
+                && of(profile, alarm)
         }
-        let (from, until) = (tried.from_ms.saturating_sub(SLACK_MS), tried.until_ms.saturating_add(SLACK_MS));
-        (from..=until).contains(&alarm.at_ms) && of(profile, alarm)
+        (None, None) => (from..=until).contains(&alarm.at_ms) && of(profile, alarm),
+        _ => false,
     };
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for alarm in alarms.iter().filter(during) {
         *reasons.entry(alarm.what.as_str()).or_default() += 1;
     }
     let most = reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| *reason);
-    let seen =
-        alarms.iter().filter(during).map(|alarm| (alarm.taken_ms.saturating_sub(alarm.at_ms), alarm)).min_by_key(|(after, _)| *after);
+    // A request and its refusal are one moment; a denied call was made somewhere in the technique's time.
+    let since = |alarm: &Alarm| if calls.is_some() { tried.until_ms.min(alarm.at_ms) } else { alarm.at_ms };
+    let seen = alarms.iter().filter(during).map(|alarm| (alarm.taken_ms.saturating_sub(since(alarm)), alarm));
+    let seen = seen.min_by_key(|(after, _)| *after);
     let detected = match seen {
         // What its own authority is good for is no attack, and is recorded as what it is.
         _ if tried.outcome == Outcome::Reached => None,
@@ -115,15 +135,27 @@ fn judged(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> (Outcome, Optio
         _ => Some(Detected::No),
     };
     let outcome = match (&tried.outcome, most) {
+        (Outcome::Stopped { by: None }, Some(SYSCALL_DENIED)) if is_denial(&tried.seen) => Outcome::Stopped { by: Some(Control::Seccomp) },
         (Outcome::Stopped { by: None }, Some(reason)) => Outcome::Stopped { by: control(reason) },
         (outcome, _) => outcome.clone(),
     };
     (outcome, detected)
 }
 
+/// Whether a denied call is of this kind: `socket inet raw` is of `socket`.
+fn is_of(call: &str, kind: &str) -> bool {
+    call.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
+/// Whether what was seen is the answer of a filter.
+fn is_denial(seen: &str) -> bool {
+    seen.ends_with("EPERM") || seen.contains(NOT_PERMITTED)
+}
+
 /// Whether an alarm is about what this attacker did.
 fn of(profile: &Profile, alarm: &Alarm) -> bool {
     match profile {
+        // A denied call is told by the guard, which runs in the service's name.
         Profile::Service(name) => alarm.principal.ends_with(&format!("/service/{name}")),
         _ => matches!(alarm.point.as_str(), "edge" | "login" | "objects" | "evidence") && !alarm.principal.contains("/service/"),
     }

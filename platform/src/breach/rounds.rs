@@ -1,6 +1,7 @@
 //! Rounds: work of several people goes through the copy, and one service at a time attacks what it is given.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use breach::attacker::http::{Ask, Request, text_of};
@@ -11,6 +12,7 @@ use breach::{Act, Mark, Script};
 use serde_json::{Value, json};
 
 use super::browser::Browser;
+use super::neighbours::{Neighbours, Sample};
 use super::people::People;
 use super::watch::Watch;
 
@@ -20,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(1500);
 /// How long work may take to reach the service whose turn it is, sandboxes being started on the way.
 const REACH_MAX: Duration = Duration::from_secs(15);
+/// The technique that has a round of its own.
+pub(super) const EXHAUSTION: &str = "exhaustion";
 /// The longest round.
 const ROUND_MAX: Duration = Duration::from_secs(75);
 
@@ -79,6 +83,32 @@ impl Rounds<'_> {
         });
     }
 
+    /// One service uses up all that it can have, while Bob asks everybody else: what he was answered, and how fast.
+    pub(super) fn press(&mut self, service: &str, neighbours: &Neighbours<'_>) -> Vec<Sample> {
+        let (script, people) = (self.script, self.people);
+        let mark = Mark::new(Act::Press, service, "ada", 2);
+        let (text, over) = (mark.to_string(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let begun = scope.spawn(|| wave(script, &people.ada, &mark, None));
+            let (mut waited, mut idle, mut asking) = (Duration::ZERO, Duration::ZERO, None);
+            while waited < ROUND_MAX && idle < REACH_MAX {
+                std::thread::sleep(LOOK);
+                waited = waited.saturating_add(LOOK);
+                self.watch.look();
+                let state = Turn::of(&self.watch, service, &text);
+                if state.began > 0 && asking.is_none() {
+                    asking = Some(scope.spawn(|| neighbours.ask_until(&over, Some(service))));
+                }
+                if state.pressed {
+                    break;
+                }
+                idle = if begun.is_finished() && state.began == 0 { idle.saturating_add(LOOK) } else { Duration::ZERO };
+            }
+            over.store(true, Ordering::Relaxed);
+            asking.and_then(|asking| asking.join().ok()).unwrap_or_default()
+        })
+    }
+
     /// Waits until nobody says anything any more.
     fn settle(&mut self, most: Duration) {
         let (mut waited, mut quiet) = (Duration::ZERO, Duration::ZERO);
@@ -99,17 +129,20 @@ pub(super) fn turn_number(script: &Script, service: &str) -> u32 {
 struct Turn {
     began: usize,
     ended: usize,
+    /// What uses everything up has been tried.
+    pressed: bool,
     token: Option<String>,
 }
 
 impl Turn {
     fn of(watch: &Watch, service: &str, mark: &str) -> Self {
-        let mut turn = Self { began: 0, ended: 0, token: None };
+        let mut turn = Self { began: 0, ended: 0, pressed: false, token: None };
         for (_, said) in watch.said.iter().filter(|(name, _)| name == service) {
             match said {
                 Said::Began { mark: of, .. } if of == mark => turn.began += 1,
                 Said::Ended { mark: of, .. } if of == mark => turn.ended += 1,
                 Said::Tried(tried) if tried.mark == mark => {
+                    turn.pressed |= tried.technique == EXHAUSTION;
                     turn.token = turn
                         .token
                         .or_else(|| tried.stolen.iter().find(|(what, _)| what == "transaction-token").map(|(_, text)| text.clone()));

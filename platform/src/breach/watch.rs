@@ -83,6 +83,8 @@ pub(super) struct Alarm {
     pub(super) point: String,
     /// The refusal's reason, or the event's name.
     pub(super) what: String,
+    /// The system call, where one was denied.
+    pub(super) call: Option<String>,
 }
 
 /// Every alarm of the audit log, in order.
@@ -106,15 +108,19 @@ pub(super) fn alarms(folder: &Path) -> Vec<Alarm> {
     alarms
 }
 
+/// A system call was denied.
+pub(super) const SYSCALL_DENIED: &str = "SyscallDenied";
+
 fn alarm(entry: &Entry) -> Option<Alarm> {
     let fields = &entry.record.fields;
     let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let what = match entry.record.event.as_str() {
         "CallDecided" => fields.get("decision")?.get("deny")?.get("reason")?.as_str()?.to_owned(),
         "ConnectionRefused" | "SignInRefused" => text("reason"),
-        event @ ("RefusalsGathered" | "TamperingFound" | "AlertRaised") => event.to_owned(),
+        event @ ("RefusalsGathered" | "TamperingFound" | "AlertRaised" | SYSCALL_DENIED) => event.to_owned(),
         _ => return None,
     };
+    let call = Some(text("call")).filter(|_| what == SYSCALL_DENIED);
     let principal = [text("principal"), text("peer"), entry.workload.to_string()].into_iter().find(|it| !it.is_empty())?;
-    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), what })
+    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), what, call })
 }

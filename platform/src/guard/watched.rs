@@ -1,6 +1,6 @@
 //! What a service tried in its sandbox, and how that ended: told to the audit log.
 //!
-//! Init counts what it denies and tells it once a second; here each kind is a record, at the pace of all refusals (`telemetry::gather`). A
+//! Init counts what it denies and tells it twice a second; here each kind is a record, at the pace of all refusals (`telemetry::gather`). A
 //! program that is not the locked one any more has ended its sandbox already: it is recorded, and the next start is refused.
 //!
 //! Guarantees: I6 a denied system call is an event; I15 a drift is an alert.

@@ -363,7 +363,7 @@ impl Stage<'_> {
         }
         report.applied(LayerName::Seccomp, self.profile.calls.describe());
         match asks {
-            true => report.applied(LayerName::DeniedCalls, "each kind once a second"),
+            true => report.applied(LayerName::DeniedCalls, "each kind twice a second"),
             false => report.absent(LayerName::DeniedCalls, "a filter around this system asks already; the kernel denies all the same"),
         }
         match level {

@@ -159,7 +159,8 @@ impl Port {
 
 impl Ask for Port {
     fn ask(&self, request: &Request) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect_timeout(&self.0, Duration::from_secs(2))?;
+        // On loopback there is an answer at once; to wait for one takes calls that a sandbox may lack.
+        let mut stream = TcpStream::connect(self.0)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_write_timeout(Some(ANSWER_MAX))?;
         // An answer may come before the whole request was read: then it is read all the same.

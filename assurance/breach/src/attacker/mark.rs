@@ -13,6 +13,8 @@ pub enum Act {
     Attack,
     /// The named service tries what was stolen elsewhere and is carried along.
     Replay,
+    /// The named service uses up all that it can have, while others are timed.
+    Press,
 }
 
 /// A mark.
@@ -46,6 +48,7 @@ impl Mark {
             "calm" => Act::Calm,
             "attack" => Act::Attack,
             "replay" => Act::Replay,
+            "press" => Act::Press,
             _ => return None,
         };
         let (service, person, number) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
@@ -65,6 +68,7 @@ impl fmt::Display for Mark {
             Act::Calm => "calm",
             Act::Attack => "attack",
             Act::Replay => "replay",
+            Act::Press => "press",
         };
         write!(f, "breach.{act}.{}.{}.{}", self.service, self.person, self.number)
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::{BufReader, BufWriter};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::hand::Hand;
 use super::http::{Answer, Request};
@@ -22,6 +22,14 @@ const ALONE_MAX: Duration = Duration::from_secs(40);
 const HELD: Duration = Duration::from_secs(4);
 /// When a kept token is tried after its work.
 const AFTER: Duration = Duration::from_millis(700);
+
+/// Waits by the one call for it that every sandbox allows (`needs`).
+pub(super) fn pause(long: Duration) {
+    let begun = Instant::now();
+    while let Some(left) = long.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
 
 struct Server {
     script: Script,
@@ -57,7 +65,7 @@ impl Server {
                 return;
             }
             if let Some(hand) = kept {
-                std::thread::sleep(AFTER);
+                pause(AFTER);
                 self.after(&hand);
             }
         }
@@ -87,6 +95,11 @@ impl Server {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert((hand.mark.clone(), hand.entry_text()))
     }
 
+    /// Whether it is the first of this mark's work: what needs no request is tried once.
+    fn is_first(&self, hand: &Hand<'_>) -> bool {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(hand.mark.clone())
+    }
+
     fn attack(&self, hand: &Hand<'_>, request: &Request) {
         let (mark, entry) = (hand.mark.to_string(), hand.entry_text());
         say(Said::Began { mark: mark.clone(), entry: entry.clone() });
@@ -109,19 +122,22 @@ impl Server {
                 }
             }
             notes.tell();
-            if self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(hand.mark.clone()) {
+            if self.is_first(hand) {
                 self.alone(&mark);
-                std::thread::sleep(HELD);
+                pause(HELD);
             }
+        }
+        if hand.mark.act == Act::Press && self.is_first(hand) {
+            self.alone(&mark);
         }
         say(Said::Ended { mark, entry });
     }
 
     /// What needs no request is tried by a process with one thread, which may be killed for it.
     fn alone(&self, mark: &str) {
-        let Ok(program) = std::env::current_exe() else { return };
+        let Some(program) = std::env::args_os().next() else { return };
         let mut command = Command::new(program);
-        command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark).stdin(Stdio::null()).stderr(Stdio::null());
+        command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark);
         let Ok(mut child) = command.spawn() else {
             let mut notes = Notes::new("processes", &Mark::find(mark).unwrap_or_else(|| Mark::new(Act::Calm, "none", "none", 0)));
             notes.untried("no process can be started in this sandbox");
@@ -130,7 +146,7 @@ impl Server {
         let mut waited = Duration::ZERO;
         let step = Duration::from_millis(20);
         while waited < ALONE_MAX && matches!(child.try_wait(), Ok(None)) {
-            std::thread::sleep(step);
+            pause(step);
             waited = waited.saturating_add(step);
         }
         // It has ended already, or has had its time.

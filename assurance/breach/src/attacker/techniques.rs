@@ -10,7 +10,7 @@ use std::io;
 use super::http::{Answer, Ask};
 use super::note::Notes;
 use super::script::Script;
-use super::{Act, Fates, Hand};
+use super::{Act, Hand, TryCalls};
 use crate::{Cell, Control, Stride, Technique};
 
 mod addresses;
@@ -73,8 +73,11 @@ pub struct Row {
 /// Where a technique is tried from.
 #[derive(Debug, Clone, Copy)]
 pub enum Run {
-    /// From a process in the sandbox, with nothing in hand.
-    Alone(fn(&Alone<'_>, &mut Notes)),
+    /// From a process in the sandbox, with nothing in hand; with the system calls that it makes and a sandbox may deny, as `SyscallDenied`
+    /// names them, so that what is told of them can be told apart.
+    Alone(fn(&Alone<'_>, &mut Notes), &'static [&'static str]),
+    /// From a process in the sandbox, in a round of its own, while other people's work is timed.
+    Pressing(fn(&Alone<'_>, &mut Notes)),
     /// While a request or job is in hand.
     InHand(fn(&Hand<'_>, &mut Notes), Act),
     /// With what was kept of work that is over.
@@ -97,14 +100,14 @@ pub enum Who {
 }
 
 /// What a process alone in a sandbox knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Alone<'a> {
     /// What the system is.
     pub script: &'a Script,
     /// Which service it is in.
     pub service: &'a str,
-    /// What the kernel answered.
-    pub fates: &'a Fates,
+    /// Tries system calls by their names.
+    pub try_calls: TryCalls,
 }
 
 /// Somebody outside, at the edge's door.
@@ -202,25 +205,42 @@ fn judged(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell, what: &str)
     false
 }
 
-/// Notes what the kernel answered to calls of these names.
+/// Where this program lies, without a system call that a list may lack.
+fn own_program() -> std::path::PathBuf {
+    std::env::args_os().next().map(Into::into).unwrap_or_default()
+}
+
+/// Tries calls of these names, and notes what the kernel answered.
 fn fated(alone: &Alone<'_>, notes: &mut Notes, names: &[&str]) {
+    let fates = (alone.try_calls)(names);
     for name in names {
-        match alone.fates.get(*name).map(String::as_str) {
+        match fates.get(*name).map(String::as_str) {
             Some("done") => notes.reached(Cell::done("kernel", *name, crate::Extent::Standing), format!("{name}: done")),
             Some(fate) if fate.starts_with("killed") || matches!(fate, "ENOSYS" | "EAFNOSUPPORT") => {
                 notes.stopped(Some(Control::Seccomp), format!("{name}: {fate}"));
             }
+            // The call itself is allowed, with whom it is about; what it asks for takes a capability.
+            Some("EPERM") if *name == "raise own limit" => notes.stopped(Some(Control::NoNewPrivileges), format!("{name}: EPERM")),
             Some(fate) => notes.stopped(None, format!("{name}: {fate}")),
             None => notes.untried(format!("{name} could not be tried in this sandbox")),
         }
     }
 }
 
+/// Numbers of errors on Linux, the same on both architectures.
+const EPERM: i32 = 1;
+const EAFNOSUPPORT: i32 = 97;
+/// What is seen where EPERM was answered.
+pub const NOT_PERMITTED: &str = "not permitted";
+
 /// The error's name, as far as it says who refused.
 fn refusal(error: &io::Error) -> (Option<Control>, &'static str) {
     match error.kind() {
         io::ErrorKind::NotFound => (Some(Control::MountNamespace), "not there"),
+        // EPERM is what a filter answers, EACCES what rights and Landlock do; which filter it was, the audit log tells.
+        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(EPERM) => (None, NOT_PERMITTED),
         io::ErrorKind::PermissionDenied => (None, "permission denied"),
+        _ if error.raw_os_error() == Some(EAFNOSUPPORT) => (Some(Control::Seccomp), "no such family"),
         io::ErrorKind::ReadOnlyFilesystem => (Some(Control::MountNamespace), "read-only"),
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::ConnectionRefused => {
             (Some(Control::NetworkNamespace), "nothing there")

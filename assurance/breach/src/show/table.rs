@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{headline, widest};
 use crate::compare::Comparison;
-use crate::report::{Extent, How, Kind, Profile, Report};
+use crate::report::{Extent, How, Kind, Pace, Profile, Report, SLOWER_FACTOR, SLOWER_MS};
 use crate::technique::Outcome;
 
 /// Columns at most.
@@ -43,6 +43,7 @@ pub fn table(report: &Report) -> String {
     }
     movement(&mut out, report);
     alone(&mut out, report);
+    neighbours(&mut out, report);
     attempts(&mut out, report);
     out
 }
@@ -157,6 +158,23 @@ fn alone(out: &mut String, report: &Report) {
     }
 }
 
+fn neighbours(out: &mut String, report: &Report) {
+    if report.neighbours.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\nothers' requests while one uses up all that it can, and in quiet: ms at the median / at the 99th percentile, errors\n  \
+         (disturbed: more errors, or a 99th percentile over {SLOWER_FACTOR} times that in quiet and over {SLOWER_MS} ms)"
+    );
+    for one in &report.neighbours {
+        let pace = |pace: &Pace| format!("{} / {}, {} of {}", pace.p50_ms, pace.p99_ms, pace.errors, pace.requests);
+        let verdict = if one.is_disturbed() { "  disturbed" } else { "" };
+        let (who, quiet, during) = (one.profile.to_string(), pace(&one.quiet), pace(&one.during));
+        let _ = writeln!(out, "  {who:<22}{:<16}{during:>22}   quiet {quiet:>20}{verdict}", one.neighbour);
+    }
+}
+
 fn attempts(out: &mut String, report: &Report) {
     if report.attempts.is_empty() {
         return;
@@ -171,6 +189,11 @@ fn attempts(out: &mut String, report: &Report) {
         of(|o| matches!(o, Outcome::Reached)),
         of(|o| matches!(o, Outcome::Untried { .. }))
     );
+    for (service, calls) in &report.beyond {
+        let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+        let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
+        wrapped(out, &format!("  system calls beyond the list of {service}: "), &calls);
+    }
     for attempt in &report.attempts {
         if let Outcome::Untried { why } = &attempt.outcome {
             wrapped(out, &format!("  {} {}: ", attempt.profile, attempt.technique), why);

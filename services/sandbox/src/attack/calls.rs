@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::fate;
 use crate::sys::raw_call;
 
-/// Tries them all.
-pub(super) fn try_all() -> BTreeMap<String, String> {
+/// Tries those that are wanted.
+pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, String> {
     let mut fates = BTreeMap::new();
     let sockets: &[(&str, i32, i32, i32)] = &[
         ("tcp4", libc::AF_INET, libc::SOCK_STREAM, 0),
@@ -30,8 +30,11 @@ pub(super) fn try_all() -> BTreeMap<String, String> {
         ("bluetooth", libc::AF_BLUETOOTH, libc::SOCK_RAW, 0),
     ];
     for (name, family, kind, protocol) in sockets {
-        let act = || raw_call(libc::SYS_socket, [(*family).into(), (*kind).into(), (*protocol).into(), 0, 0, 0]);
-        fates.insert(format!("socket {name}"), fate(act));
+        let (name, act) =
+            (format!("socket {name}"), || raw_call(libc::SYS_socket, [(*family).into(), (*kind).into(), (*protocol).into(), 0, 0, 0]));
+        if wanted(&name) {
+            fates.insert(name, fate(act));
+        }
     }
     let new = |flag: i32| -> [libc::c_long; 6] { [libc::c_long::from(flag), 0, 0, 0, 0, 0] };
     let none = [0; 6];
@@ -71,7 +74,7 @@ pub(super) fn try_all() -> BTreeMap<String, String> {
         ("x32 getpid", 0x4000_0000 + libc::SYS_getpid, none),
         ("getpid", libc::SYS_getpid, none),
     ];
-    for (name, number, arguments) in calls {
+    for (name, number, arguments) in calls.iter().filter(|(name, ..)| wanted(name)) {
         fates.insert((*name).to_owned(), fate(|| raw_call(*number, *arguments)));
     }
     fates

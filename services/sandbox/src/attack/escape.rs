@@ -20,12 +20,14 @@ fn number_of(flags: libc::c_ulong) -> libc::c_long {
     libc::c_long::try_from(flags).unwrap_or_default()
 }
 
-/// Tries them all.
-pub(super) fn try_all() -> BTreeMap<String, String> {
+/// Tries those that are wanted.
+pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, String> {
     let mut fates = BTreeMap::new();
     let parent = number(nix::unistd::getppid().as_raw());
     let call = |name: &str, number: libc::c_long, arguments: [libc::c_long; 6], fates: &mut BTreeMap<String, String>| {
-        fates.insert(name.to_owned(), fate(|| raw_call(number, arguments)));
+        if wanted(name) {
+            fates.insert(name.to_owned(), fate(|| raw_call(number, arguments)));
+        }
     };
     let here = number(libc::AT_FDCWD);
     let fates_of = &mut fates;

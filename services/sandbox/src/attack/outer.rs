@@ -1,9 +1,10 @@
 //! The outer network: where a whole system is attacked, so that no packet can leave the machine whatever is switched off.
 //!
-//! A network namespace with loopback alone, and on it the addresses that a test puts up itself: a metadata service, a neighbour, "the
+//! A network namespace with loopback alone, mounts of its own (what an attack mounts where nothing stands against it is nowhere else), and
+//! on the network the addresses that a test puts up itself: a metadata service, a neighbour, "the
 //! internet". Nothing leads out of it; there is no route, no device and no way to make one that ends outside.
 //!
-//! Spec:       `network_namespaces(7)`, `user_namespaces(7)`.
+//! Spec:       `network_namespaces(7)`, `mount_namespaces(7)`, `user_namespaces(7)`.
 //! Guarantees: L8 an attack stays inside; entering is the first thing that happens, and failing to is a refusal.
 //! Not here:   who listens on these addresses.
 
@@ -12,13 +13,14 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{getegid, geteuid};
 
 use crate::{net, sys};
 
-/// Enters a network namespace of its own, with loopback up and `addresses` on it. As an unprivileged user it enters a user namespace as
+/// Enters a network namespace of its own, with loopback up and `addresses` on it, and a mount namespace of its own. As an unprivileged user it enters a user namespace as
 /// well, in which it stays who it was. To be called while this process has one thread.
 ///
 /// # Errors
@@ -29,13 +31,14 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
     }
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
-        unshare(CloneFlags::CLONE_NEWNET)?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
     } else {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
         std::fs::write("/proc/self/setgroups", "deny")?;
         std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
     }
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     net::loopback_up()?;
     let ioctl = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     for (number, address) in addresses.iter().enumerate() {

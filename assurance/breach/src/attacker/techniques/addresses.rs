@@ -1,7 +1,6 @@
 //! Addresses beyond loopback: a neighbour, the internet.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
 
 use super::{Alone, Notes, Row, Run, refusal};
 use crate::{Cell, Control, Extent, Stride};
@@ -13,16 +12,14 @@ pub(super) const ROW: Row = Row {
     attack: "T1048",
     stride: Stride::I,
     controls: &[Control::NetworkNamespace, Control::Landlock, Control::Seccomp],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["socket"]),
 };
-
-const PATIENCE: Duration = Duration::from_millis(300);
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let targets = &alone.script.targets;
     for host in &targets.hosts {
         for port in &targets.ports {
-            match TcpStream::connect_timeout(&SocketAddr::from((*host, *port)), PATIENCE) {
+            match TcpStream::connect(SocketAddr::from((*host, *port))) {
                 Ok(_) => notes.reached(Cell::egress("outside", "tcp", Extent::Standing), "an address outside answers"),
                 Err(error) => {
                     let (by, seen) = refusal(&error);

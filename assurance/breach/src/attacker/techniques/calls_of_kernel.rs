@@ -10,7 +10,10 @@ pub(super) const ROW: Row = Row {
     attack: "T1068",
     stride: Stride::E,
     controls: &[Control::Seccomp],
-    run: Run::Alone(run),
+    run: Run::Alone(
+        run,
+        &["io_uring_setup", "keyctl", "add_key", "bpf", "userfaultfd", "perf_event_open", "kexec_load", "init_module", "seccomp", "prctl"],
+    ),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1006",
     stride: Stride::E,
     controls: &[Control::NoNewPrivileges, Control::UserNamespace, Control::Seccomp],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["mknodat", "ioctl"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

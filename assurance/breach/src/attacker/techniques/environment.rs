@@ -11,7 +11,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1552.001",
     stride: Stride::I,
     controls: &[Control::GuardOut, Control::MountNamespace],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &[]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

@@ -1,22 +1,36 @@
-//! More than its share of the machine: processes and memory, until they are refused.
+//! More than its share of the machine: memory, processes, processors and the planes that all share, until they are refused.
+//!
+//! It has a round of its own, so that meanwhile other people's work through other services can be timed: whether they suffer is what
+//! counts. Of processors it takes as many as the machine has, and a thread more for each of its flows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::{Alone, Notes, Row, Run};
+use crate::attacker::hand;
+use crate::attacker::http::{Ask, Request};
+use crate::attacker::server::pause;
 use crate::{Cell, Control, Stride};
 
 /// The row.
 pub(super) const ROW: Row = Row {
     id: "exhaustion",
-    title: "Takes processes and memory until there is nothing left for its neighbours.",
+    title: "Takes memory, processes, processors and the shared planes until there is nothing left for its neighbours.",
     attack: "T1499",
     stride: Stride::D,
     controls: &[Control::Limits],
-    run: Run::Alone(run),
+    run: Run::Pressing(run),
 };
 
 /// So many threads are more than any limit lets through.
 const THREADS_MAX: usize = 8_192;
 /// Memory that is not touched costs nobody anything; that so many times the limit is granted tells as much.
 const BEYOND: u64 = 2;
+/// Memory that is really used while it presses, bytes, at most.
+const USED_BYTES_MAX: usize = 256 << 20;
+/// How long it presses: long enough for a few dozen requests of each neighbour.
+const PRESS: Duration = Duration::from_secs(3);
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let limit = alone.script.services.get(alone.service).map_or(0, |part| part.memory_bytes);
@@ -27,10 +41,38 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         Ok(()) => notes.reached(Cell::disturbed("machine.memory"), "memory beyond its limit is granted"),
     }
     drop(much);
+    press();
     let sleeper = || std::thread::Builder::new().stack_size(16 * 1024).spawn(std::thread::park).is_ok();
     if (0..THREADS_MAX).all(|_| sleeper()) {
         notes.reached(Cell::disturbed("machine.processes"), "processes beyond every limit are granted");
     } else {
         notes.stopped(Some(Control::Limits), "processes beyond its limit are refused");
     }
+}
+
+/// Uses all that it can have, for a while.
+fn press() {
+    let over = Arc::new(AtomicBool::new(false));
+    let mut used: Vec<u8> = Vec::new();
+    if used.try_reserve_exact(USED_BYTES_MAX).is_ok() {
+        used.resize(USED_BYTES_MAX, 1);
+    }
+    let small = || std::thread::Builder::new().stack_size(64 * 1024);
+    for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+        let over = Arc::clone(&over);
+        // What is refused here is refused: the limit holds.
+        let _refused = small().spawn(move || while !over.load(Ordering::Relaxed) {});
+    }
+    for port in hand::ports().into_values() {
+        let over = Arc::clone(&over);
+        let _refused = small().spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                // Whatever the answer: each costs the guard and whoever is behind it.
+                let _answer = port.ask(&Request::new("GET", "/"));
+            }
+        });
+    }
+    pause(PRESS);
+    over.store(true, Ordering::Relaxed);
+    drop(used);
 }

@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1095",
     stride: Stride::E,
     controls: &[Control::Seccomp, Control::NetworkNamespace],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["socket", "sendto"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Alone, Notes, Row, Run, refusal};
+use super::{Alone, Notes, Row, Run, own_program, refusal};
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -12,7 +12,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1005",
     stride: Stride::I,
     controls: &[Control::MountNamespace, Control::Landlock, Control::FileModes],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["getdents64"]),
 };
 
 /// What every sandbox shows besides the distribution's own: for the dynamic linker, and names of its own making.
@@ -55,13 +55,16 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         }
     }
     let mut left = WALK_MAX;
-    if walk(Path::new("/"), alone, &mut left) {
+    if let Some(error) = cannot_list("/") {
+        let (by, seen) = refusal(&error);
+        notes.stopped(by, format!("no folder can be listed: {seen}"));
+    } else if walk(Path::new("/"), alone, &mut left) {
         notes.reached(Cell::read("host.files", Extent::Everybody), "a walk finds files that were not given");
     } else {
         notes.stopped(Some(Control::MountNamespace), "a walk finds nothing that was not given");
     }
     // What every program has: its own text.
-    if std::env::current_exe().and_then(std::fs::File::open).is_ok() {
+    if std::fs::File::open(own_program()).is_ok() {
         notes.reached(Cell::read(format!("files.{}", alone.service), Extent::Standing), "its own files open");
     }
     if let Some(folder) = std::env::var_os("STATE_DIR") {
@@ -75,6 +78,11 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     }
 }
 
+/// Why a folder that opens cannot be listed, if it cannot.
+pub(super) fn cannot_list(folder: &str) -> Option<std::io::Error> {
+    std::fs::read_dir(folder).ok()?.next()?.err()
+}
+
 /// Whether a file was given: declared, the program itself, or the script.
 fn is_given(alone: &Alone<'_>, path: &Path) -> bool {
     let declared = alone
@@ -82,7 +90,7 @@ fn is_given(alone: &Alone<'_>, path: &Path) -> bool {
         .services
         .get(alone.service)
         .is_some_and(|part| part.files.iter().any(|file| path.to_string_lossy().contains(file.trim_start_matches("./"))));
-    let program = std::env::current_exe().is_ok_and(|program| program == path);
+    let program = own_program() == path;
     let state = std::env::var_os("STATE_DIR").is_some_and(|folder| path.starts_with(folder));
     declared || program || state || path.ends_with("breach/script.json") || GIVEN.iter().any(|given| path.starts_with(given))
 }

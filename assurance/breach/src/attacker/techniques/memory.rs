@@ -1,6 +1,6 @@
 //! The memory of the program that was taken over: what a guard would have to keep from it.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use super::environment::found;
 use super::{Act, Hand, Notes, Row, Run};
@@ -21,7 +21,7 @@ const MAPPING_BYTES_MAX: u64 = 8 << 20;
 const ALL_BYTES_MAX: u64 = 64 << 20;
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
-    let (Ok(maps), Ok(mut memory)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::File::open("/proc/self/mem")) else {
+    let (Ok(maps), Ok(memory)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::File::open("/proc/self/mem")) else {
         return notes.untried("its own memory cannot be opened");
     };
     let mut left = ALL_BYTES_MAX;
@@ -37,10 +37,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
         let size = end.saturating_sub(start).min(MAPPING_BYTES_MAX).min(left);
         left = left.saturating_sub(size);
-        let mut bytes = Vec::new();
-        if memory.seek(SeekFrom::Start(start)).is_err() || memory.by_ref().take(size).read_to_end(&mut bytes).is_err() {
-            continue;
-        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+        let Ok(count) = memory.read_at(&mut bytes, start) else { continue };
+        bytes.truncate(count);
         if let Some(what) = found(hand.script, &bytes) {
             notes.reached(Cell::secret(format!("secret.{what}")), format!("{what} in its memory"));
         }

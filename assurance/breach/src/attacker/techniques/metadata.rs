@@ -13,7 +13,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1552.005",
     stride: Stride::I,
     controls: &[Control::NetworkNamespace, Control::Landlock],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &[]),
 };
 
 fn run(_alone: &Alone<'_>, notes: &mut Notes) {

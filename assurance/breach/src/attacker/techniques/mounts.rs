@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1611",
     stride: Stride::E,
     controls: &[Control::Seccomp, Control::MountNamespace, Control::NoNewPrivileges],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["mount", "umount2", "pivot_root", "chroot", "open_by_handle_at"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

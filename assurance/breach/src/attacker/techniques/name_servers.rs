@@ -12,7 +12,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1071.004",
     stride: Stride::I,
     controls: &[Control::NetworkNamespace, Control::Seccomp],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["socket"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

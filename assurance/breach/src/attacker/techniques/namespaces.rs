@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1611",
     stride: Stride::E,
     controls: &[Control::Seccomp],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["unshare", "clone", "setns"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

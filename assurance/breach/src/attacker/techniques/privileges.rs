@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1548.001",
     stride: Stride::E,
     controls: &[Control::NoNewPrivileges, Control::UserNamespace, Control::Limits],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["setresuid", "setresgid", "syslog"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1611",
     stride: Stride::E,
     controls: &[Control::MountNamespace, Control::UserNamespace, Control::Landlock],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &[]),
 };
 
 fn run(_alone: &Alone<'_>, notes: &mut Notes) {

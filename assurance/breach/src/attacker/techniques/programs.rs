@@ -1,6 +1,6 @@
 //! Other programs than its own.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::{Alone, Notes, Row, Run, refusal};
 use crate::{Cell, Control, Extent, Stride};
@@ -12,7 +12,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1059.004",
     stride: Stride::E,
     controls: &[Control::Landlock, Control::MountNamespace, Control::NoNewPrivileges],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["chmod"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
@@ -25,7 +25,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     });
     let usual = ["/bin/sh", "/bin/bash", "/usr/bin/perl", "/usr/bin/su", "/usr/bin/sudo", "/usr/bin/mount", "/usr/bin/curl", own];
     for path in usual.into_iter().filter(|path| !declared(path) && (*path != own || wrote.is_ok())) {
-        match Command::new(path).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        match Command::new(path).arg("--version").status() {
             Ok(_) => notes.reached(Cell::done("programs", "execute", Extent::Standing), "a program that was not declared starts"),
             Err(error) => {
                 let (_, seen) = refusal(&error);

@@ -13,7 +13,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1559",
     stride: Stride::E,
     controls: &[Control::MountNamespace, Control::Landlock, Control::Seccomp, Control::NetworkNamespace, Control::FileModes],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &["socket"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {

@@ -1,7 +1,7 @@
 //! Changing files: of the system, of the machine, of the program itself.
 
 use super::files::is_empty_but_given;
-use super::{Alone, Notes, Row, Run, refusal};
+use super::{Alone, Notes, Row, Run, own_program, refusal};
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -11,11 +11,11 @@ pub(super) const ROW: Row = Row {
     attack: "T1525",
     stride: Stride::T,
     controls: &[Control::MountNamespace, Control::Landlock, Control::FileModes, Control::ArtefactDigest],
-    run: Run::Alone(run),
+    run: Run::Alone(run, &[]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
-    let own = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let own = own_program().display().to_string();
     let new = ["/usr/bin/breach", "/etc/breach", "/lib/breach"].map(|path| (path.to_owned(), true));
     let there = ["/etc/ld.so.preload", "/etc/shadow", "/usr/bin/env"].map(|path| (path.to_owned(), false));
     // A folder that shows nothing but what was given is the sandbox's own, on the way to that.
