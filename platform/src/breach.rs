@@ -12,6 +12,7 @@
 //! Not here:   what is tried (`breach::attacker`), what is predicted and how the two are compared (`breach`).
 #![allow(clippy::disallowed_methods, reason = "a command that waits for processes in real time")]
 
+mod another;
 mod browser;
 mod copy;
 mod doors;

@@ -38,6 +38,8 @@ pub type Fates = BTreeMap<String, String>;
 /// Tries the system calls of these names, which only one crate may: given by the assembly.
 pub type TryCalls = fn(&[&str]) -> Fates;
 
+/// First argument of the process that calls a UNIX socket as another user of the machine.
+pub const ANOTHER: &str = "breach-another";
 /// First argument of the process that tries what needs no request in hand.
 pub const ALONE: &str = "breach-alone";
 /// First argument of the process that plays a service.
@@ -52,6 +54,23 @@ pub fn serve(path: &Path, name: &str) -> u8 {
             eprintln!("the script {}: {error}", path.display());
             64
         }
+    }
+}
+
+/// Calls the UNIX socket at `path`; what came of it as a line on standard output.
+#[must_use]
+pub fn another(path: &Path) -> String {
+    let said = std::os::unix::net::UnixStream::connect(path).and_then(|stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+        http::exchange(stream, "localhost", &http::Request::new("GET", "/status"))
+    });
+    match said {
+        Ok(answer) => format!("status {}", answer.status),
+        Err(error) => match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            std::io::ErrorKind::NotFound => "not there".to_owned(),
+            _ => "cut off".to_owned(),
+        },
     }
 }
 

@@ -130,6 +130,8 @@ controls! {
     NoNewPrivileges = "no-new-privileges", "no program gives it more rights";
     /// Files are those of the user alone.
     FileModes = "file-modes", "files are their owner's alone";
+    /// The kernel's word which user calls at a UNIX socket.
+    PeerCredentials = "peer-credentials", "a socket knows which user calls";
     /// Limits of memory, processors, processes, files and time.
     Limits = "limits", "limits of memory, processors, processes and time";
     /// A new sandbox for each job.

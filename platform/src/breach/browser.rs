@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use breach::attacker::http::{Answer, Ask, Request};
+use breach::attacker::techniques::Credential;
 use contract::body;
 use contract::control::Outside;
 use proxy::client::{OutsideLine, Resolve};
 use tokio::runtime::Handle;
 use trust::SystemClock;
 
+/// Cookie of a session at the edge.
+const SESSION: &str = "__Host-palisade";
 /// How long an answer may take: an attack happens before some of them.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -86,6 +89,16 @@ impl Browser {
             cookies: Mutex::default(),
             key: None,
         }
+    }
+
+    /// What it shows, as whoever stole it has it.
+    pub(super) fn credential(&self, what: &str) -> Option<Credential> {
+        if let Some(key) = &self.key {
+            return Some(Credential { what: what.to_owned(), home: ("x-api-key", key.clone()), text: key.clone() });
+        }
+        let jar = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = jar.get(SESSION)?.clone();
+        Some(Credential { what: what.to_owned(), home: ("cookie", format!("{SESSION}={text}")), text })
     }
 
     /// The path of a URL of this system.

@@ -71,7 +71,8 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     let applied = Applied::open(&wish.manifest)?;
     let folder = scratch.join("copy");
     let mut budget = (FILES_MAX, BYTES_MAX);
-    copy_folder(&applied.search.folder, &folder, &mut budget).map_err(BreachError::Copy)?;
+    let kept = kept_back(&applied);
+    copy_folder(&applied.search.folder, &folder, &kept, &mut budget).map_err(BreachError::Copy)?;
     let dir = scratch.join("system");
     let targets = targets(scratch, &folder, &dir).map_err(BreachError::Copy)?;
     let script = Script::of(&applied.manifest, targets, wish.only.clone());
@@ -101,6 +102,15 @@ fn changed(text: &str, attacker: &Path, search: &Search) -> io::Result<String> {
         {
             hosts.push("localhost".into());
         }
+    }
+    for (_, to) in whole.get_mut("egress").and_then(toml::Value::as_table_mut).into_iter().flatten() {
+        // At an address of the outer network where nobody is: whether it is let out is what counts, and no name server is asked.
+        let Some(to) = to.as_table_mut() else { continue };
+        for own in ["credential", "certificate", "networks"] {
+            to.remove(own);
+        }
+        to.insert("host".to_owned(), doors::NOBODY.0.to_string().into());
+        to.insert("port".to_owned(), i64::from(doors::NOBODY.1).into());
     }
     for (name, service) in whole.get_mut("service").and_then(toml::Value::as_table_mut).into_iter().flatten() {
         let Some(service) = service.as_table_mut() else { continue };
@@ -168,16 +178,27 @@ fn targets(scratch: &Path, folder: &Path, dir: &Path) -> io::Result<Targets> {
     })
 }
 
-fn copy_folder(from: &Path, to: &Path, budget: &mut (usize, u64)) -> io::Result<()> {
+/// Files that are the operator's own: keys and credentials for outside. The copy does without, so that they are nowhere else.
+fn kept_back(applied: &Applied) -> BTreeSet<PathBuf> {
+    let manifest = &applied.manifest;
+    let outside = manifest
+        .egress
+        .values()
+        .flat_map(|to| to.credential.iter().map(|(_, file)| file).chain(to.certificate.iter().flat_map(|(chain, key)| [chain, key])));
+    let edge = manifest.edge.certificates.values().flat_map(|one| [&one.chain, &one.key]);
+    outside.chain(edge).map(|file| applied.search.folder.join(file)).collect()
+}
+
+fn copy_folder(from: &Path, to: &Path, kept: &BTreeSet<PathBuf>, budget: &mut (usize, u64)) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (name, kind) = (entry.file_name(), entry.file_type()?);
         if kind.is_dir() {
             if !LEFT_OUT.iter().any(|left| name == *left) {
-                copy_folder(&entry.path(), &to.join(&name), budget)?;
+                copy_folder(&entry.path(), &to.join(&name), kept, budget)?;
             }
-        } else if kind.is_file() {
+        } else if kind.is_file() && !kept.contains(&entry.path()) {
             let bytes = entry.metadata()?.len();
             let (Some(files), Some(left)) = (budget.0.checked_sub(1), budget.1.checked_sub(bytes)) else {
                 let most = format!(
@@ -232,8 +253,8 @@ mod tests {
         }
         assert_eq!((&after.buckets, &after.queues), (&before.buckets, &before.queues));
         let tools = &after.services["transcoder"].tools;
-        assert_eq!(tools[0], "/usr/bin/ffmpeg");
-        assert_eq!(tools[1], reference.with_file_name("palisade.toml").display().to_string(), "a relative one is the original's");
+        let relative = reference.with_file_name("palisade.toml").display().to_string();
+        assert_eq!(tools, &["/usr/bin/ffmpeg".to_owned(), relative].into(), "a relative one is the original's");
     }
 
     // L8, I6: the attacker has the service's own list, and by name what it cannot run without.
@@ -248,5 +269,26 @@ mod tests {
         assert_eq!(beyond["validator"], ["clone", "wait4"].map(str::to_owned).into());
         let text = std::fs::read_to_string(scratch.0.join(list_of("validator"))).unwrap();
         assert!(!text.contains("getdents64") && !text.contains("ioctl") && text.contains("\nclone\n"), "{text}");
+    }
+
+    // L8: what the operator has for outside is in no copy, and nothing of the copy leads there.
+    #[test]
+    fn the_operators_own_keys_are_not_copied_and_destinations_are_nobodys() {
+        let text =
+            "[egress.bank]\nhost = \"bank.example\"\nnetworks = [\"10.0.0.0/8\"]\ncredential = { header = \"a\", file = \"k/own\" }\n";
+        let search = Search { folder: PathBuf::from("/"), bin: None };
+        let after: toml::Table = changed(text, Path::new("/bin/attacker"), &search).unwrap().parse().unwrap();
+        let bank = after["egress"]["bank"].as_table().unwrap();
+        assert_eq!(bank.keys().collect::<Vec<_>>(), ["host", "port"]);
+        assert_eq!(bank["host"].as_str(), Some("93.184.215.14"));
+
+        let scratch = Scratch::make().unwrap();
+        let (from, to) = (scratch.0.join("from"), scratch.0.join("to"));
+        std::fs::create_dir_all(from.join("k")).unwrap();
+        for file in ["k/own", "k/else"] {
+            std::fs::write(from.join(file), "x").unwrap();
+        }
+        copy_folder(&from, &to, &[from.join("./k/own")].into(), &mut (10, 10)).unwrap();
+        assert!(to.join("k/else").is_file() && !to.join("k/own").exists());
     }
 }

@@ -13,6 +13,8 @@ pub(super) const ADDRESSES: &[Ipv4Addr] =
     &[Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(93, 184, 215, 14)];
 /// Ports that they listen on.
 pub(super) const TCP_PORTS: &[u16] = &[22, 53, 80, 443];
+/// A place at one of the addresses where nobody listens.
+pub(super) const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(93, 184, 215, 14), 444);
 /// Ports for datagrams.
 const UDP_PORTS: &[u16] = &[53, 443];
 

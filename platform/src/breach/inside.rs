@@ -15,7 +15,7 @@ use super::people::People;
 use super::rounds::{EXHAUSTION, Rounds};
 use super::stage::Stage;
 use super::watch::{self, Watch};
-use super::{BreachError, Wish, copy, doors, measured};
+use super::{BreachError, Wish, another, copy, doors, measured};
 
 /// First argument of this process.
 pub(crate) const INSIDE: &str = "breach-inside";
@@ -103,11 +103,11 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         let quiet = in_quiet(&neighbours);
         for service in copy.original.services.keys().filter(|service| wanted(&Profile::Service((*service).clone()))) {
             let during = rounds.press(service, &neighbours);
-            let tried = rounds.watch.said.iter().filter_map(|(name, said)| match said {
+            let mut tried = rounds.watch.said.iter().filter_map(|(name, said)| match said {
                 Said::Tried(tried) if name == service && tried.technique == EXHAUSTION => Some((tried.from_ms, tried.until_ms)),
                 _ => None,
             });
-            if let Some((from_ms, until_ms)) = tried.last() {
+            if let Some((from_ms, until_ms)) = tried.next_back() {
                 seen.neighbours.extend(neighbours::paces(&quiet, &during, service, from_ms, until_ms));
             }
             progress.tell(&format!("{service} used up what it could"));
@@ -120,7 +120,8 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         (Who::Vendor, Profile::Vendor),
     ] {
         if wanted(&profile) {
-            let tries = from_outside(who, &copy.script, &people, &rounds.stolen);
+            let another = |socket: &str, modes_aside: bool| another::call(scratch, socket, modes_aside);
+            let tries = from_outside(who, &copy.script, &people, &rounds.stolen, &another);
             progress.tell(&format!("{profile} has tried"));
             seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
         }
@@ -150,7 +151,13 @@ fn in_quiet(neighbours: &Neighbours<'_>) -> Vec<neighbours::Sample> {
 }
 
 /// Everything that one visitor tries.
-fn from_outside(who: Who, script: &breach::Script, people: &People, stolen: &[(String, String)]) -> Vec<Tried> {
+fn from_outside(
+    who: Who,
+    script: &breach::Script,
+    people: &People,
+    stolen: &[(String, String)],
+    as_another_user: &dyn Fn(&str, bool) -> std::io::Result<String>,
+) -> Vec<Tried> {
     let door: &Browser = match who {
         Who::Stranger => &people.stranger,
         Who::Person => &people.ada,
@@ -158,6 +165,8 @@ fn from_outside(who: Who, script: &breach::Script, people: &People, stolen: &[(S
         Who::Vendor => &people.partner,
     };
     let own = Mark::new(Act::Calm, "none", "ada", 0);
+    let owners = [(&people.ada, "a person's session"), (&people.root, "an administrator's session"), (&people.partner, "a partner's key")];
+    let credentials: Vec<_> = owners.into_iter().filter_map(|(browser, what)| browser.credential(what)).collect();
     let visitor = Visitor {
         who,
         door,
@@ -167,6 +176,8 @@ fn from_outside(who: Who, script: &breach::Script, people: &People, stolen: &[(S
         victim: Mark::new(Act::Calm, "none", "bob", 0).to_string(),
         scopes: (who == Who::Vendor).then(|| people.partner_scopes.clone()),
         stolen,
+        credentials: &credentials,
+        as_another_user,
     };
     let mut tries = Vec::new();
     for technique in ALL.iter().filter(|technique| script.wants(technique.id)) {

@@ -1,5 +1,8 @@
 //! Breaking in: L7, L8, L10, L12, O16. The whole of `palisade breach`, as an unprivileged user, on the reference manifest.
 
+mod revisions;
+mod shop;
+
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -31,15 +34,20 @@ fn running(folder: &Path) -> usize {
 fn breach(more: &[&str]) -> (std::process::Output, Scratch) {
     let scratch = Scratch::new().unwrap();
     let setting = copied(&scratch, &[]);
+    (as_nobody(&scratch, &setting.palisade, &setting.manifest, more), scratch)
+}
+
+/// Breaks into a copy of a system that lies in `scratch`, as a user without rights.
+fn as_nobody(scratch: &Scratch, palisade: &Path, manifest: &Path, more: &[&str]) -> std::process::Output {
     let own = scratch.0.join("t");
     std::fs::create_dir_all(&own).unwrap();
-    let mut command = Command::new(&setting.palisade);
-    command.args(["breach", "--format", "json"]).args(more).arg("--manifest").arg(&setting.manifest).env("TMPDIR", &own);
+    let mut command = Command::new(palisade);
+    command.args(["breach", "--format", "json"]).args(more).arg("--manifest").arg(manifest).env("TMPDIR", &own);
     if xtask::tree::output(Command::new("id").arg("-u")).unwrap().trim() == "0" {
         xtask::tree::run(Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(&scratch.0)).unwrap();
         command.uid(NOBODY).gid(NOBODY);
     }
-    (command.output().unwrap(), scratch)
+    command.output().unwrap()
 }
 
 // L8, O16: 1 input object, 1 output folder, 0 secrets, 0 other services, nothing outside; and prediction equals measurement everywhere.
@@ -83,7 +91,27 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
             |attempt: &&Value| attempt["profile"] == who && attempt["technique"] == technique && attempt["outcome"]["end"] == "stopped";
         assert!(attempts.iter().any(|attempt| refused(&attempt)), "{who} was not refused {technique}");
     }
-    // J11: what an enforcement point refuses is in the audit log.
+    // I6, L8: it had the services' own lists of system calls, and what stands in docs/breach.md beyond them.
+    assert_eq!(report["beyond"], serde_json::json!({ "transcoder": [], "validator": ["clone", "wait4"] }));
+    let by_seccomp = |attempt: &&Value| attempt["outcome"]["by"] == "seccomp" && attempt["profile"] == "service.validator";
+    assert!(attempts.iter().filter(by_seccomp).any(|attempt| attempt["seen"].as_str().unwrap().contains("no folder can be listed")));
+
+    // L8: somebody else was asked while each service used up what it could, and nobody suffered.
+    for service in ["api", "transcoder", "validator", "web"] {
+        let of = report["neighbours"].as_array().unwrap().iter().filter(|one| one["profile"] == format!("service.{service}"));
+        let neighbours: BTreeSet<&str> = of.clone().filter_map(|one| one["neighbour"].as_str()).collect();
+        assert!(neighbours.contains("role.login") && neighbours.len() >= 2, "{service}: {neighbours:?}");
+        for one in of {
+            println!("while {service} presses: {one}");
+            assert!(one["quiet"]["requests"].as_u64().unwrap() > 0 && one["during"]["requests"].as_u64().unwrap() > 0, "{one}");
+        }
+    }
+
+    // J11: what an enforcement point refuses is in the audit log, and so is what a sandbox denies.
+    for technique in ["mounts", "namespaces", "tracing", "families"] {
+        let seen = |a: &&Value| a["profile"] == taken_over && a["technique"] == technique && a["detected"]["event"] == "SyscallDenied";
+        assert!(attempts.iter().any(|a| seen(&a)), "nobody saw {technique}");
+    }
     let seen =
         attempts.iter().any(|a| a["profile"] == taken_over && a["technique"] == "objects-of-others" && a["detected"]["seen"] == "yes");
     assert!(seen, "nobody saw it");

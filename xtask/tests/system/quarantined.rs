@@ -86,3 +86,27 @@ fn a_contained_transcoder_stands_still_and_nobody_else_notices() {
     let failed = stage.running.cli(&["contain", "transcode"]).unwrap_err().to_string();
     assert!(failed.contains("there is no service"), "{failed}");
 }
+
+// L15: containment outlives a restart. The guard comes up, takes the order anew and starts nothing; released, it goes on.
+#[test]
+fn a_contained_service_stays_contained_over_a_restart_of_the_system() {
+    let Stage { running, ada: _, scratch, setting } = Stage::set();
+    running.cli(&["contain", "transcoder", "--reason", "over night"]).unwrap();
+    running.stop().unwrap();
+    let running = setting.start().unwrap();
+    let ada = running.person("ada", &scratch.0);
+    ada.sign_in().unwrap();
+    let started = |dir: &std::path::Path| {
+        let audit = crate::audit_text(dir);
+        audit.lines().filter(|line| line.contains("sandbox.start") && line.contains("\"transcoder\"")).count()
+    };
+    let before = started(&running.dir);
+    let uploaded = ada.upload(&crate::made(&scratch.0, 2), "video/mp4").unwrap();
+    ada.wait_for(&uploaded.id, &["validated"], READY).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    ada.wait_for(&uploaded.id, &["validated"], READY).unwrap();
+    assert_eq!(started(&running.dir), before, "a sandbox of a contained service was started");
+    let released: Value = serde_json::from_str(&running.cli(&["release", "transcoder"]).unwrap()).unwrap();
+    assert_eq!(released["contained"], serde_json::json!([]));
+    ada.wait_for(&uploaded.id, &["ready"], READY).unwrap();
+}

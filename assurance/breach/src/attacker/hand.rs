@@ -90,6 +90,8 @@ impl<'a> Hand<'a> {
         };
         let subject = request.header("ce-subject").and_then(|subject| subject.split_once('/'));
         let named = text("bucket").zip(text("key")).or_else(|| subject.map(|(bucket, key)| (bucket.to_owned(), key.to_owned())));
+        // Work on a request's authority is about no object.
+        let named = named.filter(|(bucket, _)| script.buckets.contains_key(bucket));
         let mark = Mark::find(&request.target)
             .or_else(|| text("mark").as_deref().and_then(Mark::find))
             .or_else(|| named.as_ref().and_then(|(_, key)| Mark::find(key)))?;
@@ -181,19 +183,22 @@ impl<'a> Hand<'a> {
         port(peer).ok_or(io::ErrorKind::NotFound)?.ask(&request)
     }
 
-    /// An event of the work, to be published.
+    /// An event of the work, to be published. It names an object only where the work is about one: nobody may name another.
     #[must_use]
     pub fn event(&self, queue: &str, effect: &str) -> Request {
-        let subject = self.input.as_ref().map_or_else(|| format!("none/{}", self.mark), |(bucket, key)| format!("{bucket}/{key}"));
+        let subject = self.input.as_ref().map(|(bucket, key)| format!("{bucket}/{key}"));
         let (bucket, key) = self.input.clone().unwrap_or_default();
         let data = json!({ "mark": self.mark.to_string(), "bucket": bucket, "key": key, "hops": self.hops.saturating_add(1), "carry": self.carry });
-        Request::new("POST", format!("/queues/{queue}"))
+        let event = Request::new("POST", format!("/queues/{queue}"))
             .with("ce-specversion", "1.0")
             .with("ce-id", format!("{}:{}:{queue}:{effect}", self.mark, self.service))
             .with("ce-source", format!("/breach/{}", self.service))
             .with("ce-type", "breach.step")
-            .with("ce-subject", subject)
-            .body("application/json", data.to_string())
+            .body("application/json", data.to_string());
+        match subject {
+            Some(subject) => event.with("ce-subject", subject),
+            None => event,
+        }
     }
 }
 

@@ -160,20 +160,25 @@ impl Port {
 impl Ask for Port {
     fn ask(&self, request: &Request) -> io::Result<Answer> {
         // On loopback there is an answer at once; to wait for one takes calls that a sandbox may lack.
-        let mut stream = TcpStream::connect(self.0)?;
+        let stream = TcpStream::connect(self.0)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_write_timeout(Some(ANSWER_MAX))?;
-        // An answer may come before the whole request was read: then it is read all the same.
-        let written = request.write(&mut stream, &self.0.to_string());
-        let mut reader = BufReader::new(stream);
-        let Some((line, headers)) = head(&mut reader)? else {
-            written?;
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        let body = if request.method == "HEAD" || status == 204 || status == 304 { Vec::new() } else { body(&mut reader, &headers, true)? };
-        Ok(Answer { status, headers, body })
+        exchange(stream, &self.0.to_string(), request)
     }
+}
+
+/// One request and its answer, on a connection that is made.
+pub(crate) fn exchange(mut stream: impl Read + Write, host: &str, request: &Request) -> io::Result<Answer> {
+    // An answer may come before the whole request was read: then it is read all the same.
+    let written = request.write(&mut stream, host);
+    let mut reader = BufReader::new(stream);
+    let Some((line, headers)) = head(&mut reader)? else {
+        written?;
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let body = if request.method == "HEAD" || status == 204 || status == 304 { Vec::new() } else { body(&mut reader, &headers, true)? };
+    Ok(Answer { status, headers, body })
 }
 
 type Headers = Vec<(String, String)>;

@@ -7,6 +7,8 @@
 
 use std::io;
 
+pub use elsewhere::Credential;
+
 use super::http::{Answer, Ask};
 use super::note::Notes;
 use super::script::Script;
@@ -21,6 +23,7 @@ mod cross_person;
 mod descriptors;
 mod devices;
 mod edge_surfaces;
+mod elsewhere;
 mod environment;
 mod exhaustion;
 mod families;
@@ -28,6 +31,7 @@ mod files;
 mod forged;
 mod insider;
 mod jobs_of_others;
+mod leases;
 mod login_surface;
 mod loopback;
 mod memory;
@@ -36,6 +40,7 @@ mod mounts;
 mod name_servers;
 mod namespaces;
 mod objects_of_others;
+mod operator_sockets;
 mod own_work;
 mod parsing;
 mod privileges;
@@ -128,6 +133,10 @@ pub struct Visitor<'a> {
     pub scopes: Option<Vec<String>>,
     /// Things that were stolen elsewhere: what it is, and its text.
     pub stolen: &'a [(String, String)],
+    /// Sessions and keys that were stolen from others.
+    pub credentials: &'a [Credential],
+    /// Calls a UNIX socket as another user of the machine, if wished with the modes of all files on the way set aside; gives what was said.
+    pub as_another_user: &'a dyn Fn(&str, bool) -> io::Result<String>,
 }
 
 /// Every technique, in the order in which they are tried: what breaks something comes last.
@@ -165,6 +174,7 @@ pub const ALL: &[Row] = &[
     parsing::ROW,
     traces::ROW,
     replay::ROW,
+    leases::ROW,
     after::ROW,
     // From outside.
     public_routes::ROW,
@@ -172,8 +182,10 @@ pub const ALL: &[Row] = &[
     console::ROW,
     edge_surfaces::ROW,
     tokens_outside::ROW,
+    elsewhere::ROW,
     cross_person::ROW,
     insider::ROW,
+    operator_sockets::ROW,
 ];
 
 /// The table as reports have it.
@@ -187,6 +199,18 @@ pub fn catalogue() -> Vec<Technique> {
         controls: row.controls.to_vec(),
     };
     ALL.iter().map(technique).collect()
+}
+
+/// Notes what came of a call of a destination outside. That its guard let it out is what counts: nobody needs to be there.
+fn let_out(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell) {
+    match answer {
+        Ok(answer) if matches!(answer.status, 502..=504) && !answer.text().contains("\"reason\"") => {
+            notes.reached(cell, "the guard lets it out; nobody is there");
+        }
+        other => {
+            judged(notes, other, cell, "a destination outside");
+        }
+    }
 }
 
 /// Notes what came of a request: success is `cell`, everything else a refusal.

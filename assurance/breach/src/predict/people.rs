@@ -160,4 +160,6 @@ pub(crate) fn insider(model: &Model<'_>, found: &mut Found, profile: Profile) {
     let apply = Cell::done("role.control", "POST /apply", Extent::Everybody);
     let stops = if authority.step_up { vec![C::FileModes] } else { vec![C::FileModes, C::StepUp] };
     found.stopped(&profile, apply, stops, "changes the manifest");
+    let socket = Cell::done("role.control", "operator's socket", Extent::Everybody);
+    found.stopped(&profile, socket, [C::FileModes, C::PeerCredentials], "calls it as another user of the machine");
 }

@@ -3,7 +3,7 @@
 use manifest::{BucketOperation, Flow};
 use serde_json::json;
 
-use super::{Act, Hand, Notes, Row, Run, judged};
+use super::{Act, Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::{Entry, HOPS_MAX, Peer};
 use crate::attacker::http::Request;
 use crate::attacker::play::CONTENT_BYTES;
@@ -54,9 +54,19 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                     notes.answered(service, &route);
                 }
             }
-            Flow::Publish { .. } | Flow::Call { .. } | Flow::Secret { .. } | Flow::Egress { .. } => {}
+            Flow::Egress { destination, method, path, .. } => {
+                let answer = hand.ask(Peer::Named(destination), outside(method, path));
+                let_out(notes, answer, Cell::egress(format!("egress.{destination}"), format!("{method} {path}"), whole));
+            }
+            Flow::Publish { .. } | Flow::Call { .. } | Flow::Secret { .. } => {}
         }
     }
+}
+
+/// A request for a destination outside.
+pub(super) fn outside(method: &str, path: &str) -> Request {
+    let request = Request::new(method, filled(path, "x"));
+    if method == "GET" { request } else { request.body("application/json", "{}") }
 }
 
 fn on_bucket(hand: &Hand<'_>, notes: &mut Notes, bucket: &str, operation: BucketOperation) {

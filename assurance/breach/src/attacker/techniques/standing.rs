@@ -2,7 +2,8 @@
 
 use manifest::{BucketOperation, Flow};
 
-use super::{Act, Hand, Notes, Row, Run, judged};
+use super::own_work::outside;
+use super::{Act, Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
 use crate::attacker::mark::Mark;
@@ -57,7 +58,11 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask_as(Peer::Named(service), request, None);
                 judged(notes, answer, Cell::done(format!("service.{service}"), route, Extent::Standing), "on nobody's authority");
             }
-            Flow::Call { .. } | Flow::Secret { .. } | Flow::Egress { .. } => {}
+            Flow::Egress { destination, method, path, .. } => {
+                let answer = hand.ask_as(Peer::Named(destination), outside(method, path), None);
+                let_out(notes, answer, Cell::egress(format!("egress.{destination}"), format!("{method} {path}"), Extent::Standing));
+            }
+            Flow::Call { .. } | Flow::Secret { .. } => {}
         }
     }
 }
