@@ -30,7 +30,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         };
         let request = if route.method == "POST" { request.body("application/json", body) } else { request };
         let own = route.who == Caller::Policy && route.path.starts_with("/v1/");
-        match hand.ask(Peer::Telemetry, request) {
+        // Its own telemetry is told in its own name, whatever has become of the work meanwhile.
+        let token = hand.token.as_deref().filter(|_| !own);
+        match hand.ask_as(Peer::Telemetry, request, token) {
             Ok(answer) if answer.is_success() => {
                 let extent = if own { Extent::Standing } else { Extent::Everybody };
                 notes.reached(Cell::done("role.evidence", what.clone(), extent), what);
