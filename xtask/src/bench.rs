@@ -252,8 +252,7 @@ impl<'a> Bench<'a> {
 
     /// With everything on, beside the same with nothing but what must be kept: records, and their shipping.
     fn telemetry(&self) -> Outcome<Value> {
-        let mut table =
-            Table::new("What spans and the access log cost: CPU for each request", "µs", Some("records only"));
+        let mut table = Table::new("What spans and the access log cost: CPU for each request", "µs", Some("records only"));
         for scenario in Scenario::ALL {
             table.column(scenario.name(), self.saturated(&[Target::Palisade, Target::RecordsOnly], scenario, Tokens::One("ES256"))?);
         }
