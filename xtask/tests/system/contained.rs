@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::os::linux::net::SocketAddrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -157,10 +158,26 @@ fn assert_targets_exist(stage: &Stage) {
 // I2, I3, I4, I11, F8: a program in FFmpeg's place, started by the real transcoder on a real job.
 #[test]
 fn a_program_in_ffmpegs_place_reaches_nothing() {
+    in_ffmpegs_place("", false);
+}
+
+// I16, I2, I3, I4, I11, F8: the same in a sandbox that bubblewrap built.
+#[test]
+fn a_program_in_ffmpegs_place_reaches_nothing_in_bubblewraps_sandbox() {
+    in_ffmpegs_place("sandbox = \"bwrap\"\n", true);
+}
+
+/// Whether this program runs now, in a sandbox or not.
+pub fn runs(stage: &Stage, program: &str) -> bool {
+    xtask::processes::tree(stage.running.pid()).unwrap().iter().any(|process| process.name == program)
+}
+
+/// With `more` in the transcoder's table, and bubblewrap at work or not.
+fn in_ffmpegs_place(more: &str, by_bwrap: bool) {
     let scratch = Scratch::new().unwrap();
     let place = |path: &str| scratch.0.join(path).display().to_string();
     let (transcoder, stand_in) = (place("bin/video-transcoder"), place("apps/attacker/attacker.py"));
-    let run = format!("run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"attacker\"]");
+    let run = format!("{more}run = [\"/usr/bin/env\", \"FFMPEG={stand_in}\", \"{transcoder}\"]\nfiles = [\"attacker\"]");
     let tools = format!("tools = [\"{transcoder}\", \"{stand_in}\", \"/usr/bin/python3\"]");
     let setting = copied(
         &scratch,
@@ -171,7 +188,22 @@ fn a_program_in_ffmpegs_place_reaches_nothing() {
     let stage = Stage::set_with(scratch, setting);
     let uploaded = stage.ada.upload(&stage.video(2), "video/mp4").unwrap();
     // What it complains is what the person is told.
-    let video = stage.ada.wait_for(&uploaded.id, &["failed"], READY).unwrap();
+    let done = AtomicBool::new(false);
+    let (video, built_by_bwrap) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                if runs(&stage, "bwrap") {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            false
+        });
+        let video = stage.ada.wait_for(&uploaded.id, &["failed"], READY);
+        done.store(true, Ordering::SeqCst);
+        (video.unwrap(), watching.join().unwrap())
+    });
+    assert_eq!(built_by_bwrap, by_bwrap);
     let reason = video["reason"].as_str().unwrap();
     let said = reason.get(reason.find('{').unwrap_or_else(|| panic!("no finding: {reason}"))..=reason.rfind('}').unwrap()).unwrap();
     let probe: Value = serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"));

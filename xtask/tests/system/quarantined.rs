@@ -5,12 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use xtask::demo::Scratch;
 
+use crate::contained::{copied, runs};
 use crate::{READY, Stage};
 
 fn state_of(pid: &str) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
+}
+
+/// A job is called transcoding when it begins, which is before its input has come.
+fn until_ffmpeg_runs(stage: &Stage) {
+    let begun = std::time::Instant::now();
+    while !runs(stage, "ffmpeg") {
+        assert!(begun.elapsed() < READY, "FFmpeg was not started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // L15, D13: FFmpeg is at work; one command stops it and keeps what is there; nobody else notices; released, the work is done.
@@ -20,6 +31,7 @@ fn a_contained_transcoder_stands_still_and_nobody_else_notices() {
     let (first, second) = (stage.video(30), stage.video(2));
     let uploaded = stage.ada.upload(&first, "video/mp4").unwrap();
     stage.ada.wait_for(&uploaded.id, &["transcoding"], READY).unwrap();
+    until_ffmpeg_runs(&stage);
 
     // Somebody uses the rest of the system all the time.
     let done = Arc::new(AtomicBool::new(false));
@@ -109,4 +121,40 @@ fn a_contained_service_stays_contained_over_a_restart_of_the_system() {
     let released: Value = serde_json::from_str(&running.cli(&["release", "transcoder"]).unwrap()).unwrap();
     assert_eq!(released["contained"], serde_json::json!([]));
     ada.wait_for(&uploaded.id, &["ready"], READY).unwrap();
+}
+
+// I16, L15: bubblewrap built the sandbox. A real job is done in it; contained, what stands still is the job, and not who supervises it.
+#[test]
+fn in_bubblewraps_sandbox_a_job_is_done_and_a_contained_one_stands_still() {
+    let scratch = Scratch::new().unwrap();
+    let by_bwrap = |service: &str| (format!("[service.{service}] "), format!("[service.{service}]\nsandbox = \"bwrap\" "));
+    let replace = ["validator", "transcoder"].map(by_bwrap);
+    let replace: Vec<(&str, &str)> = replace.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    let setting = copied(&scratch, &replace);
+    let stage = Stage::set_with(scratch, setting);
+    let file = stage.video(30);
+    let uploaded = stage.ada.upload(&file, "video/mp4").unwrap();
+    stage.ada.wait_for(&uploaded.id, &["transcoding"], READY).unwrap();
+    until_ffmpeg_runs(&stage);
+
+    let contained: Value = serde_json::from_str(&stage.running.cli(&["contain", "transcoder", "--reason", "a drill"]).unwrap()).unwrap();
+    assert_eq!(contained["failures"], serde_json::json!([]));
+    assert!(runs(&stage, "bwrap"));
+    let epoch = std::path::Path::new(contained["evidence"].as_str().unwrap()).join(format!("epoch-{}/replica-0", contained["epoch"]));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(epoch.join("report.json")).unwrap()).unwrap();
+    let sandboxes = report["sandboxes"].as_object().unwrap();
+    let processes: Vec<(&String, &Value)> = sandboxes.values().flat_map(|one| one["processes"].as_object().unwrap()).collect();
+    let programs: Vec<&str> = processes.iter().map(|(_, one)| one["program"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    assert!(
+        programs.contains(&"ffmpeg") && programs.iter().all(|program| ["ffmpeg", "video-transcoder"].contains(program)),
+        "{programs:?}"
+    );
+    assert!(processes.iter().all(|(pid, _)| state_of(pid) == Some('T')), "{programs:?}");
+    let kept = sandboxes.iter().flat_map(|(n, one)| one["files"].as_object().unwrap().keys().map(move |file| (n, file)));
+    let inputs: Vec<_> =
+        kept.filter(|(_, file)| file.ends_with("/in")).map(|(n, file)| epoch.join(format!("sandbox-{n}/tmp/{file}"))).collect();
+    assert!(inputs.len() == 1 && std::fs::read(&inputs[0]).unwrap() == std::fs::read(&file).unwrap(), "the input as it was: {report}");
+
+    stage.running.cli(&["release", "transcoder"]).unwrap();
+    stage.ada.wait_for(&uploaded.id, &["ready"], READY).unwrap();
 }
