@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use breach::attacker::{NEEDS, SERVE};
 use breach::{Script, Targets};
-use manifest::{Manifest, Search};
+use manifest::Manifest;
 
 use super::{BreachError, Wish, doors};
 use crate::system::Applied;
@@ -82,7 +82,7 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     written.map_err(BreachError::Copy)?;
     let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
     let beyond = lists(&applied, &folder).map_err(BreachError::Copy)?;
-    let changed = changed(&applied.text, &attacker, &applied.search).map_err(BreachError::Copy)?;
+    let changed = changed(&applied.text, &attacker).map_err(BreachError::Copy)?;
     let path = folder.join("palisade.toml");
     fs::write(&path, changed).map_err(BreachError::Copy)?;
     readable(&folder).map_err(BreachError::Copy)?;
@@ -90,7 +90,7 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
 }
 
 /// The manifest with the attacker in every service's place, and without what would lead outside.
-fn changed(text: &str, attacker: &Path, search: &Search) -> io::Result<String> {
+fn changed(text: &str, attacker: &Path) -> io::Result<String> {
     let mut whole: toml::Table = text.parse().map_err(io::Error::other)?;
     if let Some(edge) = whole.get_mut("edge").and_then(toml::Value::as_table_mut) {
         for outside in ["acme", "certificates", "certificate", "proxies", "client_ca"] {
@@ -122,12 +122,6 @@ fn changed(text: &str, attacker: &Path, search: &Search) -> io::Result<String> {
         let files = service.entry("files").or_insert_with(|| toml::Value::Array(Vec::new()));
         if let Some(files) = files.as_array_mut() {
             files.push("breach/script.json".into());
-        }
-        // Programs that the manifest names by a relative path are those that the original finds.
-        for tool in service.get_mut("tools").and_then(toml::Value::as_array_mut).into_iter().flatten() {
-            if let Some(found) = tool.as_str().and_then(|path| search.program(path)) {
-                *tool = found.display().to_string().into();
-            }
         }
     }
     toml::to_string(&whole).map_err(io::Error::other)
@@ -237,10 +231,9 @@ mod tests {
     #[test]
     fn every_service_of_the_copy_is_the_attacker_and_all_else_stays() {
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../apps/video/palisade.toml");
-        let text = std::fs::read_to_string(&reference).unwrap().replace("\"/usr/bin/ffprobe\"", "\"./palisade.toml\"");
+        let text = std::fs::read_to_string(&reference).unwrap();
         let before = Manifest::parse("palisade.toml", &text).unwrap();
-        let search = Search { folder: reference.parent().unwrap().to_path_buf(), bin: None };
-        let after = changed(&text, Path::new("/bin/attacker"), &search).unwrap();
+        let after = changed(&text, Path::new("/bin/attacker")).unwrap();
         let after = Manifest::parse("palisade.toml", &after).unwrap();
         for (name, service) in &after.services {
             assert_eq!(service.run, ["/bin/attacker", SERVE, "breach/script.json", name]);
@@ -252,9 +245,7 @@ mod tests {
             );
         }
         assert_eq!((&after.buckets, &after.queues), (&before.buckets, &before.queues));
-        let tools = &after.services["transcoder"].tools;
-        let relative = reference.with_file_name("palisade.toml").display().to_string();
-        assert_eq!(tools, &["/usr/bin/ffmpeg".to_owned(), relative].into(), "a relative one is the original's");
+        assert_eq!(after.services["transcoder"].tools, before.services["transcoder"].tools, "tools are absolute, and stay");
     }
 
     // L8, I6: the attacker has the service's own list, and by name what it cannot run without.
@@ -276,8 +267,7 @@ mod tests {
     fn the_operators_own_keys_are_not_copied_and_destinations_are_nobodys() {
         let text =
             "[egress.bank]\nhost = \"bank.example\"\nnetworks = [\"10.0.0.0/8\"]\ncredential = { header = \"a\", file = \"k/own\" }\n";
-        let search = Search { folder: PathBuf::from("/"), bin: None };
-        let after: toml::Table = changed(text, Path::new("/bin/attacker"), &search).unwrap().parse().unwrap();
+        let after: toml::Table = changed(text, Path::new("/bin/attacker")).unwrap().parse().unwrap();
         let bank = after["egress"]["bank"].as_table().unwrap();
         assert_eq!(bank.keys().collect::<Vec<_>>(), ["host", "port"]);
         assert_eq!(bank["host"].as_str(), Some("93.184.215.14"));
