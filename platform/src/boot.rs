@@ -5,7 +5,7 @@
 //! the supervisor asks for a drain, a line to it says "ready", and its end means that the supervisor is gone and this process must be
 //! too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,6 +46,9 @@ pub struct Boot {
     pub artefacts: Vec<String>,
     /// 32 bytes, hexadecimal: seals this role's keys at rest. Empty for guards, which keep none.
     pub sealing_key: String,
+    /// Controls that it goes without, in a throw-away copy of a system alone; see `dangerous`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub dangerous_without: BTreeSet<breach::Control>,
     /// What this role alone needs.
     pub settings: serde_json::Value,
 }

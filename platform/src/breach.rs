@@ -21,6 +21,7 @@ mod inside;
 mod measured;
 mod neighbours;
 mod people;
+mod review;
 mod rounds;
 mod stage;
 mod watch;
@@ -36,6 +37,8 @@ use std::time::Duration;
 use breach::{Profile, Report};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use copy::run_of;
+pub(crate) use doors::ADDRESSES;
 pub(crate) use inside::{EXIT_UNAVAILABLE, INSIDE, SYSTEM, run as run_inside, run_system};
 
 /// What is wanted.
@@ -48,6 +51,8 @@ pub(crate) struct Wish {
     pub(crate) only: Vec<String>,
     /// Attackers; empty for all.
     pub(crate) profiles: Vec<Profile>,
+    /// Controls that the copy goes without, `CONTROL` or `CONTROL@PLACE`.
+    pub(crate) dangerous_without: Vec<String>,
 }
 
 /// Why nothing was measured.

@@ -170,8 +170,8 @@ enum Command {
 }
 
 /// Runs the copy of a system that is broken into, by the same code as `up`.
-pub(crate) fn up_copy(manifest: &std::path::Path, dir: &std::path::Path) -> ExitCode {
-    let up = up::Up::on_a_free_port(manifest.to_path_buf(), dir.to_path_buf());
+pub(crate) fn up_copy(manifest: &std::path::Path, dir: &std::path::Path, dangerous_without: &[String]) -> ExitCode {
+    let up = up::Up::on_a_free_port(manifest.to_path_buf(), dir.to_path_buf(), dangerous_without.to_vec());
     up.run(Format::Json).unwrap_or_else(|failure| {
         failure.print();
         ExitCode::from(failure.code)

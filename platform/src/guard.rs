@@ -15,12 +15,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use breach::Control;
 use proxy::mesh::{Connector, Guard, Job};
 use sandbox::{Level, SandboxError};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{self, AccessLog};
+use crate::dangerous;
 use crate::process::{Process, StartError};
 use host::{Host, ServeOutbound};
 
@@ -44,6 +46,9 @@ pub struct Settings {
     pub trace: Option<PathBuf>,
     /// Where each request gets a line, if the manifest asks for it.
     pub access_log: Option<access_log::Settings>,
+    /// The wall that its sandboxes go without, in a throw-away copy of a system alone: it is never read from anywhere.
+    #[serde(skip)]
+    pub(crate) dangerous_without: Option<sandbox::DangerousWithout>,
 }
 
 /// Runs the guard of a service.
@@ -51,26 +56,39 @@ pub struct Settings {
 /// # Errors
 /// `Refused` when the service may not start here: its level cannot be reached, or its artefacts are not the locked ones.
 pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
-    let settings: Settings = process.settings()?;
+    let mut settings: Settings = process.settings()?;
+    settings.dangerous_without = dangerous::dangerous_wall(&process)?;
     let joined = process.join().await?;
     let loaded = process.first_view(&joined.view).await?;
     let mut profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
     let started = profile.clone();
     // `replicas_min` of all replicas run all the time; the others wait for work.
     profile.replicas_min = u32::from(settings.replica < profile.replicas_min);
+    let without = &process.boot.dangerous_without;
+    let dangerous_shared = profile.fresh_per_job && without.contains(&Control::FreshSandbox);
+    // Its host then keeps one sandbox, as that of any other service.
+    profile.fresh_per_job = profile.fresh_per_job && !dangerous_shared;
     let required = if profile.isolation == "confined" { Level::Confined } else { Level::Full };
     let here = sandbox::probe();
     if here.level.is_none_or(|level| level < required) {
         return Err(StartError::refused(format_args!("this host cannot give the isolation that the manifest requires\n{here}")));
     }
-    let link = Arc::new(Link::default());
+    let link = Arc::new(Link { dangerous_shared, ..Link::default() });
     let (mut recorder, metrics) = (process.recorder.clone(), process.recorder.metrics().clone());
     let log = settings.access_log.clone().map(|log| AccessLog::start(log, process.clock.clone(), metrics)).transpose();
     let log = log.map_err(StartError::refused_by)?;
     if let Some(log) = &log {
         recorder = recorder.with_access_log(log.clone());
     }
-    let guard = Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone());
+    let dangerous_without = proxy::mesh::DangerousWithout {
+        flight: without.contains(&Control::TransactionToken),
+        routes: without.contains(&Control::GuardOut),
+    };
+    let guard = if dangerous_without == proxy::mesh::DangerousWithout::default() {
+        Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone())
+    } else {
+        Guard::dangerous_new(joined.view.clone(), recorder, process.clock.clone(), link.clone(), dangerous_without)
+    };
     let host = Host::new(profile, settings, outbound_of(&guard), process.recorder.clone(), process.clock.clone());
     link.set(&host);
     if loaded.view.contained {
@@ -137,16 +155,20 @@ fn outbound_of(guard: &Arc<Guard>) -> ServeOutbound {
 
 /// The guard needs the service, and the service's listeners need the guard: this end is tied once both are there.
 #[derive(Debug, Default)]
-struct Link(std::sync::OnceLock<std::sync::Weak<Host>>);
+struct Link {
+    host: std::sync::OnceLock<std::sync::Weak<Host>>,
+    /// All jobs get the one sandbox; in a throw-away copy of a system alone.
+    dangerous_shared: bool,
+}
 
 impl Link {
     fn set(&self, host: &Arc<Host>) {
         // It is tied once, in `run`.
-        let _tied = self.0.set(Arc::downgrade(host));
+        let _tied = self.host.set(Arc::downgrade(host));
     }
 
     fn host(&self) -> std::io::Result<Arc<Host>> {
-        self.0.get().and_then(std::sync::Weak::upgrade).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+        self.host.get().and_then(std::sync::Weak::upgrade).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -157,6 +179,22 @@ impl Connector for Link {
     }
 
     async fn fresh(&self) -> std::io::Result<Box<dyn Job>> {
+        if self.dangerous_shared {
+            return Ok(Box::new(DangerousShared(self.host()?)));
+        }
         Ok(Box::new(self.host()?.fresh().await.map_err(std::io::Error::other)?))
     }
+}
+
+/// A job in the sandbox of all jobs, which stays as the job left it.
+#[derive(Debug)]
+struct DangerousShared(Arc<Host>);
+
+#[async_trait]
+impl Job for DangerousShared {
+    async fn connect(&self) -> std::io::Result<std::net::TcpStream> {
+        self.0.connect().await.map_err(std::io::Error::other)
+    }
+
+    async fn end(self: Box<Self>) {}
 }

@@ -6,6 +6,7 @@ mod breach;
 mod cli;
 #[cfg(test)]
 mod coverage;
+mod dangerous;
 mod folder;
 mod guard;
 mod memory;

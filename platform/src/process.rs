@@ -24,7 +24,7 @@ use trust::{Clock, Digest, Entropy, Fault, SpiffeId, SystemClock, SystemEntropy}
 
 use crate::boot::{self, Boot, BootError, Line, Listeners};
 use crate::spool::Spool;
-use crate::{memory, roles};
+use crate::{dangerous, memory, roles};
 
 /// Exit code of a process that will not start however often it is tried (sysexits.h, EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
@@ -154,7 +154,11 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
                 return ExitCode::FAILURE;
             }
         };
-        match role(process.clone()).await {
+        let started = match dangerous::admit(&process.boot, &process.recorder) {
+            Ok(()) => role(process.clone()).await,
+            Err(refused) => Err(refused),
+        };
+        match started {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(%error, "ends");
@@ -297,7 +301,11 @@ impl Process {
     /// `Failed` when the supervisor did not say where `control` is.
     pub fn follow_view(self: &Arc<Self>, identity: &Arc<WorkloadIdentity>) -> Result<Arc<ViewHolder>, StartError> {
         let kept: PathBuf = self.boot.dir.join("view.json");
-        let view = ViewHolder::open(identity.clone(), self.recorder.clone(), Some(kept));
+        let view = if self.boot.dangerous_without.contains(&breach::Control::Policy) {
+            ViewHolder::dangerous_open_without_policy(identity.clone(), self.recorder.clone(), Some(kept))
+        } else {
+            ViewHolder::open(identity.clone(), self.recorder.clone(), Some(kept))
+        };
         let control = self.early_transport(identity, "control")?;
         tokio::spawn(proxy::view::subscribe(view.clone(), control, self.entropy.clone(), CancellationToken::new()));
         Ok(view)

@@ -19,6 +19,7 @@ use trust::{Digest, Entropy, SpiffeId, clock};
 
 use crate::access_log;
 use crate::boot::Boot;
+use crate::dangerous::{self, DangerousSwitch};
 use crate::folder;
 use crate::roles;
 use crate::supervisor::{Artefacts, BootTemplate, Member, Replacement};
@@ -250,6 +251,15 @@ pub fn build(
     Ok(System { members: builder.members, origin, peps: builder.peps })
 }
 
+impl System {
+    /// Switches controls off. For a throw-away copy alone: a process that is handed a switch elsewhere does not start.
+    pub(crate) fn dangerous_switch_off(&mut self, switches: &[DangerousSwitch]) {
+        for member in &mut self.members {
+            member.boot.0.dangerous_without = dangerous::dangerous_of(switches, &member.name);
+        }
+    }
+}
+
 struct Builder<'a> {
     applied: &'a Applied,
     lock: &'a Lock,
@@ -366,7 +376,8 @@ impl Builder<'_> {
             evidence_dir: self.layout.contained(service),
             replica,
             trace,
-            access_log
+            access_log,
+            dangerous_without: None,
         });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];
@@ -408,6 +419,7 @@ impl Builder<'_> {
             listeners: Vec::new(),
             artefacts,
             sealing_key,
+            dangerous_without: std::collections::BTreeSet::new(),
             settings,
         })
     }

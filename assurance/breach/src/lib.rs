@@ -7,6 +7,7 @@
 //! Guarantees: L7 to L12.
 //! Not here:   the system that is broken into; files, processes, the command line (`palisade`).
 
+pub mod absent;
 pub mod attacker;
 pub mod compare;
 pub mod defence;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod show;
 pub mod technique;
 
+pub use absent::{Absent, Beyond};
 pub use attacker::{Act, Hand, Mark, Notes, Script, Targets, Tried};
 pub use compare::{Between, Change, Comparison, Difference, What, compare};
 pub use defence::Protected;

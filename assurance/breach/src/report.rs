@@ -17,6 +17,7 @@ use trust::Digest;
 pub use neighbour::{Neighbour, Pace, SLOWER_FACTOR, SLOWER_MS};
 pub use profile::{Profile, ProfileError};
 
+use crate::absent::Absent;
 use crate::defence::Protected;
 use crate::technique::{Attempt, Technique};
 
@@ -50,6 +51,9 @@ pub struct Report {
     /// What was tried, in the order of profiles and techniques; empty for a prediction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// Controls that the copy went without, and what came of each; empty but for a measurement that was to show that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     /// The techniques that `attempts` speaks of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub techniques: Vec<Technique>,
@@ -203,6 +207,7 @@ impl Report {
             deputies: BTreeSet::new(),
             defence: Vec::new(),
             attempts: Vec::new(),
+            absent: Vec::new(),
             techniques: Vec::new(),
             beyond: BTreeMap::new(),
             neighbours: Vec::new(),

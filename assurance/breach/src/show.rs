@@ -11,7 +11,7 @@ mod table;
 pub use markdown::markdown;
 pub use matrix::matrix;
 pub use sarif::sarif;
-pub use table::{attacker, differences, table};
+pub use table::{absent, attacker, differences, table};
 
 use std::collections::BTreeSet;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Decision as Cedar, Effect, Policy, PolicyId, PolicySet, Schema};
 use trust::{Authority, Decision, DenyReason};
 
-use crate::bundle::{Bundle, BundleError, strictly_valid, validate};
+use crate::bundle::{Bundle, BundleError, parse_schema, strictly_valid, validate};
 use crate::cedar::{CedarError, Vocabulary, explained, scoped};
 use crate::loader::Loader;
 use crate::question::{Action, ObjectFacts, Question, Resource};
@@ -21,6 +21,9 @@ use crate::slice::{Cell, PolicySlice, may_apply};
 
 /// Annotation of a policy that is tried out: it is evaluated, recorded, and has no effect.
 const SHADOW: &str = "shadow";
+
+/// The policy of an engine that permits everything.
+pub const DANGEROUS_OPEN: &str = "dangerous-open-to-all";
 
 /// Decides. Cheap to share, without interior state.
 #[derive(Debug)]
@@ -103,6 +106,20 @@ impl Engine {
     /// See `LoadError`: a slice that fails in any point is not used at all.
     pub fn load(slice: &PolicySlice, epoch: u64) -> Result<Self, LoadError> {
         Loader::default().load(slice, epoch)
+    }
+
+    /// An engine that permits whatever is declared, over a slice's vocabulary. For a throw-away copy of a system alone, to see that an attack
+    /// finds that: its answers name `DANGEROUS_OPEN`, which is no policy of any manifest.
+    ///
+    /// # Errors
+    /// The slice's schema or entities are not well-formed.
+    pub fn dangerous_open_to_all(slice: &PolicySlice, epoch: u64) -> Result<Self, LoadError> {
+        let schema = parse_schema(&slice.schema)?;
+        let vocabulary = Arc::new(Vocabulary::new(&slice.entities, &schema)?);
+        let open = crate::cedar::policy(DANGEROUS_OPEN, "permit(principal, action, resource);")?;
+        let set = PolicySet::from_policies([open]).map_err(CedarError::of)?;
+        let rules = Arc::new(Rules::Whole(Box::new(prepared(set)?)));
+        Ok(Self { vocabulary, authorizer: Authorizer::new(), purposes: Arc::new(slice.purposes.clone()), rules, epoch })
     }
 
     /// The slice's cells over a vocabulary that fits it; nothing of it is checked yet but that they are strictly valid.

@@ -20,7 +20,7 @@ mod slice;
 mod world;
 
 pub use bundle::{Bundle, BundleError, Rule};
-pub use engine::{Answer, Engine, LoadError};
+pub use engine::{Answer, DANGEROUS_OPEN, Engine, LoadError};
 pub use example::Example;
 pub use loader::Loader;
 pub use question::{Action, ObjectFacts, Question, Resource, caller_name};

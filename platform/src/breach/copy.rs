@@ -22,6 +22,15 @@ const BYTES_MAX: u64 = 1 << 30;
 /// Folders that are no part of a system: built things, histories, and what a running system keeps.
 const LEFT_OUT: &[&str] = &["target", ".git", ".palisade", "node_modules", "__pycache__"];
 
+/// How the folders of runs begin.
+const RUN: &str = "palisade-breach-";
+
+/// The name of the run that a folder belongs to.
+pub(crate) fn run_of(folder: &Path) -> Option<String> {
+    let names = folder.ancestors().filter_map(|above| above.file_name()).map(|name| name.to_string_lossy().into_owned());
+    names.into_iter().find(|name| name.starts_with(RUN))
+}
+
 /// A folder that is gone when this is.
 #[derive(Debug)]
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -31,7 +40,7 @@ impl Scratch {
     pub(super) fn make() -> io::Result<Self> {
         let base = std::env::temp_dir().canonicalize()?;
         let entropy = trust::SystemEntropy::shared();
-        let path = base.join(format!("palisade-breach-{}", trust::clock::random_hex(&*entropy, 8)));
+        let path = base.join(format!("{RUN}{}", trust::clock::random_hex(&*entropy, 8)));
         fs::DirBuilder::new().mode(0o755).create(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))

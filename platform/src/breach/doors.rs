@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A metadata service, a neighbour, and the internet.
-pub(super) const ADDRESSES: &[Ipv4Addr] =
+pub(crate) const ADDRESSES: &[Ipv4Addr] =
     &[Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(93, 184, 215, 14)];
 /// Ports that they listen on.
 pub(super) const TCP_PORTS: &[u16] = &[22, 53, 80, 443];

@@ -15,7 +15,7 @@ use super::people::People;
 use super::rounds::{EXHAUSTION, Rounds};
 use super::stage::Stage;
 use super::watch::{self, Watch};
-use super::{BreachError, Wish, another, copy, doors, measured};
+use super::{BreachError, Wish, another, copy, doors, measured, review};
 
 /// First argument of this process.
 pub(crate) const INSIDE: &str = "breach-inside";
@@ -56,7 +56,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs the copy itself: manifest and folder are the arguments. Only where nothing leads out.
+/// Runs the copy itself: manifest, folder, and the controls that it goes without are the arguments. Only where nothing leads out.
 #[must_use]
 pub(crate) fn run_system(arguments: &[String]) -> ExitCode {
     if !outer::is_closed().unwrap_or(false) {
@@ -68,7 +68,8 @@ pub(crate) fn run_system(arguments: &[String]) -> ExitCode {
         return failed(&error);
     }
     let (Some(manifest), Some(dir)) = (arguments.first(), arguments.get(1)) else { return ExitCode::from(EXIT_UNAVAILABLE) };
-    crate::cli::up_copy(Path::new(manifest), Path::new(dir))
+    let dangerous_without = arguments.get(2..).unwrap_or_default();
+    crate::cli::up_copy(Path::new(manifest), Path::new(dir), dangerous_without)
 }
 
 fn measured(scratch: &Path) -> Result<Report, BreachError> {
@@ -81,7 +82,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     let progress = Progress::new();
     let doors = doors::Doors::open(scratch).map_err(BreachError::Process)?;
     let copy = copy::make(scratch, &wish)?;
-    let stage = Stage::start(&copy.path, &copy.dir)?;
+    let stage = Stage::start(&copy.path, &copy.dir, &wish.dangerous_without)?;
     progress.tell("the copy is up");
     let scopes = copy.original.services.values().flat_map(|service| &service.routes).filter_map(|route| route.scope.clone());
     let scopes: std::collections::BTreeSet<String> = scopes.collect();
@@ -131,6 +132,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     stage.stop()?;
     seen.alarms = watch::alarms(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
     let mut report = measured::report(&copy.original, seen, &wanted);
+    report.absent = review::absent(&copy, &wish.dangerous_without)?;
     report.beyond = copy.beyond;
     runtime.shutdown_background();
     Ok(report)

@@ -29,10 +29,17 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts it and waits until it is up.
-    pub(super) fn start(manifest: &Path, dir: &Path) -> Result<Self, BreachError> {
+    /// Starts it, without these controls, and waits until it is up.
+    pub(super) fn start(manifest: &Path, dir: &Path, dangerous_without: &[String]) -> Result<Self, BreachError> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg(inside::SYSTEM).arg(manifest).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(inside::SYSTEM)
+            .arg(manifest)
+            .arg(dir)
+            .args(dangerous_without)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut process = command.spawn().map_err(BreachError::Process)?;
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let complaints =

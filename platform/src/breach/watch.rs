@@ -89,6 +89,11 @@ pub(super) struct Alarm {
 
 /// Every alarm of the audit log, in order.
 pub(super) fn alarms(folder: &Path) -> Vec<Alarm> {
+    entries(folder).iter().filter_map(alarm).collect()
+}
+
+/// Every entry of the audit log, in order.
+pub(super) fn entries(folder: &Path) -> Vec<Entry> {
     #[derive(Deserialize)]
     struct Framed {
         entry: Entry,
@@ -96,16 +101,16 @@ pub(super) fn alarms(folder: &Path) -> Vec<Alarm> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("audit-")));
     paths.sort();
-    let mut alarms = Vec::new();
+    let mut all = Vec::new();
     for path in paths {
         let Ok(file) = File::open(&path) else { continue };
         for line in BufReader::new(file).lines().map_while(Result::ok) {
             if let Ok(Framed { entry }) = serde_json::from_str(&line) {
-                alarms.extend(alarm(&entry));
+                all.push(entry);
             }
         }
     }
-    alarms
+    all
 }
 
 /// A system call was denied.

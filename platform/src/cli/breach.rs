@@ -9,10 +9,11 @@ mod tell;
 use std::process::ExitCode;
 
 use ::breach::show;
-use ::breach::{Between, Comparison, Extent, Profile, Report, compare, predict};
+use ::breach::{Absent, Between, Comparison, Control, Extent, Prediction, Profile, Report, compare, predict};
 
 use super::{DirArgument, Failure, ManifestArgument, Written, say};
 use crate::breach::{Wish, measure};
+use crate::dangerous::{DangerousSwitch, dangerous_switches};
 use crate::system::{Applied, Layout};
 
 /// Exit code when something differs.
@@ -41,6 +42,9 @@ pub(crate) struct Breach {
     /// Show it on the console of the system that runs.
     #[arg(long)]
     tell: bool,
+    /// Measure a copy that goes without a control, everywhere or at one service or role, to see that this is found. Not as root.
+    #[arg(long, value_name = "CONTROL[@PLACE]", conflicts_with_all = ["predict", "compare", "tell"])]
+    dangerous_without: Vec<String>,
     #[command(flatten)]
     manifest: ManifestArgument,
     #[command(flatten)]
@@ -62,19 +66,36 @@ impl Breach {
             let comparison = compare(&before, &after, Between::Revisions);
             return self.told(&after, Some(&comparison), &applied, written);
         }
+        let whole = prediction.report.clone();
         let predicted = narrowed(prediction.report, &profiles);
         if self.predict {
             return self.told(&predicted, None, &applied, written);
         }
-        self.measure(predicted, profiles, &applied, written)
+        self.measure(predicted, &Prediction { ways: prediction.ways, report: whole }, profiles, &applied, written)
     }
 
     /// Breaks into a copy, and holds what is reached against what was predicted. Some techniques alone reach a part of it, so that they are
     /// only told.
-    fn measure(&self, mut predicted: Report, profiles: Vec<Profile>, applied: &Applied, written: Written) -> Result<ExitCode, Failure> {
+    fn measure(
+        &self,
+        mut predicted: Report,
+        prediction: &Prediction,
+        profiles: Vec<Profile>,
+        applied: &Applied,
+        written: Written,
+    ) -> Result<ExitCode, Failure> {
         let only = self.techniques(applied)?;
         let partial = !only.is_empty();
-        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles };
+        let dangerous_without = self.dangerous_without.clone();
+        if !dangerous_without.is_empty() {
+            let services = applied.manifest.services.keys().map(String::as_str).collect();
+            dangerous_switches(&dangerous_without, &services).map_err(|why| Failure::of(64, why))?;
+            if nix::unistd::geteuid().is_root() {
+                let advice = "a control is switched off by a user without rights alone; run this as one (`runuser -u nobody`)";
+                return Err(Failure::of(EXIT_UNAVAILABLE, advice));
+            }
+        }
+        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles, dangerous_without };
         let mut measured = measure(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::of(EXIT_UNAVAILABLE, format_args!("{error}{cause}"))
@@ -88,6 +109,9 @@ impl Breach {
         }
         measured.deputies.clone_from(&predicted.deputies);
         measured.defence.clone_from(&predicted.defence);
+        measured.judge_absent(prediction);
+        // What goes without a control differs, and nothing else is to be learned from that.
+        let partial = partial || !measured.absent.is_empty();
         let comparison = (!partial).then(|| compare(&predicted, &measured, Between::Measurement));
         self.told(&measured, comparison.as_ref(), applied, written)
     }
@@ -143,7 +167,7 @@ impl Breach {
         if self.tell {
             tell::tell(report, comparison, &Layout { dir: self.dir.dir.clone() })?;
         }
-        let fails = comparison.is_some_and(Comparison::fails);
+        let fails = comparison.is_some_and(Comparison::fails) || report.absent.iter().any(Absent::is_found);
         Ok(if fails { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
     }
 }
@@ -160,6 +184,9 @@ fn text(report: &Report, comparison: Option<&Comparison>) {
             return;
         }
         say("");
+    }
+    if !report.absent.is_empty() {
+        return say(show::absent(report).trim_end());
     }
     let mut profiles = report.attackers.keys();
     match (profiles.next(), profiles.next()) {
@@ -188,11 +215,17 @@ fn list(report: &Report, written: Written) -> Result<ExitCode, Failure> {
     let attackers: Vec<String> = report.attackers.keys().map(ToString::to_string).collect();
     let techniques = ::breach::attacker::techniques::catalogue();
     match written.plain()? {
-        super::Format::Json => say(serde_json::json!({ "attackers": attackers, "techniques": techniques })),
+        super::Format::Json => {
+            let switches: Vec<Control> = DangerousSwitch::all().into_iter().map(|(control, _)| control).collect();
+            say(serde_json::json!({ "attackers": attackers, "techniques": techniques, "dangerous_without": switches }));
+        }
         super::Format::Text => {
             say(attackers.join("\n"));
             for technique in techniques {
                 say(format_args!("{:<18} {:<10} {:?}  {}", technique.id, technique.attack, technique.stride, technique.title));
+            }
+            for (control, what) in DangerousSwitch::all() {
+                say(format_args!("without {:<28} {what}", control.as_str()));
             }
         }
     }

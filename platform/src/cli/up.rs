@@ -11,9 +11,12 @@ use rustix::fs::FlockOperation;
 use trust::{SystemClock, SystemEntropy};
 
 use super::{Failure, Format, say};
+use crate::dangerous;
 use crate::supervisor::{Standings, Supervisor};
 use crate::system::{self, Applied, Layout, SystemError};
 
+/// Exit code of what is refused however often it is tried (sysexits.h, EX_CONFIG).
+const EXIT_CONFIG: u8 = 78;
 /// How long everything may take to be ready; a first start makes keys and databases.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -30,13 +33,16 @@ pub(crate) struct Up {
     /// Also send every span to an OpenTelemetry collector on this machine, by OTLP/HTTP; audit records stay here.
     #[arg(long, value_name = "http://ADDRESS:PORT")]
     otlp: Option<CollectorUrl>,
+    /// No option: `palisade breach` says it to its own copy, and nobody else can.
+    #[arg(skip)]
+    dangerous_without: Vec<String>,
 }
 
 impl Up {
-    /// `up` of this manifest in this folder, on loopback.
-    pub(crate) fn on_a_free_port(manifest: PathBuf, dir: PathBuf) -> Self {
+    /// `up` of this manifest in this folder, on loopback, without these controls.
+    pub(crate) fn on_a_free_port(manifest: PathBuf, dir: PathBuf, dangerous_without: Vec<String>) -> Self {
         let listen = Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)));
-        Self { manifest: super::ManifestArgument { manifest }, dir: super::DirArgument { dir }, listen, otlp: None }
+        Self { manifest: super::ManifestArgument { manifest }, dir: super::DirArgument { dir }, listen, otlp: None, dangerous_without }
     }
 
     pub(crate) fn run(self, format: Format) -> Result<ExitCode, Failure> {
@@ -50,8 +56,16 @@ impl Up {
         let _held = hold(&layout)?;
         let lock = applied.check_lock(&layout.lock())?;
         let listen = self.listen.unwrap_or(applied.manifest.edge.listen);
-        let system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), service, &SystemEntropy)?;
+        let mut system = system::build(&applied, &lock, &layout, listen, self.otlp.as_ref(), service, &SystemEntropy)?;
         crate::process::log_to_stderr();
+        if !self.dangerous_without.is_empty() {
+            dangerous::in_a_copy(&layout.dir)
+                .map_err(|why| Failure::of(EXIT_CONFIG, format_args!("no control is switched off here: {why}")))?;
+            let services = applied.manifest.services.keys().map(String::as_str).collect();
+            let switches =
+                dangerous::dangerous_switches(&self.dangerous_without, &services).map_err(|why| Failure::of(EXIT_CONFIG, why))?;
+            system.dangerous_switch_off(&switches);
+        }
         if let Some(warning) = system::faults_warning(&applied.manifest) {
             tracing::warn!("{warning}");
         }

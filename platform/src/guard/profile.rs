@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use contract::control::ServiceProfile;
-use sandbox::{Artefact, ArtefactMismatch, Backend, Calls, Flow, Level, Limits, Profile, SandboxError};
+use sandbox::{Artefact, ArtefactMismatch, Backend, Calls, DangerousWithout, Flow, Level, Limits, Profile, SandboxError};
 use trust::Digest;
 
 use super::Settings;
@@ -39,7 +39,8 @@ pub(super) fn of(service: &ServiceProfile, settings: &Settings) -> Result<Profil
     let scripts = service.artefacts.iter().filter(|a| is_script(&a.path)).map(|a| artefact(&a.path)).collect();
     // Where there may be no network of its own, every service would have the same ports.
     let confined = service.isolation == "confined";
-    let port = |wish: u16| if confined { 0 } else { wish };
+    let shared = confined || settings.dangerous_without == Some(DangerousWithout::NetworkNamespace);
+    let port = |wish: u16| if shared { 0 } else { wish };
     let mut read = Profile::system_read();
     read.extend(service.read.iter().map(PathBuf::from));
     let limits = &service.limits;
@@ -72,7 +73,17 @@ pub(super) fn of(service: &ServiceProfile, settings: &Settings) -> Result<Profil
         run_as_id: settings.run_as_id,
         start_patience_ms: START_PATIENCE_MS,
         dangerous_simulate: sandbox::Simulate::default(),
+        dangerous_without: dangerous_without(settings)?,
     })
+}
+
+/// The wall that it goes without, in a throw-away copy of a system; each start has temporary files of its own nevertheless.
+fn dangerous_without(settings: &Settings) -> Result<Option<DangerousWithout>, SandboxError> {
+    let Some(DangerousWithout::MountNamespace(base)) = &settings.dangerous_without else { return Ok(settings.dangerous_without.clone()) };
+    let failed = |error: std::io::Error| SandboxError::Profile(format!("{}: {error}", base.display()));
+    let folder = base.join(trust::clock::random_hex(&*trust::SystemEntropy::shared(), 8));
+    std::fs::create_dir(&folder).map_err(failed)?;
+    Ok(Some(DangerousWithout::MountNamespace(folder)))
 }
 
 /// The system calls that it may make: those of its list, which must be the locked one.

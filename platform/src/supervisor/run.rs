@@ -164,6 +164,7 @@ fn spawn(
         listeners: names,
         artefacts: template.artefacts.clone(),
         sealing_key: template.sealing_key.clone(),
+        dangerous_without: template.dangerous_without.clone(),
         settings: template.settings.clone(),
     };
     boot::send(&mut ours, &boot, &fds)?;

@@ -79,6 +79,18 @@ impl Objects {
     /// # Errors
     /// `State` when the database or its key cannot be used, `Folder` when the folders cannot.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
+        Self::with_leases(parts, true).await
+    }
+
+    /// The same without asking whether a job's lease lives. For a throw-away copy of a system alone, to see that an attack finds that.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn dangerous_open_without_leases(parts: Parts) -> Result<Self, OpenError> {
+        Self::with_leases(parts, false).await
+    }
+
+    async fn with_leases(parts: Parts, asks: bool) -> Result<Self, OpenError> {
         let Parts { folder, rules, queue, origin, clock, entropy, recorder } = parts;
         let ledger = Arc::new(Ledger::open(&folder, &*entropy).await?);
         let blobs = Blobs::open(&folder).await?;
@@ -86,7 +98,7 @@ impl Objects {
         if swept > 0 {
             tracing::warn!(swept, "bytes that no object has were removed");
         }
-        let gate = Arc::new(Gate { rules, queue, recorder, clock: Arc::clone(&clock) });
+        let gate = Arc::new(Gate { rules, queue, recorder, clock: Arc::clone(&clock), dangerous_leaseless: !asks });
         let (stirred, reads) = (Notify::new(), Mutex::default());
         let shelf = Arc::new(Shelf { gate, ledger, blobs, clock, entropy, origin, stirred, reads });
         let s3 = s3::service(Arc::clone(&shelf));

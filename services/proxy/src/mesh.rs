@@ -56,6 +56,16 @@ pub struct Guard {
     destinations: Destinations,
     faults: Faults,
     health: Health,
+    dangerous_without: DangerousWithout,
+}
+
+/// What a guard does not look at on the way out. In a throw-away copy of a system alone, to see that an attack finds that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DangerousWithout {
+    /// A genuine token counts although this guard never delivered it, or what brought it is over.
+    pub flight: bool,
+    /// Routes that are not declared are let out.
+    pub routes: bool,
 }
 
 impl Guard {
@@ -63,6 +73,18 @@ impl Guard {
     #[must_use]
     pub fn new(views: Arc<ViewHolder>, recorder: Recorder, clock: Arc<dyn Clock>, connector: Arc<dyn Connector>) -> Arc<Self> {
         Self::resolving_by(views, recorder, clock, connector, Arc::new(MachineResolver))
+    }
+
+    /// The same without a part of its checks. For a throw-away copy of a system alone, to see that an attack finds that.
+    #[must_use]
+    pub fn dangerous_new(
+        views: Arc<ViewHolder>,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        connector: Arc<dyn Connector>,
+        without: DangerousWithout,
+    ) -> Arc<Self> {
+        Arc::new(Self { dangerous_without: without, ..Self::made(views, recorder, clock, connector, Arc::new(MachineResolver)) })
     }
 
     /// The same, which resolves the names of destinations outside by `resolver`.
@@ -73,7 +95,17 @@ impl Guard {
         connector: Arc<dyn Connector>,
         resolver: Arc<dyn Resolve>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::made(views, recorder, clock, connector, resolver))
+    }
+
+    fn made(
+        views: Arc<ViewHolder>,
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        connector: Arc<dyn Connector>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Self {
+        Self {
             destinations: Destinations::new(resolver, Arc::clone(&clock)),
             faults: Faults::default(),
             health: Health::default(),
@@ -85,7 +117,8 @@ impl Guard {
             flight: Flight::default(),
             places: Places::default(),
             peers: Mutex::default(),
-        })
+            dangerous_without: DangerousWithout::default(),
+        }
     }
 
     /// Lets requests in from the mesh, until `stop` and the end of what is in flight.

@@ -105,7 +105,14 @@ impl ViewHolder {
         Self::open_with(identity, Engine::load, recorder, kept)
     }
 
-    /// `open` with another way to load policies, which only this crate's tests have.
+    /// `open`, but for the policies: whatever is declared is permitted. For a throw-away copy of a system alone, to see that an attack finds
+    /// that.
+    #[must_use]
+    pub fn dangerous_open_without_policy(identity: Arc<WorkloadIdentity>, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
+        Self::open_with(identity, Engine::dangerous_open_to_all, recorder, kept)
+    }
+
+    /// `open` with another way to load policies.
     pub(crate) fn open_with(
         identity: Arc<WorkloadIdentity>,
         load_engine: fn(&View) -> Result<Engine, String>,

@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -141,8 +142,14 @@ fn split(base: &Path, own: &str) -> Option<Place> {
     Some(Place::Split(all))
 }
 
+/// How the names of our leaves begin: process numbers are those of one PID namespace, and others may have systems beside it.
+pub(crate) fn prefix() -> String {
+    let of = fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino());
+    format!("palisade-{of:x}-")
+}
+
 fn name(init: u32) -> String {
-    format!("palisade-{init}")
+    format!("{}{init}", prefix())
 }
 
 /// Makes a leaf and sets the limits. With version 1 this process is in it then.
@@ -240,8 +247,9 @@ pub(crate) fn remove(init: u32) {
         Place::Unified { above, .. } => vec![above],
         Place::Split(parts) => parts.iter().map(|(_, own)| own).collect(),
     };
+    let of_ours = prefix();
     for entry in folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
-        let of = entry.file_name().to_str().and_then(|name| name.strip_prefix("palisade-")?.parse::<u32>().ok());
+        let of = entry.file_name().to_str().and_then(|name| name.strip_prefix(&of_ours)?.parse::<u32>().ok());
         if of.is_some_and(|init| !Path::new("/proc").join(init.to_string()).exists()) {
             let _ = fs::remove_dir(entry.path()); // With a process in it, it stays.
         }

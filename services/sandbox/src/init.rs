@@ -24,7 +24,7 @@ use crate::cgroup::Leaf;
 use crate::landlock::{self, ABI_SCOPES, ABI_TCP};
 use crate::namespaces::{self, Identity};
 use crate::notify::Notifier;
-use crate::profile::{Artefact, Backend, Level, Profile, Simulate};
+use crate::profile::{Artefact, Backend, DangerousWithout, Level, Profile, Simulate};
 use crate::report::{LayerName, Report};
 use crate::root::Built;
 use crate::seccomp::Filters;
@@ -32,7 +32,7 @@ use crate::seen::Watched;
 use crate::service::{self, Plan};
 use crate::supervise::{self, Watch};
 use crate::wire::{ChildNote, Refusal, Reply, Request, Wire};
-use crate::{bwrap, cgroup, limits, net, root, sys};
+use crate::{attack, bwrap, cgroup, limits, net, root, sys};
 
 /// What the subcommand `sandbox-init` does. It must be called before any other thread exists.
 ///
@@ -119,15 +119,31 @@ fn inside_bwrap(guard: &Wire, cgroup: &str) -> Result<(), Refusal> {
     Stage { profile: &settled, ..stage }.run(report, &artefacts, &place)
 }
 
+/// A wall is left out in a throw-away copy of a system alone: in its network, which has loopback and nothing else, and never by root.
+fn dangerous_only_in_a_copy(profile: &Profile) -> Result<(), Refusal> {
+    let Some(wall) = &profile.dangerous_without else { return Ok(()) };
+    if nix::unistd::geteuid().is_root() || !attack::outer::is_closed().unwrap_or(false) {
+        let why = "may be left out in a throw-away copy of a system alone, which a user without rights breaks into";
+        return Err(Refusal::Profile(format!("{}: {why}", wall.word())));
+    }
+    Ok(())
+}
+
 /// What the outer init says of a control group that it is in.
 const LIMITED: &str = "limited: ";
+/// What the report says of a wall that is not there.
+const LEFT_OUT: &str = "left out on purpose (`dangerous_without`)";
 
 fn start(guard: &Wire, parent: Pid) -> Result<(), Refusal> {
     let profile = take_profile(guard, true)?;
+    dangerous_only_in_a_copy(&profile)?;
     let mut report = Report::default();
     let identity = Identity::of_this_process(profile.run_as_id);
     let abi = kernel(&profile.dangerous_simulate)?;
-    let leaf = cgroup::make(&profile.limits);
+    let leaf = match &profile.dangerous_without {
+        Some(DangerousWithout::Limits) => Err(LEFT_OUT.to_owned()),
+        _ => cgroup::make(&profile.limits),
+    };
     match &leaf {
         Ok(leaf) => report.applied(LayerName::Cgroup, leaf.detail.clone()),
         Err(why) => report.absent(LayerName::Cgroup, why.clone()),
@@ -178,7 +194,8 @@ impl Stage<'_> {
     fn full(&self, mut report: Report) -> Result<(), Refusal> {
         let id = self.identity.uid;
         report.applied(LayerName::UserNamespace, format!("the service has uid {id} inside and outside"));
-        need(LayerName::NetworkNamespace, namespaces::enter_others())?;
+        let own_network = !self.dangerous_without(&DangerousWithout::NetworkNamespace);
+        need(LayerName::NetworkNamespace, namespaces::enter_others(own_network))?;
         need(LayerName::UserNamespace, die_with(self.parent))?;
         let opened = each_artefact(self.profile, Bound::open)?;
         let (alive_read, alive_write) = setup("pipe", pipe2(nix::fcntl::OFlag::O_CLOEXEC))?;
@@ -214,11 +231,18 @@ impl Stage<'_> {
         let profile = self.profile;
         let own_cgroups = namespaces::enter_cgroups();
         setup("host name", sethostname(&profile.name))?;
-        need(LayerName::NetworkNamespace, net::loopback_up())?;
+        let own_network = !self.dangerous_without(&DangerousWithout::NetworkNamespace);
+        if own_network {
+            need(LayerName::NetworkNamespace, net::loopback_up())?;
+        }
         let (settled, kept) = self.pass_listeners()?;
-        drop(kept); // Nobody else is in this network.
+        // In a network of its own nobody else would take the port.
+        let _kept = kept.filter(|_| !own_network);
         let (stage, profile) = (Stage { profile: &settled, ..*self }, &settled);
-        let built = need(LayerName::MountNamespace, root::build(profile, &opened, self.identity))?;
+        let built = match profile.dangerous_tmp() {
+            Some(_) => need(LayerName::MountNamespace, root::private_mounts()).map(|()| Built { proc: Err(LEFT_OUT.to_owned()) })?,
+            None => need(LayerName::MountNamespace, root::build(profile, &opened, self.identity))?,
+        };
         stage.furnished(
             &mut report,
             &built,
@@ -229,15 +253,23 @@ impl Stage<'_> {
         // A change of uid takes the parent-death signal away.
         need(LayerName::PidNamespace, die_with_parent(alive))?;
         let artefacts = artefact::hear_digests(opened, digests).map_err(refusal)?;
-        let place = Place { level: Level::Full, tmp: Path::new("/tmp"), proc: built.proc.is_ok(), outer: Some(alive) };
+        let tmp = profile.dangerous_tmp().unwrap_or(Path::new("/tmp"));
+        let place = Place { level: Level::Full, tmp, proc: built.proc.is_ok(), outer: Some(alive) };
         stage.run(report, &artefacts, &place)
+    }
+
+    /// Whether this wall is left out.
+    fn dangerous_without(&self, wall: &DangerousWithout) -> bool {
+        self.profile.dangerous_without.as_ref() == Some(wall)
     }
 
     /// Says what the new world is like.
     fn furnished(&self, report: &mut Report, built: &Built, by: &str, others: &str) {
-        report.applied(LayerName::MountNamespace, format!("{by}own root: declared paths, read-only but for state and /tmp"));
+        let root = format!("{by}own root: declared paths, read-only but for state and /tmp");
+        report.stands(LayerName::MountNamespace, self.profile.dangerous_tmp().is_none(), root);
         report.applied(LayerName::PidNamespace, format!("{by}own processes only; all die with init"));
-        report.applied(LayerName::NetworkNamespace, format!("{by}{}", flows(self.profile)));
+        let network = format!("{by}{}", flows(self.profile));
+        report.stands(LayerName::NetworkNamespace, !self.dangerous_without(&DangerousWithout::NetworkNamespace), network);
         report.applied(LayerName::OtherNamespaces, format!("{by}{others}"));
         match &built.proc {
             Ok(options) => report.applied(LayerName::PrivateProc, options.clone()),
@@ -350,18 +382,19 @@ impl Stage<'_> {
         }
         report.applied(LayerName::Artefacts, format!("{} measured, unchanged", artefacts.len()));
         report.applied(LayerName::Capabilities, "none; bounding and ambient sets empty; no_new_privs");
-        report.applied(LayerName::LandlockFiles, format!("ABI {}", self.abi));
+        let landlock = !self.dangerous_without(&DangerousWithout::Landlock);
+        report.stands(LayerName::LandlockFiles, landlock, format!("ABI {}", self.abi));
         if self.abi >= ABI_TCP {
-            report.applied(LayerName::LandlockTcp, "listens on its own port, connects to its flows' ports");
+            report.stands(LayerName::LandlockTcp, landlock, "listens on its own port, connects to its flows' ports");
         } else {
             report.absent(LayerName::LandlockTcp, format!("ABI {}; needs {ABI_TCP} (Linux 6.7)", self.abi));
         }
         if self.abi >= ABI_SCOPES {
-            report.applied(LayerName::LandlockScopes, "signals and abstract sockets");
+            report.stands(LayerName::LandlockScopes, landlock, "signals and abstract sockets");
         } else {
             report.absent(LayerName::LandlockScopes, format!("ABI {}; needs {ABI_SCOPES} (Linux 6.12)", self.abi));
         }
-        report.applied(LayerName::Seccomp, self.profile.calls.describe());
+        report.stands(LayerName::Seccomp, !self.dangerous_without(&DangerousWithout::Seccomp), self.profile.calls.describe());
         match asks {
             true => report.applied(LayerName::DeniedCalls, "each kind twice a second"),
             false => report.absent(LayerName::DeniedCalls, "a filter around this system asks already; the kernel denies all the same"),
@@ -370,7 +403,8 @@ impl Stage<'_> {
             Level::Full => report.absent(LayerName::SeccompNotify, "not needed: the namespace has no other destination"),
             Level::Confined => report.applied(LayerName::SeccompNotify, flows(self.profile)),
         }
-        report.applied(LayerName::Rlimits, limits::describe(&self.profile.limits));
+        let limited = !self.dangerous_without(&DangerousWithout::Limits);
+        report.stands(LayerName::Rlimits, limited, limits::describe(&self.profile.limits));
         report.level = Some(level);
         report.layers.sort_by_key(|layer| layer.name);
         Ok(())

@@ -49,7 +49,7 @@ pub use init::init_main;
 pub use launch::{Launcher, SandboxError, spawn};
 pub use limits::forbid_dumps;
 pub use probe::probe;
-pub use profile::{Artefact, Backend, Flow, Level, Limits, Profile, Simulate};
+pub use profile::{Artefact, Backend, DangerousWithout, Flow, Level, Limits, Profile, Simulate};
 pub use report::{Layer, LayerName, Report};
 pub use running::{Exit, ExitCause, Line, Running, Stream};
 pub use seen::{Denial, Seen};

@@ -84,10 +84,12 @@ fn enter_user_as_root(identity: Identity) -> io::Result<()> {
     }
 }
 
-/// Enters all the others but that of control groups. The PID namespace begins with the next fork.
-pub(crate) fn enter_others() -> io::Result<()> {
-    let most = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
-    Ok(unshare(most | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?)
+/// Enters all the others but that of control groups; the network stays the guard's only in a throw-away copy (`DangerousWithout`). The
+/// PID namespace begins with the next fork.
+pub(crate) fn enter_others(network: bool) -> io::Result<()> {
+    let network = if network { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
+    let most = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    Ok(unshare(most | network | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?)
 }
 
 /// Makes the control group that this process is in the top of what it sees; false where the kernel has no such namespace. After the

@@ -107,6 +107,39 @@ pub struct Simulate {
     pub seccomp_listener_taken: bool,
 }
 
+/// One wall of the sandbox that is left out on purpose, to see that an attack on a throw-away copy of a system finds that. Never two: what
+/// was made to be tried within a sandbox is tried behind the others. Those that are not here carry the rest: without a user namespace an
+/// unprivileged guard has no other, without a PID namespace what was started would outlive its sandbox, and without `no_new_privs` there
+/// is neither Landlock nor seccomp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DangerousWithout {
+    /// No filter of system calls.
+    Seccomp,
+    /// No Landlock rules.
+    Landlock,
+    /// The network of the guard.
+    NetworkNamespace,
+    /// The guard's tree of files, with this folder for temporary ones.
+    MountNamespace(PathBuf),
+    /// Neither rlimits nor a control group.
+    Limits,
+}
+
+impl DangerousWithout {
+    /// The layer, as messages name it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "Landlock",
+            Self::NetworkNamespace => "network namespace",
+            Self::MountNamespace(_) => "root of its own",
+            Self::Limits => "limits",
+        }
+    }
+}
+
 /// Everything that one sandboxed service may have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +182,10 @@ pub struct Profile {
     /// For tests of refusal.
     #[serde(default)]
     pub dangerous_simulate: Simulate,
+    /// A wall that is left out, in a throw-away copy of a system alone: init refuses it where there is more of a network than loopback, to
+    /// root, at another level than `Full`, and with another backend than its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dangerous_without: Option<DangerousWithout>,
 }
 
 /// Flows of one service at most: one message carries all their sockets (`SCM_MAX_FD` is 253).
@@ -199,8 +236,20 @@ impl Profile {
         settled
     }
 
+    /// The temporary folder, where the tree of files is left as it is.
+    pub(crate) fn dangerous_tmp(&self) -> Option<&Path> {
+        if let Some(DangerousWithout::MountNamespace(tmp)) = &self.dangerous_without { Some(tmp) } else { None }
+    }
+
     /// Checks what can be checked without the kernel.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(wall) = &self.dangerous_without
+            && (self.required_level != Level::Full
+                || self.backend != Backend::Own
+                || self.dangerous_tmp().is_some_and(|tmp| !is_plain(tmp)))
+        {
+            return Err(format!("{}: a wall is left out of a sandbox of our own at level `full` alone", wall.word()));
+        }
         let paths = self.artefacts().map(|artefact| &artefact.path).chain(&self.read).chain(&self.state);
         for path in paths.chain(&self.work_dir) {
             if !is_plain(path) {

@@ -100,6 +100,11 @@ impl Report {
         self.layers.push(Layer { name, applied: true, detail: detail.into() });
     }
 
+    /// A layer that holds, unless it was left out on purpose.
+    pub(crate) fn stands(&mut self, name: LayerName, stands: bool, detail: impl Into<String>) {
+        if stands { self.applied(name, detail) } else { self.absent(name, "left out on purpose (`dangerous_without`)") }
+    }
+
     pub(crate) fn absent(&mut self, name: LayerName, why: impl Into<String>) {
         self.layers.push(Layer { name, applied: false, detail: why.into() });
     }

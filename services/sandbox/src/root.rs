@@ -41,10 +41,15 @@ pub(crate) fn at<T>(what: impl std::fmt::Display, result: io::Result<T>) -> io::
     result.map_err(|cause| io::Error::new(cause.kind(), format!("{what}: {cause}")))
 }
 
+/// What is mounted here from now on is mounted nowhere else.
+pub(crate) fn private_mounts() -> io::Result<()> {
+    let nothing: Option<&str> = None;
+    at("making mounts private", Ok(mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?))
+}
+
 /// Builds the root and moves into it. PID 1 of the new namespaces calls this while it still has its capabilities there.
 pub(crate) fn build(profile: &Profile, artefacts: &[Bound], identity: Identity) -> io::Result<Built> {
-    let nothing: Option<&str> = None;
-    at("making mounts private", Ok(mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?))?;
+    private_mounts()?;
     let (trees, links) = gather(profile, artefacts, identity)?;
 
     let base = Path::new("/tmp");

@@ -19,7 +19,7 @@ use nix::unistd::{Pid, chdir, dup2_stdin, execve, getppid, setsid};
 use crate::artefact::Bound;
 use crate::landlock::{self, Places};
 use crate::limits;
-use crate::profile::{Level, Profile};
+use crate::profile::{DangerousWithout, Level, Profile};
 use crate::report::LayerName;
 use crate::seccomp::Filters;
 use crate::sys;
@@ -70,7 +70,10 @@ fn confine(plan: &Plan<'_>, to_init: &Wire) -> Result<(), Refusal> {
     step("working directory", chdir(work_dir).map_err(|cause| format!("{}: {cause}", work_dir.display())))?;
     step("descriptors", sys::cloexec_from(3))?;
     step("signals", sys::reset_signals())?;
-    layer(LayerName::Rlimits, limits::apply(&plan.profile.limits, plan.tasks_already))?;
+    let dangerous_without = plan.profile.dangerous_without.as_ref();
+    if dangerous_without != Some(&DangerousWithout::Limits) {
+        layer(LayerName::Rlimits, limits::apply(&plan.profile.limits, plan.tasks_already))?;
+    }
     layer(LayerName::Capabilities, prctl::set_no_new_privs())?;
 
     let scripts = plan.profile.scripts.len();
@@ -80,10 +83,15 @@ fn confine(plan: &Plan<'_>, to_init: &Wire) -> Result<(), Refusal> {
         executables: &reals(executables),
         readables: &reals(readables),
         tmp: plan.tmp,
-        own_root: plan.level == Level::Full,
+        own_root: plan.level == Level::Full && plan.profile.dangerous_tmp().is_none(),
         proc: plan.proc,
     };
-    layer(LayerName::LandlockFiles, landlock::restrict(plan.profile, &places, plan.landlock_abi))?;
+    if dangerous_without != Some(&DangerousWithout::Landlock) {
+        layer(LayerName::LandlockFiles, landlock::restrict(plan.profile, &places, plan.landlock_abi))?;
+    }
+    if dangerous_without == Some(&DangerousWithout::Seccomp) {
+        return Ok(());
+    }
     let seccomp = if plan.level == Level::Confined { LayerName::SeccompNotify } else { LayerName::Seccomp };
     layer(seccomp, plan.filters.install(|listener| to_init.send(&ChildNote::Listener, &[listener.as_fd()])))
 }
@@ -107,8 +115,8 @@ fn try_execute(plan: &Plan<'_>, program: &Bound) -> io::Result<io::Error> {
     }
     let mut environment = Vec::new();
     for (key, value) in &profile.environment {
-        // Without a mount namespace the private temporary folder has a name of its own.
-        let moved = plan.level == Level::Confined && key == "TMPDIR";
+        // Without a root of its own the private temporary folder has a name of its own.
+        let moved = key == "TMPDIR" && plan.tmp != Path::new("/tmp");
         let value = if moved { plan.tmp.as_os_str().as_bytes() } else { value.as_bytes() };
         environment.push(text(&[key.as_bytes(), b"=", value].concat())?);
     }

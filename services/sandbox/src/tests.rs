@@ -172,6 +172,7 @@ impl Ground {
             run_as_id: 65_534,
             start_patience_ms: 5_000,
             dangerous_simulate: Simulate::default(),
+            dangerous_without: None,
         }
     }
 

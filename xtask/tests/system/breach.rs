@@ -31,7 +31,7 @@ fn running(folder: &Path) -> usize {
 }
 
 /// Breaks into a copy of the reference system, as a user without rights.
-fn breach(more: &[&str]) -> (std::process::Output, Scratch) {
+pub fn breach(more: &[&str]) -> (std::process::Output, Scratch) {
     let scratch = Scratch::new().unwrap();
     let setting = copied(&scratch, &[]);
     (as_nobody(&scratch, &setting.palisade, &setting.manifest, more), scratch)

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use manifest::{Flow, Manifest, Route};
+use manifest::{Flow, Fresh, Isolation, Manifest, Route};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -38,6 +38,12 @@ pub struct Part {
     pub flows: Vec<Flow>,
     /// Whether it has a folder.
     pub state: bool,
+    /// How strong its sandbox is.
+    pub isolation: Isolation,
+    /// When its sandbox is a new one.
+    pub fresh: Fresh,
+    /// Processes and threads that it may have.
+    pub processes: u64,
     /// Bytes of memory that it may have.
     pub memory_bytes: u64,
     /// Files that it was given.
@@ -74,6 +80,9 @@ impl Script {
             consumes: service.consumes.clone(),
             flows: service.flows.iter().cloned().collect(),
             state: service.state,
+            isolation: service.isolation,
+            fresh: service.fresh,
+            processes: service.limits.pids.into(),
             memory_bytes: service.limits.memory_bytes,
             files: service.files.iter().chain(&service.tools).cloned().collect(),
         };
@@ -120,7 +129,8 @@ impl Part {
 }
 
 /// Whether a path is one of a template's.
-fn fits(template: &str, path: &str) -> bool {
+#[must_use]
+pub fn fits(template: &str, path: &str) -> bool {
     let (mut wanted, mut found) = (template.split('/'), path.split('/'));
     loop {
         match (wanted.next(), found.next()) {

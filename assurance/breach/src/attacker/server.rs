@@ -86,6 +86,7 @@ impl Server {
         if attacks {
             self.attack(&hand, request);
         }
+        techniques::leftovers::leave(&hand);
         let answer = if is_event { Answer { status: 204, ..Answer::default() } } else { played.answer(&hand) };
         (answer, attacks.then_some(hand))
     }

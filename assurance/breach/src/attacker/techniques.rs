@@ -32,6 +32,7 @@ mod forged;
 mod insider;
 mod jobs_of_others;
 mod leases;
+pub(super) mod leftovers;
 mod login_surface;
 mod loopback;
 mod memory;
@@ -56,6 +57,7 @@ mod standing;
 mod tokens_outside;
 mod traces;
 mod tracing;
+mod walls;
 mod writing;
 
 /// A row of the table.
@@ -142,6 +144,7 @@ pub struct Visitor<'a> {
 /// Every technique, in the order in which they are tried: what breaks something comes last.
 pub const ALL: &[Row] = &[
     // Tried by a process alone in the sandbox.
+    walls::ROW,
     files::ROW,
     writing::ROW,
     mounts::ROW,
@@ -164,6 +167,7 @@ pub const ALL: &[Row] = &[
     exhaustion::ROW,
     // With work in hand.
     memory::ROW,
+    leftovers::ROW,
     own_work::ROW,
     objects_of_others::ROW,
     jobs_of_others::ROW,

@@ -191,6 +191,28 @@ fn around(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, o
     for bucket in model.manifest.buckets.keys().filter(|_| objects::has_socket(&own.flows)) {
         found.stopped(profile, Cell::read(objects::target(bucket), Extent::Everybody), forged, "forges or replays a token");
     }
+    // A genuine one that is kept beyond its work, or that another service holds: for people's requests, whether it is in flight here is all
+    // that stands against that. (A job's dies with its lease, and with its sandbox.)
+    if own.routes.iter().any(|route| !route.is_tcp()) {
+        let by = "keeps or passes on a genuine token";
+        for flow in &own.flows {
+            let cell = match flow {
+                Flow::Bucket { bucket, .. } => Cell::read(objects::target(bucket), Extent::Everybody),
+                Flow::Publish { queue, .. } => Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody),
+                Flow::Call { service, method, path } if method != "TCP" => {
+                    Cell::done(format!("service.{service}"), format!("{method} {path}"), Extent::Everybody)
+                }
+                Flow::Call { .. } | Flow::Egress { .. } | Flow::Secret { .. } => continue,
+            };
+            found.stopped(profile, cell, [C::TransactionToken], by);
+        }
+    }
+    let kernel = Cell::done("kernel", "calls that only escapes need", Extent::Standing);
+    found.stopped(profile, kernel, [C::Seccomp], "calls the kernel");
+    found.stopped(profile, Cell::done("programs", "execute", Extent::Standing), [C::Landlock], "starts a program that was not declared");
+    for used_up in ["machine.memory", "machine.processes"] {
+        found.stopped(profile, Cell::disturbed(used_up), [C::Limits], "takes more than it may");
+    }
     for neighbour in model.manifest.services.keys().filter(|other| *other != name) {
         found.stopped(profile, Cell::disturbed(format!("service.{neighbour}")), [C::Limits], "uses up what they share");
     }

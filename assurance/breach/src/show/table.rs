@@ -101,7 +101,7 @@ pub fn attacker(report: &Report, profile: &Profile) -> String {
     if !alone.is_empty() {
         out.push_str("\n  Behind one control alone:\n");
         for (control, target) in alone {
-            let _ = writeln!(out, "  {target:<40} {control}: {}", control.words());
+            wrapped(&mut out, &format!("  {target:<40} {control}: "), control.words());
         }
     }
     out
@@ -113,6 +113,34 @@ pub fn differences(comparison: &Comparison) -> String {
     let mut out = String::new();
     for difference in &comparison.differences {
         wrapped(&mut out, &format!("{:<22} ", difference.rule(comparison.between)), &difference.sentence(comparison.between));
+    }
+    out
+}
+
+/// What came of the controls that were switched off.
+#[must_use]
+pub fn absent(report: &Report) -> String {
+    let mut out = String::new();
+    for one in &report.absent {
+        let at = one.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let found = if one.is_found() { "found" } else { "NOT FOUND" };
+        let _ = writeln!(out, "without {}{at}: {found}", one.control);
+        for noticed in &one.noticed {
+            wrapped(&mut out, "  seen missing   ", noticed);
+        }
+        for beyond in &one.reached {
+            let listed = if beyond.listed { "behind it alone" } else { "NOT LISTED as behind it alone" };
+            let by = beyond.by.iter().cloned().collect::<Vec<_>>().join(", ");
+            wrapped(
+                &mut out,
+                "  reached        ",
+                &format!("{} {} {} ({listed}; {by})", beyond.profile, beyond.cell.kind.words(), beyond.cell),
+            );
+        }
+        for (technique, by) in &one.stopped {
+            let by = by.iter().map(|control| control.as_str()).collect::<Vec<_>>().join(", ");
+            wrapped(&mut out, "  still stopped  ", &format!("{technique} by {by}"));
+        }
     }
     out
 }

@@ -82,6 +82,16 @@ impl Engine {
         policy::Engine::load(&slice, view.epoch).map(|engine| Self(Inner::Policy(Arc::new(engine)))).map_err(|error| error.to_string())
     }
 
+    /// An engine that permits whatever is declared, in the place of a view's. In a throw-away copy of a system alone.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(super) fn dangerous_open_to_all(view: &View) -> Result<Self, String> {
+        let slice: PolicySlice = serde_json::from_value(view.policy.clone()).map_err(|error| error.to_string())?;
+        let engine = policy::Engine::dangerous_open_to_all(&slice, view.epoch).map_err(|error| error.to_string())?;
+        Ok(Self(Inner::Policy(Arc::new(engine))))
+    }
+
     /// The same policies under a later epoch.
     #[must_use]
     pub fn under(&self, epoch: u64) -> Self {

@@ -40,7 +40,8 @@ pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, Strin
     let none = [0; 6];
     let own = libc::c_long::from(std::process::id());
     let calls: &[(&str, libc::c_long, [libc::c_long; 6])] = &[
-        ("ptrace", libc::SYS_ptrace, [16, own, 0, 0, 0, 0]),
+        // To seize is to attach without stopping: where nothing forbids it, who tries must go on.
+        ("ptrace", libc::SYS_ptrace, [0x4206, own, 0, 0, 0, 0]),
         ("process_vm_readv", libc::SYS_process_vm_readv, [own, 0, 0, 0, 0, 0]),
         ("process_vm_writev", libc::SYS_process_vm_writev, [own, 0, 0, 0, 0, 0]),
         ("io_uring_setup", libc::SYS_io_uring_setup, none),

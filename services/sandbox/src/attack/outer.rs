@@ -1,10 +1,11 @@
 //! The outer network: where a whole system is attacked, so that no packet can leave the machine whatever is switched off.
 //!
-//! A network namespace with loopback alone, mounts of its own (what an attack mounts where nothing stands against it is nowhere else), and
-//! on the network the addresses that a test puts up itself: a metadata service, a neighbour, "the
-//! internet". Nothing leads out of it; there is no route, no device and no way to make one that ends outside.
+//! A network namespace with loopback alone, and on it the addresses that a test puts up itself: a metadata service, a neighbour, "the
+//! internet". Nothing leads out of it; there is no route, no device and no way to make one that ends outside. With it go mounts, processes,
+//! IPC and host name: what an attack mounts, signals or leaves running where nothing stands against it is nowhere else, and is gone with
+//! the first process in there.
 //!
-//! Spec:       `network_namespaces(7)`, `mount_namespaces(7)`, `user_namespaces(7)`.
+//! Spec:       `network_namespaces(7)`, `mount_namespaces(7)`, `pid_namespaces(7)`, `user_namespaces(7)`.
 //! Guarantees: L8 an attack stays inside; entering is the first thing that happens, and failing to is a refusal.
 //! Not here:   who listens on these addresses.
 
@@ -13,15 +14,23 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::unistd::{getegid, geteuid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid, pipe2};
 
 use crate::{net, sys};
 
-/// Enters a network namespace of its own, with loopback up and `addresses` on it, and a mount namespace of its own. As an unprivileged user it enters a user namespace as
-/// well, in which it stays who it was. To be called while this process has one thread.
+/// Enters namespaces of its own: a network with loopback up and `addresses` on it, mounts with a `/proc` of its own, processes, IPC and host
+/// name; as an unprivileged user a user namespace as well, in which it stays who it was. To be called while this process has one thread.
+///
+/// It returns in another process, the second one in there. This one waits for that one's end, and ends with its code; when it is killed,
+/// or its parent is, the first process in there is killed with it, and with that one everything that was ever started in there.
 ///
 /// # Errors
 /// The kernel grants no namespaces here (then nothing was entered, or what was entered leads nowhere); an address cannot be put up.
@@ -29,16 +38,24 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
     if sys::threads() > 1 {
         return Err(io::Error::other("only a process with one thread can enter a namespace"));
     }
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     let (user, group) = (geteuid(), getegid());
+    let mut all = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    all |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if user.is_root() {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        unshare(all)?;
     } else {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        unshare(CloneFlags::CLONE_NEWUSER | all)?;
         std::fs::write("/proc/self/setgroups", "deny")?;
         std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
     }
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    let nothing: Option<&str> = None;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+    become_the_second_process()?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, nothing)
+        .map_err(|error| io::Error::other(format!("it gives no /proc of its own ({error}); is /proc of this container masked?")))?;
     net::loopback_up()?;
     let ioctl = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     for (number, address) in addresses.iter().enumerate() {
@@ -46,6 +63,41 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
         sys::interface_address(ioctl.as_fd(), &alias, *address)?;
     }
     if is_closed()? { Ok(()) } else { Err(io::Error::other("this network namespace has more than loopback in it")) }
+}
+
+/// Forks twice. The first of the new PID namespace only reaps: when it ends, the kernel ends everything in there.
+fn become_the_second_process() -> io::Result<()> {
+    let (alive_read, alive_write) = pipe2(OFlag::O_CLOEXEC)?;
+    if let Some(first) = sys::fork()? {
+        drop(alive_read);
+        let code = end_of(first, false);
+        drop(alive_write);
+        sys::exit_now(code);
+    }
+    drop(alive_write);
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let mut fds = [PollFd::new(alive_read.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    if fds.iter().any(|fd| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))) {
+        return Err(io::Error::other("the process that broke in has ended"));
+    }
+    if let Some(second) = sys::fork()? {
+        // What is asked to end is the second; this one ends after it.
+        sys::exit_now(end_of(second, true));
+    }
+    Ok(())
+}
+
+/// Waits for the end of `child`, reaping whatever else ends, and gives its code.
+fn end_of(child: Pid, reaps: bool) -> i32 {
+    loop {
+        match waitpid(if reaps { None } else { Some(child) }, None) {
+            Ok(WaitStatus::Exited(ended, code)) if ended == child => return code,
+            Ok(WaitStatus::Signaled(ended, ..)) if ended == child => return 1,
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return 1,
+        }
+    }
 }
 
 /// Whether the network that this process is in has loopback and nothing else.

@@ -28,7 +28,11 @@ fn leaves() -> usize {
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
     let ours = |pid: &str| std::path::Path::new("/proc").join(pid).exists();
     // Other tests run at the same time: theirs are of inits that live.
-    entries.filter(|entry| entry.file_name().to_str().and_then(|name| name.strip_prefix("palisade-")).is_some_and(|pid| !ours(pid))).count()
+    entries
+        .filter(|entry| {
+            entry.file_name().to_str().and_then(|name| name.strip_prefix(crate::cgroup::prefix().as_str())).is_some_and(|pid| !ours(pid))
+        })
+        .count()
 }
 
 #[test]
@@ -89,7 +93,7 @@ pub(super) fn as_member(folder: &Path) -> i32 {
     let leaf = Leaf::born_in(&folder.join("leaf")).unwrap();
     let identity = Identity::of_this_process(65_534);
     namespaces::enter_user(identity).unwrap();
-    namespaces::enter_others().unwrap();
+    namespaces::enter_others(true).unwrap();
     let (alive, hold) = nix::unistd::pipe().unwrap();
     let Some(child) = leaf.fork().unwrap() else {
         assert!(group().unwrap().ends_with("/leaf"), "{:?}", group());

@@ -39,6 +39,25 @@ fn a_missing_layer_is_a_refusal_that_names_it() {
     }
 }
 
+#[test]
+fn a_wall_is_left_out_nowhere_but_in_a_throw_away_copy() {
+    // I5, L13: neither here, where there is more of a network than loopback (or root asks), nor below `full`, nor for another backend.
+    let ground = Ground::new();
+    let ran = ground.state().join("ran");
+    let tmp = DangerousWithout::MountNamespace(ground.state());
+    let walls = [DangerousWithout::Seccomp, DangerousWithout::Landlock, DangerousWithout::NetworkNamespace, DangerousWithout::Limits, tmp];
+    for wall in walls {
+        for (level, backend) in [(Level::Full, Backend::Own), (Level::Confined, Backend::Own), (Level::Full, Backend::Bwrap)] {
+            let mut profile = ground.profile(&["file-bomb", ran.to_str().unwrap()]);
+            (profile.required_level, profile.backend) = (level, backend);
+            profile.dangerous_without = Some(wall.clone());
+            let error = refusal(profile);
+            assert!(matches!(&error, SandboxError::Profile(why) if why.starts_with(wall.word())), "{error}");
+            assert!(!ran.exists(), "it ran: {error}");
+        }
+    }
+}
+
 /// What a kernel must come to: a level, or the layer that is missed.
 fn expected(simulate: &Simulate, required: Level) -> Result<Level, LayerName> {
     match (simulate.landlock_abi, simulate.no_seccomp, simulate.no_user_namespaces, required) {

@@ -23,7 +23,9 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
                 Ok(_) => notes.reached(Cell::egress("outside", "tcp", Extent::Standing), "an address outside answers"),
                 Err(error) => {
                     let (by, seen) = refusal(&error);
-                    notes.stopped(by, format!("tcp: {seen}"));
+                    // A port that no rule names.
+                    let rule = (error.kind() == std::io::ErrorKind::PermissionDenied).then_some(Control::Landlock);
+                    notes.stopped(by.or(rule), format!("tcp: {seen}"));
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! The token of work that is over.
 
-use manifest::Flow;
+use manifest::{BucketOperation, Flow};
 
 use super::{Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
+use crate::attacker::{Act, Mark};
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -20,6 +21,12 @@ pub(super) const ROW: Row = Row {
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
     for flow in &hand.part.flows {
         match flow {
+            Flow::Bucket { bucket, operation: BucketOperation::PresignGet, .. } => {
+                let key = Mark::new(Act::Calm, "none", &hand.mark.person, 0).key(bucket);
+                let wish = Request::new("POST", format!("/{bucket}/{key}?presign"));
+                let answer = hand.ask(Peer::Objects, wish.body("application/json", "{\"method\":\"GET\",\"expires_s\":60}"));
+                judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), "after its end");
+            }
             Flow::Bucket { bucket, .. } => {
                 let key = hand.input.as_ref().filter(|(of, _)| of == bucket).map_or_else(|| hand.mark.key(bucket), |(_, key)| key.clone());
                 let answer = hand.ask(Peer::Objects, Request::new("GET", format!("/{bucket}/{key}")));

@@ -23,8 +23,10 @@ pub(super) const ROW: Row = Row {
     run: Run::Pressing(run),
 };
 
-/// So many threads are more than any limit lets through.
-const THREADS_MAX: usize = 8_192;
+/// So many threads beyond its limit tell that there is none.
+const THREADS_BEYOND: u64 = 64;
+/// The most that are tried.
+const THREADS_MAX: u64 = 8_192;
 /// Memory that is not touched costs nobody anything; that so many times the limit is granted tells as much.
 const BEYOND: u64 = 2;
 /// Memory that is really used while it presses, bytes, at most.
@@ -43,8 +45,10 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     drop(much);
     press();
     let sleeper = || std::thread::Builder::new().stack_size(16 * 1024).spawn(std::thread::park).is_ok();
-    if (0..THREADS_MAX).all(|_| sleeper()) {
-        notes.reached(Cell::disturbed("machine.processes"), "processes beyond every limit are granted");
+    let limit = alone.script.services.get(alone.service).map_or(u64::MAX, |part| part.processes);
+    let threads = limit.saturating_add(THREADS_BEYOND).min(THREADS_MAX);
+    if (0..threads).all(|_| sleeper()) {
+        notes.reached(Cell::disturbed("machine.processes"), "processes beyond its limit are granted");
     } else {
         notes.stopped(Some(Control::Limits), "processes beyond its limit are refused");
     }

@@ -50,7 +50,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
             Ok(()) => notes.reached(Cell::read("host.files", Extent::Everybody), "a file of the machine or the control plane opens"),
             Err(error) => {
                 let (by, seen) = refusal(&error);
-                notes.stopped(by, seen);
+                notes.stopped(by.or_else(|| readable_for_all(path).then_some(Control::Landlock)), seen);
             }
         }
     }
@@ -81,6 +81,12 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
 /// Why a folder that opens cannot be listed, if it cannot.
 pub(super) fn cannot_list(folder: &str) -> Option<std::io::Error> {
     std::fs::read_dir(folder).ok()?.next()?.err()
+}
+
+/// Whether a file's mode would let everybody read it, so that it is a rule that does not.
+fn readable_for_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }
 
 /// Whether a file was given: declared, the program itself, or the script.

@@ -33,7 +33,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let said = format!("\"breach_service\":\"{service}\"");
                 match port.ask(&request) {
                     Ok(answer) if answer.text().contains(&said) => notes.answered(service, &format!("{} {}", route.method, route.path)),
-                    Ok(answer) => notes.stopped(Some(Control::GuardOut), answer.status.to_string()),
+                    Ok(answer) => notes.stopped(None, answer.status.to_string()),
                     Err(_) => notes.stopped(Some(Control::NetworkNamespace), format!("{variable}: no answer")),
                 }
             }

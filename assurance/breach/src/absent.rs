@@ -1,0 +1,140 @@
+//! Switched off: what came of a measurement of a copy that goes without a control.
+//!
+//! A control that is missing is found in one of two ways. More is reached than with every control in force: then the model must have that
+//! thing listed as behind this control alone. Or another control still stops what is tried: then somebody has seen that this one is not
+//! there (a look at the wall itself, the audit log), and the controls that stopped it are named.
+//!
+//! Guarantees: L13.
+//! Not here:   switching it off, and breaking in (`palisade`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::compare::{Between, Change, What, compare};
+use crate::predict::Prediction;
+use crate::report::{Cell, Extent, Profile, Report};
+use crate::technique::{Control, Outcome};
+
+/// One control that a copy went without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Absent {
+    /// Which.
+    pub control: Control,
+    /// The service or role that went without it; nothing: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// What was reached that is not with every control in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Beyond>,
+    /// How it was seen that it is not there, by itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub noticed: BTreeSet<String>,
+    /// Techniques that test it and were stopped nevertheless, with the controls that stopped them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, BTreeSet<Control>>,
+}
+
+/// One thing that was reached because a control was missing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beyond {
+    /// By whom.
+    pub profile: Profile,
+    /// What.
+    pub cell: Cell,
+    /// By which techniques.
+    pub by: BTreeSet<String>,
+    /// Whether the model lists it as behind this control alone.
+    pub listed: bool,
+}
+
+/// Names of what the technique `walls` finds missing begin so.
+pub const WALL: &str = "control.";
+
+impl Absent {
+    /// A control that a copy went without, and how it was noticed so far.
+    #[must_use]
+    pub fn new(control: Control, at: Option<String>, noticed: BTreeSet<String>) -> Self {
+        Self { control, at, reached: Vec::new(), noticed, stopped: BTreeMap::new() }
+    }
+
+    /// Whether it was found that it is missing.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        !self.reached.is_empty() || !self.noticed.is_empty()
+    }
+
+    /// Whether everything that was reached is listed as behind it alone.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.reached.iter().all(|beyond| beyond.listed)
+    }
+
+    /// What goes with it: the question to the policies is also what asks for a job's input and folder, and for a verdict.
+    fn embodied(&self) -> BTreeSet<Control> {
+        match self.control {
+            Control::Policy => BTreeSet::from([Control::Policy, Control::JobToken, Control::Quarantine]),
+            control => BTreeSet::from([control]),
+        }
+    }
+
+    fn concerns(&self, profile: &Profile, services: &BTreeSet<String>) -> bool {
+        match &self.at {
+            Some(at) if services.contains(at) => *profile == Profile::Service(at.clone()),
+            // A role, or everywhere.
+            _ => true,
+        }
+    }
+
+    fn judge(&mut self, prediction: &Prediction, measured: &Report) {
+        let embodied = self.embodied();
+        for difference in compare(&prediction.report, measured, Between::Measurement).differences {
+            if difference.change != Change::Added || !self.concerns(&difference.profile, &measured.services) {
+                continue;
+            }
+            let cell = match difference.what {
+                What::Cell(cell) => cell,
+                What::Route { service, route } => Cell::done(format!("service.{service}"), route, Extent::InFlight),
+                What::Attacker => continue,
+            };
+            if let Some(wall) = cell.target.strip_prefix(WALL) {
+                if wall == self.control.as_str() {
+                    self.noticed.insert(format!("{}: the wall itself is not there", difference.profile));
+                }
+                continue;
+            }
+            let listed = prediction.ways.iter().any(|way| {
+                let stopped_by_it = !way.stops.is_empty() && way.stops.is_subset(&embodied);
+                stopped_by_it && way.profile == difference.profile && way.cell.kind == cell.kind && way.cell.target == cell.target
+            });
+            self.reached.push(Beyond { profile: difference.profile, cell, by: difference.by, listed });
+        }
+        self.reached.sort();
+        let tests: BTreeSet<&str> =
+            measured.techniques.iter().filter(|row| row.controls.contains(&self.control)).map(|row| row.id.as_str()).collect();
+        for attempt in measured.attempts.iter().filter(|attempt| tests.contains(attempt.technique.as_str())) {
+            if let Outcome::Stopped { by: Some(by) } = attempt.outcome
+                && by != self.control
+                && self.concerns(&attempt.profile, &measured.services)
+            {
+                self.stopped.entry(attempt.technique.clone()).or_default().insert(by);
+            }
+        }
+    }
+}
+
+impl Report {
+    /// Says of each control that was switched off what came of that.
+    pub fn judge_absent(&mut self, prediction: &Prediction) {
+        let mut absent = std::mem::take(&mut self.absent);
+        for one in &mut absent {
+            one.judge(prediction, self);
+        }
+        self.absent = absent;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+use super::*;
+use crate::predict::tests::{VIDEO, predicted};
+use crate::technique::Attempt;
+
+fn service(name: &str) -> Profile {
+    Profile::Service(name.into())
+}
+
+/// What is predicted, measured without these controls, with these cells more.
+fn judged(absent: &[Absent], more: &[(&str, Cell)]) -> Report {
+    let prediction = predicted(VIDEO);
+    let mut measured = prediction.report.clone();
+    measured.absent = absent.to_vec();
+    measured.techniques = crate::attacker::techniques::catalogue();
+    for (name, cell) in more {
+        measured.attackers.get_mut(&service(name)).unwrap().add(cell.clone(), "a technique");
+    }
+    let outcome = Outcome::Stopped { by: Some(Control::MountNamespace) };
+    let attempt = Attempt { profile: service("web"), technique: "files".into(), outcome, seen: "not there".into(), detected: None };
+    measured.attempts.push(attempt);
+    measured.judge_absent(&prediction);
+    measured
+}
+
+// L13: what was reached is held against what the model lists as behind that control alone.
+#[test]
+fn what_is_reached_without_a_control_is_listed_as_behind_it_alone_or_said_not_to_be() {
+    let policy = Absent::new(Control::Policy, Some("objects".into()), BTreeSet::new());
+    let of_bob = Cell::read("bucket.originals", Extent::Everybody);
+    let key = Cell::secret("key.authority");
+    let report = judged(&[policy], &[("transcoder", of_bob.clone()), ("transcoder", key.clone())]);
+    let found = &report.absent[0];
+    assert!(found.is_found() && !found.is_listed());
+    let listed: BTreeMap<&Cell, bool> = found.reached.iter().map(|beyond| (&beyond.cell, beyond.listed)).collect();
+    assert_eq!(listed, BTreeMap::from([(&of_bob, true), (&key, false)]));
+}
+
+// L13: where another control still stops it, the missing one is seen, and those that stopped it are named.
+#[test]
+fn a_missing_wall_is_noticed_at_its_place_though_another_stops_what_is_tried() {
+    let at = |control, at: &str| Absent::new(control, Some(at.into()), BTreeSet::new());
+    let all = [at(Control::Landlock, "web"), at(Control::Seccomp, "api"), at(Control::Landlock, "api")];
+    let report = judged(&all, &[("web", Cell::done("control.landlock", "missing", Extent::Standing))]);
+    let [web, api, other] = report.absent.as_slice() else { panic!("{:?}", report.absent) };
+    assert!(web.is_found() && web.is_listed() && web.reached.is_empty());
+    assert_eq!(web.stopped, BTreeMap::from([("files".to_owned(), BTreeSet::from([Control::MountNamespace]))]));
+    assert!(!api.is_found() && !other.is_found(), "it was seen at web alone: {api:?} {other:?}");
+    // With every control there is nothing to say.
+    assert!(!judged(&[at(Control::Landlock, "web")], &[]).absent[0].is_found());
+}

@@ -1,0 +1,203 @@
+//! Controls that are switched off in a throw-away copy of a system, to see that breaking into it finds that.
+//!
+//! A switch is no setting: no manifest, option of `palisade up`, variable or file can say it. `palisade breach` gives it to the process that
+//! starts its copy, and that one puts it into the description that each process of the copy is handed over its socket. Whoever is handed
+//! one looks whether it is in such a copy, and does not start where it is not: where root runs it, where the network has more in it than
+//! loopback, where the addresses and the socket are missing that a run puts up. Whoever honours one says so in its log and in the audit log.
+//!
+//! Guarantees: L13 each control can be missed, and none of them in a system that somebody relies on (docs/adr/0014).
+//! Not here:   what goes without a control (`sandbox`, `proxy::mesh`, `policy`, `objects`), and who finds that (`breach`).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::str::FromStr;
+
+use breach::Control;
+use sandbox::DangerousWithout as Wall;
+use sandbox::attack::outer;
+use telemetry::event::ActDone;
+
+use crate::boot::Boot;
+use crate::breach::{ADDRESSES, run_of};
+use crate::process::{Process, StartError};
+
+/// One control, everywhere or at one place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DangerousSwitch {
+    /// Which control.
+    pub control: Control,
+    /// A service, or one of the roles `objects` and `queue`; nothing: wherever it is.
+    pub at: Option<String>,
+}
+
+/// Where a control is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A wall of a service's sandbox.
+    Sandbox,
+    /// A service's guard.
+    Guard,
+    /// Each guard, the object store and the queue ask for themselves.
+    Asked,
+    /// The object store.
+    Objects,
+}
+
+/// Controls that can be switched off, where each is made, and what is left out.
+const SWITCHES: &[(Control, Place, &str)] = &[
+    (Control::Seccomp, Place::Sandbox, "the filter of system calls"),
+    (Control::Landlock, Place::Sandbox, "the rules about files and ports"),
+    (Control::NetworkNamespace, Place::Sandbox, "the network of its own"),
+    (Control::MountNamespace, Place::Sandbox, "the root of its own"),
+    (Control::Limits, Place::Sandbox, "rlimits and the control group"),
+    (Control::FreshSandbox, Place::Guard, "the new sandbox for each job"),
+    (Control::TransactionToken, Place::Guard, "whether a token is in flight here"),
+    (Control::GuardOut, Place::Guard, "the list of routes on the way out"),
+    (Control::Policy, Place::Asked, "the question to the policies (with them a job's input and folder, and quarantine)"),
+    (Control::Lease, Place::Objects, "the question whether a job's lease lives"),
+];
+
+/// A switch that there is not.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' cannot be switched off; it is CONTROL or CONTROL@SERVICE, and `palisade breach --list` has the controls")]
+pub struct NoSwitch(String);
+
+impl FromStr for DangerousSwitch {
+    type Err = NoSwitch;
+
+    fn from_str(text: &str) -> Result<Self, NoSwitch> {
+        let (name, at) = text.split_once('@').map_or((text, None), |(name, at)| (name, Some(at.to_owned())));
+        let row = SWITCHES.iter().find(|(control, ..)| control.as_str() == name).ok_or_else(|| NoSwitch(text.to_owned()))?;
+        let role = at.as_deref().filter(|at| matches!(*at, "objects" | "queue"));
+        let fits = match (row.1, role) {
+            (Place::Objects, role) => at.is_none() || role == Some("objects"),
+            (Place::Sandbox | Place::Guard, role) => role.is_none(),
+            (Place::Asked, _) => true,
+        };
+        if fits { Ok(Self { control: row.0, at }) } else { Err(NoSwitch(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for DangerousSwitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.control)?;
+        self.at.as_ref().map_or(Ok(()), |at| write!(f, "@{at}"))
+    }
+}
+
+impl DangerousSwitch {
+    /// Each with what it leaves out, for a list.
+    #[must_use]
+    pub fn all() -> Vec<(Control, &'static str)> {
+        SWITCHES.iter().map(|(control, _, what)| (*control, *what)).collect()
+    }
+
+    /// Whether it is about this member of a system: `guard-SERVICE`, `guard-SERVICE.2`, or a role.
+    fn concerns(&self, member: &str) -> bool {
+        let place = SWITCHES.iter().find(|(control, ..)| *control == self.control).map(|(_, place, _)| *place);
+        let service = member.strip_prefix("guard-").map(|name| name.split('.').next().unwrap_or(name));
+        match (place, service) {
+            (Some(Place::Sandbox | Place::Guard | Place::Asked), Some(service)) => self.at.as_deref().is_none_or(|at| at == service),
+            (Some(Place::Asked), None) => matches!(member, "objects" | "queue") && self.at.as_deref().is_none_or(|at| at == member),
+            (Some(Place::Objects), None) => member == "objects",
+            _ => false,
+        }
+    }
+
+    fn is_wall(&self) -> bool {
+        SWITCHES.iter().any(|(control, place, _)| *control == self.control && *place == Place::Sandbox)
+    }
+}
+
+/// Parses switches, and refuses two walls of one sandbox: what is tried within a sandbox was made to be tried behind the others.
+///
+/// # Errors
+/// Why not, for whoever wrote them.
+pub fn dangerous_switches(texts: &[String], services: &BTreeSet<&str>) -> Result<Vec<DangerousSwitch>, String> {
+    let all: Vec<DangerousSwitch> =
+        texts.iter().map(|text| text.parse()).collect::<Result<_, NoSwitch>>().map_err(|error| error.to_string())?;
+    let places = ["objects", "queue"];
+    if let Some(at) = all.iter().filter_map(|one| one.at.as_deref()).find(|at| !services.contains(at) && !places.contains(at)) {
+        return Err(format!("the manifest has no service {at}"));
+    }
+    for service in services {
+        let member = format!("guard-{service}");
+        if all.iter().filter(|one| one.is_wall() && one.concerns(&member)).count() > 1 {
+            return Err(format!("one wall of a sandbox at a time: {service} would go without two"));
+        }
+    }
+    Ok(all)
+}
+
+/// What a member of a copy goes without.
+pub(crate) fn dangerous_of(switches: &[DangerousSwitch], member: &str) -> BTreeSet<Control> {
+    switches.iter().filter(|one| one.concerns(member)).map(|one| one.control).collect()
+}
+
+/// Whether a process with this folder is part of a throw-away copy that is being broken into.
+///
+/// # Errors
+/// What is missing here that is there in a copy.
+pub(crate) fn in_a_copy(dir: &Path) -> Result<(), &'static str> {
+    if nix::unistd::geteuid().is_root() {
+        return Err("root runs it");
+    }
+    let run = run_of(dir).ok_or("its folder is not that of a run")?;
+    if !outer::is_closed().unwrap_or(false) {
+        return Err("its network has more in it than loopback");
+    }
+    // Each is an address of this machine there, and nowhere else.
+    if !ADDRESSES.iter().all(|address| UdpSocket::bind((*address, 0)).is_ok()) {
+        return Err("its network has no addresses of a run");
+    }
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
+    let mark = format!("@{run}");
+    if !sockets.lines().any(|line| line.split_whitespace().next_back() == Some(mark.as_str())) {
+        return Err("nobody breaks in here");
+    }
+    Ok(())
+}
+
+/// Refuses to start with a switch where there is no copy; says loudly what this process goes without where there is one.
+///
+/// # Errors
+/// `Refused`.
+pub(crate) fn admit(boot: &Boot, recorder: &telemetry::Recorder) -> Result<(), StartError> {
+    if boot.dangerous_without.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = boot.dangerous_without.iter().map(|control| control.as_str()).collect();
+    let names = names.join(", ");
+    if let Err(why) = in_a_copy(&boot.dir) {
+        return Err(StartError::refused(format_args!(
+            "it was told to go without {names}, which nothing does but a throw-away copy of a system (`palisade breach`): {why}"
+        )));
+    }
+    tracing::warn!(without = names, "DANGEROUS: this process goes without a control; it is part of a copy that is broken into");
+    let detail = "in a throw-away copy of a system".to_owned();
+    let act = ActDone { act: "dangerous.without", by: boot.spiffe_id.to_string(), to: names, detail };
+    recorder.record(None, &act).map_err(|_| StartError::refused("that it goes without a control could not be recorded"))
+}
+
+/// The wall that a guard's sandboxes go without.
+///
+/// # Errors
+/// `Refused` when the folder for temporary files cannot be made.
+pub(crate) fn dangerous_wall(process: &Process) -> Result<Option<Wall>, StartError> {
+    let without = &process.boot.dangerous_without;
+    let walls = [
+        (Control::Seccomp, Wall::Seccomp),
+        (Control::Landlock, Wall::Landlock),
+        (Control::NetworkNamespace, Wall::NetworkNamespace),
+        (Control::Limits, Wall::Limits),
+    ];
+    if without.contains(&Control::MountNamespace) {
+        return Ok(Some(Wall::MountNamespace(process.folder("dangerous-tmp")?)));
+    }
+    Ok(walls.into_iter().find(|(control, _)| without.contains(control)).map(|(_, wall)| wall))
+}
+
+#[cfg(test)]
+mod tests;
