@@ -106,7 +106,7 @@ pub(crate) fn measure(wish: &Wish) -> Result<Report, BreachError> {
         std::thread::spawn(move || {
             let mut whole = String::new();
             for line in pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok) {
-                eprintln!("{line}");
+                crate::cli::complain(&line);
                 whole.push_str(&line);
                 whole.push('\n');
             }
@@ -124,7 +124,9 @@ pub(crate) fn measure(wish: &Wish) -> Result<Report, BreachError> {
     let report = said.lines().last().and_then(|line| Report::from_json(line).ok());
     match report {
         Some(report) if status.success() => Ok(report),
-        _ => Err(BreachError::Ended(last_of(&complained))),
+        // Its complaints were told as they came.
+        _ if status.code().is_some() && !complained.trim().is_empty() => Err(BreachError::Ended("why is said above".to_owned())),
+        _ => Err(BreachError::Ended(format!("the run ended without a word ({status})"))),
     }
 }
 
@@ -164,12 +166,4 @@ fn interrupted(asked: &Arc<AtomicBool>) -> std::io::Result<tokio::runtime::Runti
     }
     drop(_inside);
     Ok(runtime)
-}
-
-fn last_of(text: &str) -> String {
-    const LINES: usize = 20;
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let from = lines.len().saturating_sub(LINES);
-    let last = lines.get(from..).unwrap_or_default().join("\n");
-    if last.is_empty() { "the run ended without a word".to_owned() } else { last }
 }

@@ -257,8 +257,8 @@ impl Failure {
     }
     fn print(&self) {
         match &self.why {
-            Why::Placed(report) => eprintln!("{report:?}"),
-            Why::Said(text) => eprintln!("error: {text}"),
+            Why::Placed(report) => complain(format_args!("{report:?}")),
+            Why::Said(text) => complain(format_args!("error: {text}")),
         }
     }
 }
@@ -280,6 +280,13 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(0);
     }
+}
+
+/// Prints a line for people, beside the answer. Where nobody reads it, what is done goes on: the exit code still says how it ended.
+pub(crate) fn complain(text: impl std::fmt::Display) {
+    use std::io::Write;
+    // A closed pipe is no reason to stop, and there is no other place to say so.
+    let _unread = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// A manifest's problems, each in its place, under one line that counts them.

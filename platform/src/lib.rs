@@ -48,7 +48,9 @@ fn as_part_of_a_breach() -> Option<ExitCode> {
     // this is a sandbox, too. Root is no user of any.
     let is_inside = nix::sys::prctl::get_no_new_privs().unwrap_or(true) && !nix::unistd::geteuid().is_root();
     if is_attacker && !is_inside {
-        eprintln!("the attacker runs in a sandbox of `palisade breach` only, and this is none: it would attack this machine");
+        crate::cli::complain(format_args!(
+            "the attacker runs in a sandbox of `palisade breach` only, and this is none: it would attack this machine"
+        ));
         return Some(ExitCode::from(breach::EXIT_UNAVAILABLE));
     }
     match first.as_str() {

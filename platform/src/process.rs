@@ -131,12 +131,12 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
     let (boot, listeners, channel) = match boot::receive() {
         Ok(received) => received,
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::cli::complain(format_args!("error: {error}"));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     if boot.spiffe_id.workload.name() != name {
-        eprintln!("asked to be {name}, but told to be {}", boot.spiffe_id);
+        crate::cli::complain(format_args!("asked to be {name}, but told to be {}", boot.spiffe_id));
         return ExitCode::from(EXIT_CONFIG);
     }
     let runtime = match runtime_of(&boot).enable_all().build() {

@@ -45,7 +45,7 @@ impl Drop for Aside {
     fn drop(&mut self) {
         for (path, mode) in &self.0 {
             if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode)) {
-                eprintln!("{} keeps a mode that it should not have: {error}", path.display());
+                crate::cli::complain(format_args!("{} keeps a mode that it should not have: {error}", path.display()));
             }
         }
     }

@@ -55,7 +55,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} could not be removed: {error}; remove it by hand", self.0.display());
+            crate::cli::complain(format_args!("{} could not be removed: {error}; remove it by hand", self.0.display()));
         }
     }
 }

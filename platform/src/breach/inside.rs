@@ -29,9 +29,7 @@ pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     // Before anything else: whatever happens later happens where nothing leads out.
     if let Err(error) = outer::enter(doors::ADDRESSES) {
-        eprintln!(
-            "this machine gives no network of its own to break in, so nothing is started: {error}; allow user namespaces (user.max_user_namespaces) or run as root"
-        );
+        crate::cli::complain(format_args!("this machine gives no network of its own to break in, so nothing is started: {error}"));
         return ExitCode::from(EXIT_UNAVAILABLE);
     }
     let Some(scratch) = arguments.first().map(PathBuf::from) else { return ExitCode::from(EXIT_UNAVAILABLE) };
@@ -50,7 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        eprintln!("{error}");
+        crate::cli::complain(error);
         cause = error.source();
     }
     ExitCode::FAILURE
@@ -60,7 +58,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 #[must_use]
 pub(crate) fn run_system(arguments: &[String]) -> ExitCode {
     if !outer::is_closed().unwrap_or(false) {
-        eprintln!("a copy for breaking in runs inside its outer network only; start it with `palisade breach`");
+        crate::cli::complain(format_args!("a copy for breaking in runs inside its outer network only; start it with `palisade breach`"));
         return ExitCode::from(EXIT_UNAVAILABLE);
     }
     // It ends with the process that broke in.
@@ -206,7 +204,7 @@ impl Progress {
 
     fn tell(&self, what: &str) {
         let passed = self.0.monotonic().saturating_sub(self.1);
-        eprintln!("{:>6.1} s  {what}", passed.as_secs_f64());
+        crate::cli::complain(format_args!("{:>6.1} s  {what}", passed.as_secs_f64()));
     }
 }
 

@@ -41,13 +41,25 @@ pub fn breach(more: &[&str]) -> (std::process::Output, Scratch) {
 fn as_nobody(scratch: &Scratch, palisade: &Path, manifest: &Path, more: &[&str]) -> std::process::Output {
     let own = scratch.0.join("t");
     std::fs::create_dir_all(&own).unwrap();
-    let mut command = Command::new(palisade);
-    command.args(["breach", "--format", "json"]).args(more).arg("--manifest").arg(manifest).env("TMPDIR", &own);
-    if xtask::tree::output(Command::new("id").arg("-u")).unwrap().trim() == "0" {
+    if is_root() {
         xtask::tree::run(Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(&scratch.0)).unwrap();
+    }
+    let mut command = without_rights(palisade);
+    command.args(["breach", "--format", "json"]).args(more).arg("--manifest").arg(manifest).env("TMPDIR", &own);
+    command.output().unwrap()
+}
+
+fn is_root() -> bool {
+    xtask::tree::output(Command::new("id").arg("-u")).unwrap().trim() == "0"
+}
+
+/// A program that will run as a user without rights.
+fn without_rights(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    command.output().unwrap()
+    command
 }
 
 // L8, O16: 1 input object, 1 output folder, 0 secrets, 0 other services, nothing outside; and prediction equals measurement everywhere.
@@ -127,12 +139,43 @@ fn the_attacker_does_not_run_outside_of_a_sandbox() {
     let scratch = Scratch::new().unwrap();
     let setting = copied(&scratch, &[]);
     for first in ["breach-service", "breach-alone"] {
-        let mut command = Command::new("setpriv");
         // A user who could do no harm, should this fail.
-        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
-        let output = command.arg(&setting.palisade).args([first, "/dev/null", "api", "none"]).output().unwrap();
+        let output = without_rights(&setting.palisade).args([first, "/dev/null", "api", "none"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(69), 0), "{first}: {said}");
         assert!(said.contains("would attack this machine"), "{first}: {said}");
+    }
+}
+
+// L8: an attack without a `/proc` of its own would look for processes where there are others; many containers have a masked one.
+#[test]
+fn where_a_part_of_proc_is_masked_nothing_is_started_and_it_is_said_why() {
+    let scratch = Scratch::new().unwrap();
+    let setting = copied(&scratch, &[]);
+    // Masked as container managers do it, in a user namespace that has no right to take that away.
+    let masked = "mount --bind /dev/null /proc/version && exec unshare --user --map-user=1000 --map-group=1000 \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", masked, "sh"]);
+    let output = command.arg(&setting.palisade).arg("breach").arg("--manifest").arg(&setting.manifest).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(69), 0), "{said}");
+    assert_eq!(said.matches("give it a whole one").count(), 1, "{said}");
+}
+
+// M2: tools close pipes early; what was decided is in the exit code all the same.
+#[test]
+fn a_closed_standard_error_changes_no_exit_code() {
+    let scratch = Scratch::new().unwrap();
+    let setting = copied(&scratch, &[]);
+    let cases: [(&[&str], i32); 3] = [
+        (&["no-such-command"], 64),
+        (&["lock", "--manifest", "/nowhere/palisade.toml"], 64),
+        (&["breach-service", "/dev/null", "api", "none"], 69),
+    ];
+    for (arguments, code) in cases {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = without_rights(&setting.palisade).args(arguments).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
 }

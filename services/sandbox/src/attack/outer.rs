@@ -42,10 +42,11 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
     let (user, group) = (geteuid(), getegid());
     let mut all = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     all |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let refused = |error: nix::Error| io::Error::other(format!("{error}; allow user namespaces (user.max_user_namespaces) or run as root"));
     if user.is_root() {
-        unshare(all)?;
+        unshare(all).map_err(refused)?;
     } else {
-        unshare(CloneFlags::CLONE_NEWUSER | all)?;
+        unshare(CloneFlags::CLONE_NEWUSER | all).map_err(refused)?;
         std::fs::write("/proc/self/setgroups", "deny")?;
         std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
@@ -54,8 +55,9 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
     become_the_second_process()?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, nothing)
-        .map_err(|error| io::Error::other(format!("it gives no /proc of its own ({error}); is /proc of this container masked?")))?;
+    mount(Some("proc"), "/proc", Some("proc"), flags, nothing).map_err(|error| {
+        io::Error::other(format!("{error} for a /proc of its own; where a container's /proc is masked in part, give it a whole one"))
+    })?;
     net::loopback_up()?;
     let ioctl = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     for (number, address) in addresses.iter().enumerate() {
