@@ -19,6 +19,7 @@ mod doors;
 mod form;
 mod inside;
 mod measured;
+mod nearby;
 mod neighbours;
 mod people;
 mod review;

@@ -16,6 +16,7 @@
 pub mod hand;
 pub mod http;
 pub mod mark;
+pub mod nearby;
 pub mod needs;
 pub mod note;
 pub mod play;

@@ -23,6 +23,8 @@ use crate::technique::{Attempt, Technique};
 
 /// Version of the form. A reader refuses a report of another one.
 pub const VERSION: u32 = 1;
+/// What guards and roles listen on, for each other alone: a target of cells.
+pub const LISTENERS: &str = "inner listeners";
 
 /// What attackers reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use sandbox::attack::outer;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::browser::Browser;
+use super::nearby::Neighbourhood;
 use super::neighbours::{self, Neighbours};
 use super::people::People;
 use super::rounds::{EXHAUSTION, Rounds};
@@ -112,6 +113,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
             progress.tell(&format!("{service} used up what it could"));
         }
     }
+    let nearby = Neighbourhood::of(&stage.origin).map_err(BreachError::Process)?;
     for (who, profile) in [
         (Who::Stranger, Profile::External),
         (Who::Person, Profile::Person),
@@ -120,7 +122,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     ] {
         if wanted(&profile) {
             let another = |socket: &str, modes_aside: bool| another::call(scratch, socket, modes_aside);
-            let tries = from_outside(who, &copy.script, &people, &rounds.stolen, &another);
+            let tries = from_outside(who, &copy.script, &people, &rounds.stolen, &another, &nearby);
             progress.tell(&format!("{profile} has tried"));
             seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
         }
@@ -157,6 +159,7 @@ fn from_outside(
     people: &People,
     stolen: &[(String, String)],
     as_another_user: &dyn Fn(&str, bool) -> std::io::Result<String>,
+    nearby: &Neighbourhood,
 ) -> Vec<Tried> {
     let door: &Browser = match who {
         Who::Stranger => &people.stranger,
@@ -178,6 +181,7 @@ fn from_outside(
         stolen,
         credentials: &credentials,
         as_another_user,
+        nearby,
     };
     let mut tries = Vec::new();
     for technique in ALL.iter().filter(|technique| script.wants(technique.id)) {

@@ -157,6 +157,8 @@ fn of(profile: &Profile, alarm: &Alarm) -> bool {
     match profile {
         // A denied call is told by the guard, which runs in the service's name.
         Profile::Service(name) => alarm.principal.ends_with(&format!("/service/{name}")),
+        // Whoever shows no certificate that counts is told of by where they knocked, under whatever name they gave.
+        Profile::External if alarm.connection => true,
         _ => matches!(alarm.point.as_str(), "edge" | "login" | "objects" | "evidence") && !alarm.principal.contains("/service/"),
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Alarm {
     pub(super) point: String,
     /// The refusal's reason, or the event's name.
     pub(super) what: String,
+    /// Whether a connection was refused, before any request.
+    pub(super) connection: bool,
     /// The system call, where one was denied.
     pub(super) call: Option<String>,
 }
@@ -125,7 +127,8 @@ fn alarm(entry: &Entry) -> Option<Alarm> {
         event @ ("RefusalsGathered" | "TamperingFound" | "AlertRaised" | SYSCALL_DENIED) => event.to_owned(),
         _ => return None,
     };
+    let connection = entry.record.event == "ConnectionRefused";
     let call = Some(text("call")).filter(|_| what == SYSCALL_DENIED);
     let principal = [text("principal"), text("peer"), entry.workload.to_string()].into_iter().find(|it| !it.is_empty())?;
-    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), what, call })
+    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), connection, what, call })
 }

@@ -23,6 +23,7 @@ pub mod enforce;
 pub mod events;
 pub mod grpc;
 pub mod headers;
+pub mod knock;
 pub mod limits;
 pub mod listen;
 pub mod mesh;

@@ -96,6 +96,7 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
         (taken_over, "loopback"),
         ("service.api", "after"),
         ("external", "public-routes"),
+        ("external", "handshakes"),
         ("person", "cross-person"),
         ("vendor", "console"),
     ] {
@@ -103,6 +104,9 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
             |attempt: &&Value| attempt["profile"] == who && attempt["technique"] == technique && attempt["outcome"]["end"] == "stopped";
         assert!(attempts.iter().any(|attempt| refused(&attempt)), "{who} was not refused {technique}");
     }
+    // D1: in ten ways at every inner listener, and each was refused.
+    let knocks: Vec<&Value> = attempts.iter().filter(|attempt| attempt["technique"] == "handshakes").collect();
+    assert!(knocks.len() >= 10 && knocks.iter().all(|one| one["outcome"]["by"] == "mtls"), "{knocks:?}");
     // I6, L8: it had the services' own lists of system calls, and what stands in docs/breach.md beyond them.
     assert_eq!(report["beyond"], serde_json::json!({ "transcoder": [], "validator": ["clone", "wait4"] }));
     let by_seccomp = |attempt: &&Value| attempt["outcome"]["by"] == "seccomp" && attempt["profile"] == "service.validator";

@@ -10,6 +10,7 @@ use std::io;
 pub use elsewhere::Credential;
 
 use super::http::{Answer, Ask};
+use super::nearby::Nearby;
 use super::note::Notes;
 use super::script::Script;
 use super::{Act, Hand, TryCalls};
@@ -29,6 +30,7 @@ mod exhaustion;
 mod families;
 mod files;
 mod forged;
+mod handshakes;
 mod insider;
 mod jobs_of_others;
 mod leases;
@@ -139,6 +141,8 @@ pub struct Visitor<'a> {
     pub credentials: &'a [Credential],
     /// Calls a UNIX socket as another user of the machine, if wished with the modes of all files on the way set aside; gives what was said.
     pub as_another_user: &'a dyn Fn(&str, bool) -> io::Result<String>,
+    /// A place in the network of the system.
+    pub nearby: &'a dyn Nearby,
 }
 
 /// Every technique, in the order in which they are tried: what breaks something comes last.
@@ -190,6 +194,7 @@ pub const ALL: &[Row] = &[
     cross_person::ROW,
     insider::ROW,
     operator_sockets::ROW,
+    handshakes::ROW,
 ];
 
 /// The table as reports have it.

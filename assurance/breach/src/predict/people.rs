@@ -9,7 +9,7 @@ use trust::Authority;
 use super::deputy;
 use super::held::{Held, person};
 use super::{Found, Model, Work};
-use crate::report::{Cell, Extent, Lasts, Profile};
+use crate::report::{Cell, Extent, LISTENERS, Lasts, Profile};
 use crate::technique::Control as C;
 
 /// Nobody: the edge, and what it answers to strangers.
@@ -35,6 +35,8 @@ pub(crate) fn external(model: &Model<'_>, found: &mut Found) {
         let cell = Cell::read(format!("bucket.{bucket}"), Extent::Everybody);
         found.stopped(&profile, cell, [C::SignIn], "forges a presigned URL");
     }
+    let answer = Cell::done(LISTENERS, "answer", Extent::Public);
+    found.stopped(&profile, answer, [C::Mtls], "knocks from within the network, without an SVID");
     console(model, found, &profile, None);
 }
 
