@@ -117,7 +117,7 @@ impl Recorder {
     /// Starts a span under `parent`, or a new trace.
     #[must_use]
     pub fn start(&self, parent: Option<TraceContext>) -> SpanStart {
-        let context = parent.map_or_else(|| TraceContext::root(&self.0.ids), |p| p.child(&self.0.ids));
+        let context = parent.map_or_else(|| TraceContext::root(self.0.clock.unix_s(), &self.0.ids), |p| p.child(&self.0.ids));
         SpanStart { context, parent: parent.map(|p| p.span_id), start_ns: self.0.clock.unix_ns() }
     }
 

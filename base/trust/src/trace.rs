@@ -38,8 +38,14 @@ pub struct B3Fields<'h> {
 
 impl TraceContext {
     /// A new trace, with a span of its own. The edge begins every trace so: ids of strangers are never joined (J5).
-    pub fn root(entropy: &dyn Entropy) -> Self {
-        Self { trace_id: non_zero_u128(entropy), span_id: non_zero_u64(entropy), sampled: true }
+    ///
+    /// The first 4 bytes of its id are the second in which it began, so that whoever keeps traces sorted by id writes them at one place;
+    /// the other 12 are random (W3C Trace Context Level 2, section 3.2.2.3, asks for 7 at the end).
+    pub fn root(unix_s: u64, entropy: &dyn Entropy) -> Self {
+        let mut random = [0; 16];
+        entropy.fill(&mut random);
+        let trace_id = ((u128::from_be_bytes(random) >> 32) | (u128::from(unix_s) << 96)).max(1);
+        Self { trace_id, span_id: non_zero_u64(entropy), sampled: true }
     }
 
     /// The same trace, a new span.
@@ -174,12 +180,6 @@ fn non_zero_u64(entropy: &dyn Entropy) -> u64 {
     u64::from_be_bytes(bytes).max(1)
 }
 
-fn non_zero_u128(entropy: &dyn Entropy) -> u128 {
-    let mut bytes = [0; 16];
-    entropy.fill(&mut bytes);
-    u128::from_be_bytes(bytes).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +201,17 @@ mod tests {
         ] {
             assert!(TraceContext::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    // J2, J5: ids have an order, and cannot be guessed.
+    #[test]
+    fn ids_of_traces_begin_with_their_second_and_are_random_after_it() {
+        let begun = |unix_s| TraceContext::root(unix_s, &crate::SystemEntropy);
+        let (first, second, later) = (begun(0x6921_0000), begun(0x6921_0000), begun(0x6921_0001));
+        assert!(first.trace_hex().starts_with("69210000") && second.trace_hex().starts_with("69210000"), "{first} {second}");
+        assert!(first.trace_id < later.trace_id && second.trace_id < later.trace_id);
+        let random = |of: TraceContext| of.trace_id & (u128::MAX >> 32);
+        assert!(random(first) != random(second) && random(first) >> 64 != 0 && first.span_id != second.span_id);
     }
 
     const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";

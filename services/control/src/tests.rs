@@ -221,7 +221,7 @@ impl House {
 }
 
 fn caller(peer: Peer) -> Caller {
-    Caller { peer, authority: None, trace: TraceContext::root(&SystemEntropy) }
+    Caller { peer, authority: None, trace: TraceContext::root(0, &SystemEntropy) }
 }
 
 async fn send(control: &Control, peer: Peer, method: Method, path: &str, question: &impl serde::Serialize) -> (StatusCode, Value) {

@@ -248,7 +248,7 @@ pub(crate) fn person(user: &str, purpose: &str) -> Authority {
 
 pub(crate) fn caller(who: SpiffeId, authority: Option<Authority>) -> Caller {
     let authority = authority.map(|authority| VerifiedAuthority { authority, token: "opaque".into() });
-    Caller { peer: Peer::Workload(who), authority, trace: TraceContext::root(&SystemEntropy) }
+    Caller { peer: Peer::Workload(who), authority, trace: TraceContext::root(0, &SystemEntropy) }
 }
 
 /// The filer on Ada's authority: may do everything with her objects in `files`.

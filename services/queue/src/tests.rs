@@ -201,7 +201,7 @@ pub(crate) fn with_job(leased: &Leased, consumer: &str) -> Authority {
 
 pub(crate) fn caller(who: SpiffeId, authority: Option<Authority>) -> Caller {
     let authority = authority.map(|authority| VerifiedAuthority { authority, token: "opaque".into() });
-    Caller { peer: Peer::Workload(who), authority, trace: TraceContext::root(&SystemEntropy) }
+    Caller { peer: Peer::Workload(who), authority, trace: TraceContext::root(0, &SystemEntropy) }
 }
 
 pub(crate) fn event(id: &str, subject: Option<&str>) -> Event {

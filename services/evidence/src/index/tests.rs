@@ -130,8 +130,8 @@ async fn what_indexing_costs() {
         let began = clock.monotonic();
         for batch in 0..100_u64 {
             let at = |n: u64| (round * 100 + batch) * 100 + n;
-            // Ids of traces have no order.
-            let trace = |n: u64| format!("{:032x}", u128::from(at(n).wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 40);
+            // Ids of traces begin with their second, of 700 requests, and are random after that.
+            let trace = |n: u64| format!("{:08x}{:016x}00000000", 0x6900_0000 + at(n) / 700, at(n).wrapping_mul(0x9E37_79B9_7F4A_7C15));
             let path = ("url.path", "/api/videos/018f3c2e-1111-2222-3333-444455556666");
             let spans: Vec<_> =
                 (0..100).flat_map(|n| (0..3).map(move |id| span(&trace(n), id, "", at(n), &[path, ("user", "ada")]))).collect();

@@ -33,7 +33,7 @@ fn house() -> House {
 
 impl House {
     async fn send<Q: Serialize>(&self, peer: Peer, method: Method, path: &str, question: &Q) -> (StatusCode, Value) {
-        let caller = Caller { peer, authority: None, trace: TraceContext::root(&SystemEntropy) };
+        let caller = Caller { peer, authority: None, trace: TraceContext::root(0, &SystemEntropy) };
         let request = Request::builder().method(method).uri(path).body(body::full(serde_json::to_vec(question).unwrap())).unwrap();
         let response = self.room.call(caller, request).await;
         let status = response.status();

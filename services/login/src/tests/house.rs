@@ -127,7 +127,7 @@ impl House {
     }
 
     pub(super) async fn send(&self, peer: Peer, request: Request<contract::Body>) -> Answer {
-        let caller = Caller { peer, authority: None, trace: TraceContext::root(&SystemEntropy) };
+        let caller = Caller { peer, authority: None, trace: TraceContext::root(0, &SystemEntropy) };
         let response = self.login.call(caller, request).await;
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body::collect(body, 1 << 20).await.unwrap().to_vec()).unwrap();

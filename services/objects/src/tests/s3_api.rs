@@ -153,7 +153,7 @@ async fn others_are_refused() {
         caller(service("transcoder"), Some(person("ada", "process"))),
         caller(domain().role("edge"), Some(person("ada", "manage"))),
         caller(domain().role("queue"), None),
-        Caller { peer: Peer::Supervisor, authority: None, trace: TraceContext::root(&SystemEntropy) },
+        Caller { peer: Peer::Supervisor, authority: None, trace: TraceContext::root(0, &SystemEntropy) },
     ];
     for who in &strangers {
         for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
