@@ -13,6 +13,8 @@
 #![allow(clippy::disallowed_methods, reason = "a command that waits for processes in real time")]
 
 mod another;
+#[cfg(test)]
+pub(crate) mod authenticator;
 mod browser;
 mod copy;
 mod doors;

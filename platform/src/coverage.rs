@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines, reason = "tests")]
 
 mod asked;
+mod browser;
 pub(crate) mod door;
 mod extra;
 mod house;
@@ -41,7 +42,7 @@ fn meant_for(action: &str) -> Who {
         "identity.bundle.read" | "identity.revoke" => Who::Roles(&["control"]),
         "control.system.read" | "queue.stats.read" => Who::Roles(&["evidence"]),
         "control.apply" | "control.revoke" | "control.contain" | "control.release" | "control.status.read" => Who::Operator,
-        "login.user.invite" | "login.user.list" | "login.user.remove" => Who::Operator,
+        "login.user.invite" | "login.user.list" | "login.user.remove" | "login.factor.reset" => Who::Operator,
         "login.key.create" | "login.key.list" | "login.key.revoke" => Who::Operator,
         "evidence.metrics.read" | "evidence.checkpoint.read" | "evidence.trace.read" | "evidence.breach.tell" => Who::Operator,
         "console.map" | "console.page" => Who::Person("admin"),

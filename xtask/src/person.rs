@@ -61,8 +61,11 @@ impl Person {
         Ok(())
     }
 
-    /// Fills in the form of a page and sends it.
-    fn submit(&self, page: &Answer, values: &[(&str, &str)]) -> Outcome<Answer> {
+    /// Fills in the first form of a page and sends it.
+    ///
+    /// # Errors
+    /// When there is no form, or no answer.
+    pub fn submit(&self, page: &Answer, values: &[(&str, &str)]) -> Outcome<Answer> {
         let text = page.text();
         let form = Form::parse(&text).ok_or_else(|| format!("{} ({}) has no form: {text}", page.url, page.status))?;
         let mut fields = form.fields.clone();

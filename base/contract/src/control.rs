@@ -362,6 +362,9 @@ pub struct PublicRoute {
     pub path: String,
     /// Scope that the person's token must have; absent: any signed-in person.
     pub scope: Option<String>,
+    /// It takes a second proof of just now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub step_up: bool,
     /// Purpose that the transaction token will have.
     pub purpose: String,
     /// A page (a browser without a session is sent to sign in) or an interface (it gets 401).

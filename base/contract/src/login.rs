@@ -15,6 +15,9 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/authorize", action: "login.authorize", who: EDGE },
     Route { method: "GET", path: "/sign-in", action: "login.sign_in.page", who: EDGE },
     Route { method: "POST", path: "/sign-in", action: "login.sign_in", who: EDGE },
+    Route { method: "POST", path: "/sign-in/second", action: "login.sign_in.second", who: EDGE },
+    Route { method: "GET", path: "/factor", action: "login.factor.page", who: EDGE },
+    Route { method: "POST", path: "/factor", action: "login.factor", who: EDGE },
     Route { method: "GET", path: "/enrol", action: "login.enrol.page", who: EDGE },
     Route { method: "POST", path: "/enrol", action: "login.enrol", who: EDGE },
     Route { method: "POST", path: "/token", action: "login.token", who: EDGE },
@@ -26,6 +29,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/users", action: "login.user.invite", who: Who::Operator },
     Route { method: "GET", path: "/users", action: "login.user.list", who: Who::Operator },
     Route { method: "DELETE", path: "/users/{user}", action: "login.user.remove", who: Who::Operator },
+    Route { method: "DELETE", path: "/users/{user}/factor", action: "login.factor.reset", who: Who::Operator },
     Route { method: "POST", path: "/keys", action: "login.key.create", who: Who::Operator },
     Route { method: "GET", path: "/keys", action: "login.key.list", who: Who::Operator },
     Route { method: "DELETE", path: "/keys/{key}", action: "login.key.revoke", who: Who::Operator },
@@ -48,6 +52,20 @@ pub const NAMES_HEADER: &str = "palisade-client-names";
 pub const EDGE_CALLBACK: &str = "/auth/callback";
 /// Path of the issuer under the public origin: `iss` is `https://HOST[:PORT]/oidc`. Access tokens have the public origin itself as `aud`.
 pub const ISSUER_PATH: &str = "/oidc";
+/// Path of the page on which a person sets up or removes their second factor, under the issuer's.
+pub const FACTOR_PATH: &str = "/factor";
+/// `acr` of a sign-in by password alone.
+pub const ACR_PASSWORD: &str = "urn:palisade:acr:password";
+/// `acr` of a sign-in by password and a second factor.
+pub const ACR_SECOND: &str = "urn:palisade:acr:second-factor";
+/// How long after proving themselves a person counts as having done so just now, in seconds.
+pub const STEP_UP_S: u64 = 300;
+/// The challenge of what takes a second proof of just now (RFC 9470, section 3).
+pub const STEP_UP_CHALLENGE: &str = "Bearer error=\"insufficient_user_authentication\", error_description=\"a second factor, proved within \
+     the last 300 seconds\", acr_values=\"urn:palisade:acr:second-factor\", max_age=\"300\"";
+/// The error for a client that asked for more than a person can prove (OpenID Connect Core Error Code
+/// unmet_authentication_requirements 1.0).
+pub const UNMET: &str = "unmet_authentication_requirements";
 /// `typ` of access tokens (RFC 9068, section 2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
@@ -103,6 +121,9 @@ pub struct Person {
     pub roles: BTreeSet<String>,
     /// Whether the one-time link was used.
     pub enrolled: bool,
+    /// Whether they have a second factor.
+    #[serde(default)]
+    pub second_factor: bool,
 }
 
 /// Makes an API key for a person.
@@ -180,6 +201,9 @@ pub struct AccessClaims {
     pub roles: BTreeSet<String>,
     /// When the person proved themselves.
     pub auth_time: u64,
+    /// By what: `ACR_PASSWORD` or `ACR_SECOND` (section 2.2.1). Absent: by nothing that counts as either.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acr: String,
     /// The session at `login` that it comes from.
     pub sid: String,
     /// What its bearer must have besides; absent: nothing.

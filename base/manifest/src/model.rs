@@ -146,6 +146,9 @@ pub struct Route {
     pub purpose: String,
     /// Scope that the person's token must have.
     pub scope: Option<String>,
+    /// Whether the person must have proved a second factor just now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub step_up: bool,
     /// Whether the edge offers it to signed-in people.
     pub public: bool,
     /// Whether a browser without a session is sent to sign in, rather than answered 401.
@@ -421,6 +424,7 @@ impl Route {
             method: Self::TCP.to_owned(),
             purpose: String::new(),
             scope: None,
+            step_up: false,
             public: false,
             page: false,
             body_bytes_max: 0,

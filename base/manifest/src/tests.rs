@@ -492,3 +492,25 @@ fn access_logs_have_a_size_an_age_and_guards_that_ask_for_one() {
     let asks = Manifest::parse("palisade.toml", &asks).unwrap();
     assert!(asks.services["api"].access_log && !asks.services["web"].access_log && asks.digest() != plain.digest());
 }
+
+// B13: a second proof is asked for where people come in, and nowhere else; a manifest that asks for none is as it was.
+#[test]
+fn a_route_may_take_a_second_proof_where_people_come_in() {
+    let plain = Manifest::parse("palisade.toml", VIDEO).unwrap_or_else(|e| panic!("{e}"));
+    let delete = "methods = [\"DELETE\"], purpose = \"manage\"";
+    assert!(VIDEO.contains(delete));
+    let text = VIDEO.replacen(delete, &format!("{delete}, step_up = true"), 1);
+    let asking = Manifest::parse("palisade.toml", &text).unwrap_or_else(|e| panic!("{e}"));
+    let routes =
+        |manifest: &Manifest| manifest.services["api"].routes.iter().filter(|r| r.step_up).map(|r| r.method.clone()).collect::<Vec<_>>();
+    assert_eq!((routes(&plain), routes(&asking)), (Vec::new(), vec!["DELETE".to_owned()]));
+    assert_ne!(plain.digest(), asking.digest());
+    assert!(!serde_json::to_string(&plain).unwrap().contains("step_up"));
+    let inside = text.replacen(
+        "consumes = \"queue.status\"",
+        "internal = [{ path = \"/x\", methods = [\"GET\"], purpose = \"view\", step_up = true }]\nconsumes = \"queue.status\"",
+        1,
+    );
+    let said = Manifest::parse("palisade.toml", &inside).unwrap_err().to_string();
+    assert!(said.contains("'step_up' are the edge's"), "{said}");
+}

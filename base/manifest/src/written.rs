@@ -270,6 +270,9 @@ pub(crate) struct Route {
     pub(crate) purpose: String,
     /// OAuth scope that the person's token must have; without it being signed in is enough.
     pub(crate) scope: Option<String>,
+    /// It takes a second factor, proved within the last five minutes. For public routes.
+    #[serde(default)]
+    pub(crate) step_up: bool,
     /// A page: a browser without a session is sent to sign in. Otherwise an interface: it is answered 401.
     #[serde(default)]
     pub(crate) page: bool,

@@ -354,6 +354,9 @@ impl Prepared {
         if all(&|n| n.scope.as_ref().is_some_and(|s| !authority.scopes.contains(s))) {
             return DenyReason::ScopeMissing;
         }
+        if all(&needs("step_up")) && !authority.step_up {
+            return DenyReason::StepUpMissing;
+        }
         DenyReason::PolicyDenied
     }
 }

@@ -122,22 +122,28 @@ fn purposes_are(purposes: &BTreeSet<String>) -> String {
     }
 }
 
-/// A person on a route. The scope is asked where the person's own token comes in: from the internet, from the edge, and from an
+/// A person on a route. Scope and second proof are asked where the person's own token comes in: from the internet, from the edge, and from an
 /// enforcement point of somebody else's making.
 fn entry<'a>(caller: &'a str, action: Action, service: &str, route: &'a Route, with_scope: bool) -> Permit<'a> {
     let scope = route.scope.as_deref().filter(|_| with_scope);
     let mut conditions = vec![AUTHORITY.to_owned(), format!("context.authority.purpose == Purpose::\"{}\"", route.purpose)];
     conditions.extend(scope.map(|s| format!("context.authority.scopes.contains(\"{s}\")")));
+    let (mut needs, mut example) = (vec!["authority"], person(&route.purpose, scope));
+    if with_scope && route.step_up {
+        conditions.push("context.authority.step_up".to_owned());
+        needs.push("step_up");
+        example.step_up = true;
+    }
     Permit {
         id: format!("flow.{caller}.service.{service}.{} {}", route.method, route.path),
         caller,
         action,
         scope: format!("resource == Route::\"{}\"", route.id(service)),
-        needs: vec!["authority"],
+        needs,
         oauth_scope: scope,
         bucket: None,
         conditions,
-        example: (Resource::route(service, &route.method, &route.path), Some(person(&route.purpose, scope))),
+        example: (Resource::route(service, &route.method, &route.path), Some(example)),
     }
 }
 
@@ -336,6 +342,7 @@ fn administration(caller: &str, action: Action) -> Permit<'_> {
         ];
         if action != Action::AdminView {
             authority.step_up = true;
+            permit.needs.push("step_up");
             permit.conditions.push("context.authority.step_up".to_owned());
         }
         permit.example.1 = Some(authority);
@@ -387,7 +394,7 @@ fn forbids(manifest: &Manifest) -> Vec<Rule> {
         ),
         rule(
             "never.change-without-step-up",
-            "",
+            "step_up_missing",
             format!(
                 "principal, action in Action::\"adminChange\", resource)\nunless {{ principal == Workload::\"operator\" || ({AUTHORITY} && context.authority.step_up) }}"
             ),

@@ -283,13 +283,40 @@ fn administration_needs_an_admin_with_step_up_or_the_operator() {
     let rows: Vec<Row> = vec![
         ("console", AdminView, keys(), admin(false), Ok("flow.console.plane.adminView")),
         ("console", AdminRotate, keys(), admin(true), Ok("flow.console.plane.adminRotate")),
-        ("console", AdminRotate, keys(), admin(false), Err(DenyReason::PolicyDenied)),
+        ("console", AdminRotate, keys(), admin(false), Err(DenyReason::StepUpMissing)),
         ("console", AdminRotate, keys(), Some(Authority { step_up: true, ..person("eve", "operate") }), Err(DenyReason::PolicyDenied)),
         ("operator", AdminRotate, keys(), None, Ok("flow.operator.plane.adminRotate")),
         ("api", AdminView, keys(), admin(true), Err(DenyReason::PolicyDenied)),
     ];
     check(&Engine::whole(bundle(), 7).unwrap(), &rows);
     check(&engine("console"), &rows);
+}
+
+// B13: a route with step_up takes it at the edge and behind it; who says why hears what is missing.
+#[test]
+fn a_route_that_takes_a_second_proof_is_closed_without_one() {
+    let delete = "methods = [\"DELETE\"], purpose = \"manage\"";
+    let manifest = Manifest::parse("palisade.toml", &VIDEO.replacen(delete, &format!("{delete}, step_up = true"), 1)).unwrap();
+    let bundle = Bundle::build(&manifest, &BTreeMap::new()).unwrap();
+    let route = || Resource::route("api", "DELETE", "/api/videos/{id}");
+    let proved = |step_up| Some(Authority { step_up, ..person("ada", "manage") });
+    let mut rows: Vec<Row> = Vec::new();
+    for (caller, action, flow) in [
+        ("internet", Action::Enter, "flow.internet.service.api.DELETE /api/videos/{id}"),
+        ("edge", Action::Call, "flow.edge.service.api.DELETE /api/videos/{id}"),
+    ] {
+        rows.push((caller, action, route(), proved(true), Ok(flow)));
+        rows.push((caller, action, route(), proved(false), Err(DenyReason::StepUpMissing)));
+        rows.push((
+            caller,
+            action,
+            route(),
+            Some(Authority { scopes: BTreeSet::new(), ..proved(true).unwrap() }),
+            Err(DenyReason::ScopeMissing),
+        ));
+        rows.push((caller, action, route(), None, Err(DenyReason::AuthorityMissing)));
+    }
+    check(&Engine::whole(&bundle, 7).unwrap(), &rows);
 }
 
 // E1

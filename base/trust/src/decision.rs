@@ -252,6 +252,10 @@ deny_reasons! {
     ArtefactMismatch = "artefact_mismatch", 403;
     /// Wrong name or password, locked out, or unknown person: never told apart.
     SignInFailed = "sign_in_failed", 401;
+    /// The right password, but a code that is wrong, was used before, or of somebody whose second factor is gone.
+    SecondFactorFailed = "second_factor_failed", 401;
+    /// It takes a second proof of just now, and the credential has none, or an older one (RFC 9470, section 3).
+    StepUpMissing = "step_up_missing", 401;
     /// The audit record could not be kept, so the act must not happen.
     AuditUnavailable = "audit_unavailable", 503;
 }

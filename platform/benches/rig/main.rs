@@ -170,6 +170,7 @@ async fn edge(told: &Told) {
             path: "/".into(),
             scope: Some(told.text("scope").into()),
             purpose: "order".into(),
+            step_up: false,
             page: false,
             websocket: false,
             rate: None,

@@ -29,6 +29,13 @@ pub(crate) enum User {
         #[command(flatten)]
         dir: DirArgument,
     },
+    /// Take a person's second factor away, because they lost it: they are signed out, and sign in by their password alone.
+    ResetSecondFactor {
+        /// The person's id, as `list` prints it.
+        user: String,
+        #[command(flatten)]
+        dir: DirArgument,
+    },
     /// Remove a person: sessions and tokens end at once.
     Remove {
         /// The person's id, as `list` prints it.
@@ -43,15 +50,18 @@ impl User {
         match self {
             Self::Invite { name, roles, dir } => invite(name, roles, &dir.dir, format),
             Self::List { dir } => list(&dir.dir, format),
-            Self::Remove { user, dir } => {
-                block_on(async {
-                    let client = operator(&Layout { dir: dir.dir }, "login")?;
-                    client.bytes::<()>(&Call::default(), Method::DELETE, &format!("/users/{user}"), None).await.map_err(Failure::failed)
-                })??;
-                Ok(ExitCode::SUCCESS)
-            }
+            Self::ResetSecondFactor { user, dir } => delete(&format!("/users/{user}/factor"), dir),
+            Self::Remove { user, dir } => delete(&format!("/users/{user}"), dir),
         }
     }
+}
+
+fn delete(path: &str, dir: DirArgument) -> Result<ExitCode, Failure> {
+    block_on(async {
+        let client = operator(&Layout { dir: dir.dir }, "login")?;
+        client.bytes::<()>(&Call::default(), Method::DELETE, path, None).await.map_err(Failure::failed)
+    })??;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A client of a role's operator socket.
@@ -90,7 +100,12 @@ fn list(dir: &Path, format: Format) -> Result<ExitCode, Failure> {
     }
     for person in people {
         let roles = person.roles.into_iter().collect::<Vec<_>>().join(",");
-        say(format_args!("{}  {}  {}{}", person.user, person.name, roles, if person.enrolled { "" } else { "  (link not used yet)" }));
+        let state = match (person.enrolled, person.second_factor) {
+            (false, _) => "  (link not used yet)",
+            (true, false) => "",
+            (true, true) => "  (second factor)",
+        };
+        say(format_args!("{}  {}  {}{state}", person.user, person.name, roles));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use contract::identity::{Join, RegisterToken, Renew, Revocation};
-use contract::login::{CLIENT_HEADER, SOURCE_HEADER};
+use contract::login::CLIENT_HEADER;
 use contract::objects::{ORIGINAL_URI_HEADER, PUBLIC_ORIGIN_HEADER, Presigned};
 use contract::queue::Leased;
 use contract::{Body, Route, body};
@@ -12,14 +12,8 @@ use proxy::enforce::Proof;
 use proxy::svid::PendingKey;
 use trust::Digest;
 
-use super::house::{House, ORIGIN, get, local, operator, request};
-
-const PASSWORD: &str = "brisk otter lantern";
-const BACK: &str = "https://video.example:8443/auth/callback";
-/// RFC 7636, appendix B.
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-const FORM: &str = "application/x-www-form-urlencoded";
+use super::browser::{BACK, FORM, PASSWORD, VERIFIER, authorize, encoded, hidden};
+use super::house::{House, ORIGIN, local, operator, request};
 
 /// Who may, and what they send.
 pub struct Asked {
@@ -29,7 +23,7 @@ pub struct Asked {
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
-fn asked(proof: Proof, method: &str, path: &str, headers: Fields<'_>, content: &str) -> Asked {
+pub fn asked(proof: Proof, method: &str, path: &str, headers: Fields<'_>, content: &str) -> Asked {
     let (method, path, content) = (method.to_owned(), path.to_owned(), content.to_owned());
     let headers: Vec<(String, String)> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     let make = move || {
@@ -115,6 +109,22 @@ impl House {
                 let mut fields = self.page(&self.sign_in_path().await).await;
                 fields.extend([("name".to_owned(), "Ann".to_owned()), ("password".to_owned(), PASSWORD.to_owned())]);
                 self.form(edge, "/sign-in", &fields)
+            }
+            "login.sign_in.second" => {
+                let (name, _, code) = self.with_second_factor().await;
+                let mut fields = self.page(&self.sign_in_path().await).await;
+                fields.extend([("name".to_owned(), name), ("password".to_owned(), PASSWORD.to_owned())]);
+                let (status, _, text) = self.sent((self.form(edge.clone(), "/sign-in", &fields).make)()).await;
+                assert_eq!(status, StatusCode::OK, "{text}");
+                let mut fields = hidden(&text);
+                fields.push(("recovery".to_owned(), code));
+                self.form(edge, "/sign-in/second", &fields)
+            }
+            "login.factor.page" => asked(edge, "GET", "/factor", &[], ""),
+            "login.factor" => self.form(edge, "/factor", &self.page(&self.sign_in_path().await).await),
+            "login.factor.reset" => {
+                let (_, user, _) = self.with_second_factor().await;
+                asked(operator(), "DELETE", &format!("/users/{user}/factor"), &[], "")
             }
             "login.enrol.page" => asked(edge, "GET", &self.invited(&format!("P{}", self.fresh())).await, &[], ""),
             "login.enrol" => self.enrolment(&format!("P{}", self.fresh())).await,
@@ -351,120 +361,6 @@ impl House {
         let token = self.job_token(job);
         asked(self.proof("queue"), "POST", "/events", &[("txn-token", &token), (contract::guard::QUEUE_HEADER, queue)], "{}")
     }
-
-    // What a browser does at `login`.
-
-    async fn sent(&self, request: Request<Body>) -> (StatusCode, String, String) {
-        let answer = self.point("login").answer(&self.proof("edge"), request).await;
-        for set in answer.headers().get_all(header::SET_COOKIE) {
-            let (name, rest) = set.to_str().unwrap().split_once('=').unwrap();
-            self.cookies().lock().unwrap().insert(name.to_owned(), rest.split(';').next().unwrap().to_owned());
-        }
-        let status = answer.status();
-        let location = answer.headers().get(header::LOCATION).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-        let bytes = body::collect(answer.into_body(), 1 << 20).await.unwrap();
-        (status, location, String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    async fn sign_in_path(&self) -> String {
-        let (status, location, text) = self.sent(get(&authorize())).await;
-        assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
-        location.strip_prefix("/oidc").unwrap().to_owned()
-    }
-
-    /// The hidden fields of a page.
-    async fn page(&self, path: &str) -> Vec<(String, String)> {
-        let mut asked = get(path);
-        let cookies: Vec<String> = self.cookies().lock().unwrap().iter().map(|(n, v)| format!("{n}={v}")).collect();
-        if !cookies.is_empty() {
-            asked.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
-        }
-        let (status, _, text) = self.sent(asked).await;
-        assert_eq!(status, StatusCode::OK, "{path}: {text}");
-        let inputs = text.split("<input type=\"hidden\" name=\"").skip(1);
-        inputs
-            .filter_map(|rest| rest.split_once("\" value=\"").and_then(|(n, v)| Some((n.to_owned(), v.split('"').next()?.to_owned()))))
-            .collect()
-    }
-
-    fn form(&self, proof: Proof, path: &str, fields: &[(String, String)]) -> Asked {
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        // The form's cookie, and not the session's: a session would be ended by a new one.
-        let cookies = self.cookies().lock().unwrap();
-        let cookie: Vec<String> = cookies.iter().filter(|(n, _)| n.contains("form")).map(|(n, v)| format!("{n}={v}")).collect();
-        let headers = [
-            (header::CONTENT_TYPE.as_str(), FORM),
-            (header::ORIGIN.as_str(), ORIGIN),
-            (header::COOKIE.as_str(), &cookie.join("; ")),
-            (SOURCE_HEADER, "198.51.100.7"),
-        ];
-        asked(proof, "POST", path, &headers, &encoded(&fields))
-    }
-
-    async fn invited(&self, name: &str) -> String {
-        let invite = serde_json::json!({ "name": name }).to_string();
-        let invited = self.text("login", &operator(), request("POST", "/users", &[], &invite)).await;
-        let invited: serde_json::Value = serde_json::from_str(&invited).unwrap();
-        invited["path"].as_str().unwrap().to_owned()
-    }
-
-    async fn enrolment(&self, name: &str) -> Asked {
-        let mut fields = self.page(&self.invited(name).await).await;
-        fields.extend([("password", PASSWORD), ("repeat", PASSWORD)].map(|(n, v)| (n.to_owned(), v.to_owned())));
-        self.form(self.proof("edge"), "/enrol", &fields)
-    }
-
-    /// Ann has a password.
-    async fn enrolled(&self) {
-        if !self.text("login", &operator(), get("/users")).await.contains("\"Ann\"") {
-            let (status, _, text) = self.sent((self.enrolment("Ann").await.make)()).await;
-            assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
-        }
-    }
-
-    async fn code(&self) -> String {
-        self.enrolled().await;
-        let mut fields = self.page(&self.sign_in_path().await).await;
-        fields.extend([("name".to_owned(), "Ann".to_owned()), ("password".to_owned(), PASSWORD.to_owned())]);
-        let signed_in = self.form(self.proof("edge"), "/sign-in", &fields);
-        let (status, location, text) = self.sent((signed_in.make)()).await;
-        assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
-        let (_, rest) = location.split_once("code=").unwrap();
-        rest.split('&').next().unwrap().to_owned()
-    }
-
-    async fn tokens(&self) -> serde_json::Value {
-        let code = self.code().await;
-        let fields = [("grant_type", "authorization_code"), ("code", code.as_str()), ("redirect_uri", BACK), ("code_verifier", VERIFIER)];
-        let (status, _, text) =
-            self.sent(request("POST", "/token", &[("content-type", FORM), (CLIENT_HEADER, "edge")], &encoded(&fields))).await;
-        assert_eq!(status, StatusCode::OK, "{text}");
-        serde_json::from_str(&text).unwrap()
-    }
-}
-
-fn authorize() -> String {
-    let fields = [
-        ("response_type", "code"),
-        ("client_id", "edge"),
-        ("redirect_uri", BACK),
-        ("scope", "openid profile offline_access videos"),
-        ("state", "s"),
-        ("nonce", "n"),
-        ("code_challenge", CHALLENGE),
-        ("code_challenge_method", "S256"),
-    ];
-    format!("/authorize?{}", encoded(&fields))
-}
-
-/// `application/x-www-form-urlencoded`.
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| -> String {
-        text.bytes()
-            .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-            .collect()
-    };
-    fields.iter().map(|(n, v)| format!("{}={}", escaped(n), escaped(v))).collect::<Vec<_>>().join("&")
 }
 
 /// A compact JWS with another signature.

@@ -268,6 +268,7 @@ pub(crate) fn edge(manifest: &Manifest) -> EdgeProfile {
                 method: route.method.clone(),
                 path: route.path.clone(),
                 scope: route.scope.clone(),
+                step_up: route.step_up,
                 purpose: route.purpose.clone(),
                 page: route.page,
                 body_bytes_max: route.body_bytes_max,

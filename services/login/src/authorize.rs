@@ -3,8 +3,8 @@
 //! What is wrong with the client or its redirect URI is told to the person; what is wrong with the rest is told to the client, through
 //! its redirect URI. Nothing is kept for a person who has not signed in yet: the request travels with the browser, under our MAC.
 //!
-//! Spec:       OpenID Connect Core, section 3.1.2; RFC 6749, section 4.1; RFC 7636, section 4.3; RFC 9207, section 2.
-//! Guarantees: B1, B2.
+//! Spec:       OpenID Connect Core, section 3.1.2; RFC 6749, section 4.1; RFC 7636, section 4.3; RFC 9207, section 2; RFC 9470, section 5.
+//! Guarantees: B1, B2, B13 (`acr_values`, `max_age`).
 //! Not here:   consent (the operator declares every client; B11), pushed requests (B3).
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use contract::dpop::is_thumbprint;
-use contract::login::ISSUER_PATH;
+use contract::login::{ACR_PASSWORD, ACR_SECOND, ISSUER_PATH, UNMET};
 use contract::{Body, Caller};
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -45,6 +45,9 @@ pub(crate) struct Wanted {
     challenge: String,
     #[serde(default)]
     jkt: Option<String>,
+    /// It takes a second factor (`acr_values`).
+    #[serde(default)]
+    second: bool,
     at_s: u64,
 }
 
@@ -60,6 +63,10 @@ impl Wanted {
     /// The client's `client_id`.
     pub(crate) fn client(&self) -> &str {
         &self.client
+    }
+    /// Whether it takes a second factor.
+    pub(crate) fn takes_second(&self) -> bool {
+        self.second
     }
 }
 
@@ -79,14 +86,23 @@ impl Inner {
         let redirect_uri = params.get("redirect_uri").filter(|uri| client.may_return_to(uri, &self.public_origin)).ok_or_else(stranger)?;
         let (wanted, freshness) = match self.wanted(&params, &client, redirect_uri) {
             Ok(understood) => understood,
-            Err(error) => return self.back_with_error(redirect_uri, params.get("state"), error),
+            Err(error) => return self.back_with_error(redirect_uri, params.get("state"), error, None),
         };
         let session = self.session(&request.headers).await?;
         let now_s = self.now_s();
         let fresh = |s: &Session| freshness.age_s_max.is_none_or(|max| now_s.saturating_sub(s.auth_time_s) <= max);
-        match session.filter(|s| !freshness.again && fresh(s)) {
+        let has_second = match &session {
+            Some(session) => self.has_factor(&session.user).await?,
+            None => false,
+        };
+        if wanted.second && !has_second && !freshness.again && session.is_some() {
+            return self.back_unmet(&wanted, None);
+        }
+        // Who has a second factor is never let in by less, whatever was enough when the session began.
+        let enough = |s: &Session| s.second || !(wanted.second || has_second);
+        match session.filter(|s| !freshness.again && fresh(s) && enough(s)) {
             Some(session) => self.back_with_code(caller, &wanted, &session, None).await,
-            None if freshness.silently => self.back_with_error(redirect_uri, params.get("state"), "login_required"),
+            None if freshness.silently => self.back_with_error(redirect_uri, params.get("state"), "login_required", None),
             None => answer::redirect(&format!("{ISSUER_PATH}/sign-in?request={}", self.carried(&wanted)?), None),
         }
     }
@@ -121,17 +137,20 @@ impl Inner {
         let expires_s = int(now_s.saturating_add(CODE_LIFE_S));
         let mut txn = self.store.write().await?;
         sqlx::query("DELETE FROM family WHERE ends_s <= ?").bind(int(now_s)).execute(&mut *txn).await?;
-        sqlx::query("INSERT INTO family (family, client, user, sid, scope, auth_time_s, ends_s, jkt) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(&family)
-            .bind(&wanted.client)
-            .bind(&session.user)
-            .bind(&session.sid)
-            .bind(&scope)
-            .bind(int(session.auth_time_s))
-            .bind(expires_s)
-            .bind(&wanted.jkt)
-            .execute(&mut *txn)
-            .await?;
+        sqlx::query(
+            "INSERT INTO family (family, client, user, sid, scope, auth_time_s, ends_s, jkt, second) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&family)
+        .bind(&wanted.client)
+        .bind(&session.user)
+        .bind(&session.sid)
+        .bind(&scope)
+        .bind(int(session.auth_time_s))
+        .bind(expires_s)
+        .bind(&wanted.jkt)
+        .bind(session.second)
+        .execute(&mut *txn)
+        .await?;
         sqlx::query("INSERT INTO code (digest, family, redirect_uri, challenge, nonce, expires_s) VALUES (?, ?, ?, ?, ?, ?)")
             .bind(code.digest())
             .bind(&family)
@@ -149,9 +168,21 @@ impl Inner {
         answer::redirect(&to, cookie)
     }
 
-    fn back_with_error(&self, redirect_uri: &str, state: Option<&str>, error: &str) -> Result<Response<Body>, Refusal> {
+    /// Sends the browser back without a code: the person has no second factor, and one was asked for. A code for less could be taken for
+    /// what was asked for, by a client that does not look.
+    pub(crate) fn back_unmet(&self, wanted: &Wanted, cookie: Option<&str>) -> Result<Response<Body>, Refusal> {
+        self.back_with_error(&wanted.redirect_uri, wanted.state.as_deref(), UNMET, cookie)
+    }
+
+    fn back_with_error(
+        &self,
+        redirect_uri: &str,
+        state: Option<&str>,
+        error: &str,
+        cookie: Option<&str>,
+    ) -> Result<Response<Body>, Refusal> {
         let state = state.filter(|s| s.len() <= STATE_BYTES_MAX);
-        answer::redirect(&with_params(redirect_uri, &[("error", Some(error)), ("state", state), ("iss", Some(&self.issuer))]), None)
+        answer::redirect(&with_params(redirect_uri, &[("error", Some(error)), ("state", state), ("iss", Some(&self.issuer))]), cookie)
     }
 
     /// What the parameters ask for, or the error code for the client.
@@ -196,6 +227,7 @@ impl Inner {
             scope: asked.intersection(&self.scopes).cloned().collect(),
             challenge: challenge.to_owned(),
             jkt: jkt.map(str::to_owned),
+            second: params.get("acr_values").is_some_and(takes_second),
             at_s: self.now_s(),
         };
         let prompts: BTreeSet<&str> = params.get("prompt").unwrap_or_default().split_whitespace().collect();
@@ -207,6 +239,11 @@ impl Inner {
         let again = prompts.contains("login") || prompts.contains("select_account");
         Ok((wanted, Freshness { again, silently, age_s_max }))
     }
+}
+
+/// Whether the first that is known of these, in order of preference, takes a second factor (Core, section 3.1.2.1).
+fn takes_second(acr_values: &str) -> bool {
+    acr_values.split(' ').find(|acr| [ACR_PASSWORD, ACR_SECOND].contains(acr)) == Some(ACR_SECOND)
 }
 
 /// The base64url of 32 bytes: the only form that S256 has.

@@ -100,7 +100,7 @@ impl Inner {
         sqlx::query(sql).bind(int(self.now_s())).bind(&user).bind(digest_of(token)).execute(&mut *txn).await?;
         self.act(caller.trace, "login.enrol", &user, &user, if fixed_name.is_none() { "first administrator" } else { "" })?;
         txn.commit().await?;
-        let (session, cookie) = self.begin_session(&headers, &user).await?;
+        let (session, cookie) = self.begin_session(&headers, &user, false).await?;
         self.record(caller.trace, &SignInSucceeded { user, session: session.sid })?;
         answer::redirect(&format!("{}/", self.public_origin), Some(&cookie))
     }

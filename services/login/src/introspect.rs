@@ -102,6 +102,7 @@ impl Inner {
             scope: row.try_get(2)?,
             roles: std::collections::BTreeSet::new(),
             auth_time: 0,
+            acr: String::new(),
             sid: String::new(),
             cnf: None,
         }))

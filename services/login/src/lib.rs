@@ -2,15 +2,17 @@
 //!
 //! Spec:       OpenID Connect Core 1.0 and Discovery 1.0; RFC 6749 as narrowed by RFC 9700; RFC 7636 (PKCE), RFC 8252 (native
 //!             clients), RFC 9207 (`iss`), RFC 9068 (access tokens), RFC 7009 (revocation), RFC 7662 (introspection), RFC 9449 (DPoP), RP-Initiated
-//!             Logout 1.0.
+//!             Logout 1.0; RFC 6238 (TOTP); RFC 9470 (step-up).
 //! Guarantees: B1 discovery, keys, code flow; B2 PKCE with S256 or nothing; B6 a refresh token works once, a replay ends its family;
+//!             B13 in part: a second factor (TOTP), `acr` and step-up;
 //!             B12 Argon2id, common passwords refused, growing delays, and nobody learns who has an account.
-//! Not here:   TLS and the session of the edge (`proxy`), transaction tokens (the edge mints them), second factors (B13).
+//! Not here:   TLS and the session of the edge (`proxy`), transaction tokens (the edge mints them), passkeys (B13 in part).
 //!
 //! | part | what |
 //! |---|---|
 //! | `room` | the routes; what every answer carries |
 //! | `authorize`, `sign_in`, `enrol`, `end_session` | what browsers see |
+//! | `second`, `factor`, `totp` | the second factor: asked for, set up, reckoned |
 //! | `token`, `userinfo` | what clients see |
 //! | `possession` | tokens that are bound to a client's key |
 //! | `introspect` | what the edge asks about |
@@ -29,6 +31,7 @@ mod credential;
 mod device;
 mod end_session;
 mod enrol;
+mod factor;
 mod form;
 mod introspect;
 mod keys;
@@ -39,10 +42,12 @@ mod possession;
 mod provider;
 pub mod room;
 mod schema;
+mod second;
 mod session;
 mod sign_in;
 mod throttle;
 mod token;
+mod totp;
 mod userinfo;
 
 pub use provider::{Login, LoginConfig, LoginError};

@@ -15,6 +15,10 @@ use crate::form::{self, Params};
 use crate::password::{LENGTH_MAX, LENGTH_MIN};
 use crate::provider::Inner;
 
+mod factor;
+
+pub(crate) use factor::{FactorState, Second};
+
 /// The cookie that forms are bound to.
 pub(crate) const FORM_COOKIE: &str = "__Host-palisade-form";
 const FORM_COOKIE_LIFE_S: u64 = 12 * 3600;
@@ -22,7 +26,7 @@ const STYLE: &str = include_str!("../templates/style.css");
 
 /// What every page shows.
 #[derive(Debug)]
-pub(crate) struct Frame<'a> {
+struct Frame<'a> {
     system: &'a str,
     style: String,
 }

@@ -82,11 +82,13 @@ impl Inner {
 
     /// `GET /users`.
     pub(crate) async fn list(&self) -> Result<Response<Body>, Refusal> {
-        let sql = "SELECT user, name, roles, hash IS NOT NULL FROM person ORDER BY name_key";
+        let sql = "SELECT user, name, roles, hash IS NOT NULL,
+            EXISTS (SELECT 1 FROM factor f WHERE f.user = p.user AND f.confirmed_s IS NOT NULL) FROM person p ORDER BY name_key";
         let mut people = Vec::new();
         for row in sqlx::query(sql).fetch_all(self.store.reader()).await? {
             let roles = roles_of(&row.try_get::<String, _>(2)?)?;
-            people.push(Person { user: row.try_get(0)?, name: row.try_get(1)?, roles, enrolled: row.try_get(3)? });
+            let (enrolled, second_factor) = (row.try_get(3)?, row.try_get(4)?);
+            people.push(Person { user: row.try_get(0)?, name: row.try_get(1)?, roles, enrolled, second_factor });
         }
         Ok(body::json(StatusCode::OK, &people))
     }

@@ -35,7 +35,7 @@ pub struct LoginConfig {
     pub scopes: BTreeSet<String>,
     /// Applications that people may sign in to besides the system's own pages.
     pub clients: Vec<ClientProfile>,
-    /// Seals the signing keys and the installation's secret at rest.
+    /// Seals the signing keys, the installation's secret and people's second factors at rest.
     pub sealer: KeySealer,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -89,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) scopes: BTreeSet<String>,
     pub(crate) clients: BTreeMap<String, Arc<ClientProfile>>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) sealer: KeySealer,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     mac: hmac::Key,
@@ -107,7 +108,7 @@ impl Login {
         }
         let store = Store::open(&config.database, MIGRATIONS).await?;
         let pepper = pepper(&store, &config.sealer, &*config.entropy).await?;
-        let keys = Keys::load(store.clone(), config.sealer, config.clock.unix_s()).await?;
+        let keys = Keys::load(store.clone(), config.sealer.clone(), config.clock.unix_s()).await?;
         let scopes = config.scopes.into_iter().chain(["openid", "profile", "offline_access"].map(str::to_owned)).collect();
         let mac = hmac::Key::new(hmac::HMAC_SHA256, pepper.expose());
         let hasher = Hasher::new(pepper, Arc::clone(&config.entropy));
@@ -123,6 +124,7 @@ impl Login {
             scopes,
             clients: config.clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect(),
             entropy: config.entropy,
+            sealer: config.sealer,
             clock: config.clock,
             recorder: config.recorder,
             mac,

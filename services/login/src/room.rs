@@ -3,7 +3,7 @@
 //! Guarantees: every refusal is in the audit log before its answer leaves; no answer says which part was wrong.
 
 use async_trait::async_trait;
-use contract::login::{ISSUER_PATH, ROUTES};
+use contract::login::{ACR_PASSWORD, ACR_SECOND, ISSUER_PATH, ROUTES};
 use contract::{Body, Caller, Found, Peer, Room, Route, body, dpop, find};
 use http::{Request, Response};
 use serde_json::{Value, json};
@@ -50,6 +50,9 @@ impl Inner {
             "login.authorize" if edge => self.authorize(caller, &request.into_parts().0).await,
             "login.sign_in.page" if edge => self.sign_in_form(&request.into_parts().0),
             "login.sign_in" if edge => self.sign_in(caller, request).await,
+            "login.sign_in.second" if edge => self.sign_in_second(caller, request).await,
+            "login.factor.page" if edge => self.factor_page(&request.into_parts().0).await,
+            "login.factor" if edge => self.factor(caller, request).await,
             "login.enrol.page" if edge => self.enrol_form(caller, &request.into_parts().0).await,
             "login.enrol" if edge => self.enrol(caller, request).await,
             "login.token" if edge => self.token(caller, request).await,
@@ -60,6 +63,7 @@ impl Inner {
             "login.user.invite" if operator => self.invite(caller, request).await,
             "login.user.list" if operator => self.list().await,
             "login.user.remove" if operator => self.remove(caller, value).await,
+            "login.factor.reset" if operator => self.reset_factor(caller, value).await,
             "login.key.create" if operator => self.make_key(caller, request).await,
             "login.key.list" if operator => self.list_keys().await,
             "login.key.revoke" if operator => self.revoke_key(caller, value).await,
@@ -95,7 +99,7 @@ impl Inner {
         }
     }
 
-    /// OpenID Connect Discovery 1.0, section 3; RFC 8414, section 2; RFC 9207, section 3.
+    /// OpenID Connect Discovery 1.0, section 3; RFC 8414, section 2; RFC 9207, section 3; RFC 9470, section 7.
     fn discovery(&self) -> Value {
         let at = |path: &str| format!("{}{ISSUER_PATH}{path}", self.public_origin);
         json!({
@@ -120,7 +124,8 @@ impl Inner {
             "code_challenge_methods_supported": ["S256"],
             "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
             "prompt_values_supported": ["none", "login", "select_account"],
-            "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "amr", "sid", "at_hash", "name", "preferred_username"],
+            "acr_values_supported": [ACR_PASSWORD, ACR_SECOND],
+            "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash", "name", "preferred_username"],
             "authorization_response_iss_parameter_supported": true,
             "claims_parameter_supported": false,
             "request_parameter_supported": false,

@@ -50,4 +50,17 @@ CREATE INDEX access_by_family ON access (family);
 CREATE INDEX access_by_end ON access (expires_s);
 ",
     },
+    Migration {
+        version: 4,
+        name: "second factors",
+        sql: "
+CREATE TABLE factor (
+    user TEXT PRIMARY KEY REFERENCES person (user) ON DELETE CASCADE, sealed TEXT NOT NULL, begun_s INTEGER NOT NULL,
+    confirmed_s INTEGER, step INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE recovery (mac TEXT PRIMARY KEY, user TEXT NOT NULL REFERENCES factor (user) ON DELETE CASCADE) STRICT;
+CREATE INDEX recovery_by_user ON recovery (user);
+ALTER TABLE session ADD COLUMN second INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE family ADD COLUMN second INTEGER NOT NULL DEFAULT 0;
+",
+    },
 ];

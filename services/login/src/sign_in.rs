@@ -1,15 +1,14 @@
 //! The sign-in page.
 //!
 //! Guarantees: B12. Whatever was wrong (name, password, too many attempts), the answer is the same; the work is the same whether or not
-//!             anybody has the name.
+//!             anybody has the name. Not here: the code of who has a second factor (`second`).
 
-use contract::login::SOURCE_HEADER;
 use contract::{Body, Caller};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use sqlx::Row;
 use state::{sqlx, uint};
-use telemetry::event::{SignInRefused, SignInSucceeded};
+use telemetry::event::SignInRefused;
 use trust::DenyReason;
 
 use crate::answer::{self, Refusal};
@@ -19,7 +18,8 @@ use crate::page::SignIn;
 use crate::password::Kept;
 use crate::people::name_key;
 use crate::provider::{Inner, LoginError};
-use crate::throttle::{self, Counted};
+use crate::second::Half;
+use crate::throttle;
 
 const WRONG: &str = "That name and password do not go together, or there were too many attempts. Check both, wait a moment, and try again.";
 const INPUT_BYTES_MAX: usize = 1024;
@@ -45,20 +45,9 @@ impl Inner {
         let (wanted, client) = self.brought_with_client(carried)?;
         let (name, password) = (params.get("name").unwrap_or_default().trim(), params.get("password").unwrap_or_default());
         let key = name_key(name);
-        let source = headers.get(SOURCE_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let (account, place) = (self.mac("account", &key), self.mac("network", &format!("{key}\0{}", throttle::network_of(source))));
-        let mut counted = Vec::new();
-        match self.device(&headers, &key) {
-            Some(device) => counted.push(Counted::device(self.mac("device", &format!("{key}\0{device}")))),
-            None => {
-                counted.extend([Counted::here(place.clone()), Counted::source(self.mac("source", source))]);
-                if !throttle::is_known(&self.store, &place, self.now_s()).await? {
-                    counted.push(Counted::everywhere(account.clone()));
-                }
-            }
-        }
+        let counts = self.counts(&headers, &key).await?;
         let refuse = |reason| -> Result<Response<Body>, Refusal> {
-            let short = account.get(..16).unwrap_or_default().to_owned();
+            let short = counts.account.get(..16).unwrap_or_default().to_owned();
             self.record(caller.trace, &SignInRefused { account: short, reason })?;
             let filled = SignIn {
                 request: carried,
@@ -68,23 +57,22 @@ impl Inner {
             };
             self.sign_in_page(&headers, StatusCode::UNAUTHORIZED, filled)
         };
-        if !throttle::attempt(&self.store, &counted, self.now_s()).await? {
+        if !throttle::attempt(&self.store, &counts.counted, self.now_s()).await? {
             return refuse(DenyReason::RateExceeded);
         }
         let known = self.password_of(&key).await?;
         let typed = if password.len() <= INPUT_BYTES_MAX { password } else { "" };
         let right = self.hasher.verify(typed, known.as_ref().map(|(_, kept)| kept)).await?;
         let Some((user, _)) = known.filter(|_| right) else { return refuse(DenyReason::SignInFailed) };
-        throttle::succeeded(&self.store, &counted, &place, self.now_s()).await?;
-        let (session, cookie) = self.begin_session(&headers, &user).await?;
-        self.record(caller.trace, &SignInSucceeded { user, session: session.sid.clone() })?;
-        let mut answer = self.back_with_code(caller, &wanted, &session, Some(&cookie)).await?;
-        let device = http::HeaderValue::from_str(&self.device_cookie(&key)).map_err(trust::Fault::internal)?;
-        answer.headers_mut().append(http::header::SET_COOKIE, device);
-        Ok(answer)
+        if self.has_factor(&user).await? {
+            return self.ask_second(&headers, user, name, carried);
+        }
+        let half = Half { user, key, at_s: self.now_s() };
+        self.signed_in(caller, &headers, &wanted, &half, false, &counts).await
     }
 
-    fn brought_with_client(&self, carried: &str) -> Result<(Wanted, crate::client::Client), Refusal> {
+    /// The authorization request that travelled with the browser, and its client.
+    pub(crate) fn brought_with_client(&self, carried: &str) -> Result<(Wanted, crate::client::Client), Refusal> {
         let wanted = self.brought(carried);
         let pair = wanted.and_then(|wanted| self.client(wanted.client()).map(|client| (wanted, client)));
         pair.ok_or(Refusal::Page {

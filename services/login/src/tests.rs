@@ -10,6 +10,7 @@ mod flow;
 mod house;
 mod possession;
 mod refusals;
+mod second;
 mod sign_in;
 mod tokens;
 

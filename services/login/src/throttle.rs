@@ -8,6 +8,7 @@
 //! | a source, over all accounts | 30 | 1 min (many people may share it) | browsers that are not known |
 //! | an account from everywhere | 20 | 5 min | browsers that are not known, from networks that are not known either |
 //! | a browser that has signed in to this account (`device`) | 5 | 5 min | that browser alone |
+//! | codes of an account's second factor, a known browser's apart | 5 | 1 h | whoever knows the password |
 //!
 //! So a stranger who keeps guessing at an account, from however many addresses, delays strangers; its owner comes in with the browser or
 //! from the network that was used before. Past what is free each failure doubles the wait. Names that nobody has are counted like any
@@ -49,6 +50,10 @@ impl Counted {
     pub(crate) fn device(key: String) -> Self {
         Self { key: format!("d{key}"), free: 5, wait_s_max: 300 }
     }
+    /// Codes of an account's second factor, from whoever knows its password; from a known browser under a key of its own.
+    pub(crate) fn second(key: String) -> Self {
+        Self { key: format!("f{key}"), free: 5, wait_s_max: 3600 }
+    }
     /// Where attempts come from.
     pub(crate) fn source(key: String) -> Self {
         Self { key: format!("s{key}"), free: 30, wait_s_max: 60 }
@@ -56,7 +61,7 @@ impl Counted {
 
     /// Whether it is one person's own, so that their success clears it.
     fn is_own(&self) -> bool {
-        self.key.starts_with(['h', 'd'])
+        self.key.starts_with(['h', 'd', 'f'])
     }
 
     /// How long to wait after that many failures, in seconds.
@@ -149,6 +154,8 @@ mod tests {
         assert_eq!(Counted::source(String::new()).wait_s(60), 60);
         let everywhere = Counted::everywhere(String::new());
         assert_eq!([20, 21, 40].map(|n| everywhere.wait_s(n)), [0, 2, 300]);
+        let second = Counted::second(String::new());
+        assert_eq!([5, 6, 16, 17].map(|n| second.wait_s(n)), [0, 2, 2048, 3600]);
     }
 
     #[test]

@@ -7,14 +7,14 @@
 //!
 //! Spec:       RFC 6749, sections 4.1.3, 5, 6; RFC 7636, section 4.6; RFC 9700, section 4.14 (rotation); RFC 9068, section 2; RFC 7009;
 //!             RFC 9449, sections 5 and 10;
-//!             OpenID Connect Core, sections 2 and 3.1.3.
+//!             RFC 8176 (`amr`); RFC 9470, section 6 (`acr`, `auth_time`); OpenID Connect Core, sections 2 and 3.1.3.
 //! Guarantees: B1, B2, B6, B10.
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use contract::dpop::Proof;
-use contract::login::{ACCESS_TYP, AccessClaims, Confirmation, ID_TYP};
+use contract::login::{ACCESS_TYP, ACR_PASSWORD, ACR_SECOND, AccessClaims, Confirmation, ID_TYP};
 use contract::opaque::{self, Kind};
 use contract::signing::{self, SigningError};
 use contract::{Body, Caller, body};
@@ -64,6 +64,8 @@ struct Grant {
     sid: String,
     scope: String,
     auth_time_s: u64,
+    /// Whether a second factor was proved then.
+    second: bool,
     nonce: Option<String>,
     /// The key that its tokens are bound to.
     jkt: Option<String>,
@@ -84,7 +86,8 @@ struct IdClaims<'a> {
     auth_time: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<&'a str>,
-    amr: [&'a str; 1],
+    acr: &'a str,
+    amr: &'a [&'a str],
     sid: &'a str,
     at_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,6 +270,8 @@ impl Inner {
         let now_s = self.now_s();
         let signed = |error: SigningError| Refusal::Fault(Fault::internal(error));
         let key = self.keys.held_signer(now_s)?;
+        // RFC 8176, section 2: `mfa` says that there were several, the others which.
+        let (acr, amr): (_, &[&str]) = if grant.second { (ACR_SECOND, &["pwd", "otp", "mfa"]) } else { (ACR_PASSWORD, &["pwd"]) };
         let access = AccessClaims {
             iss: self.issuer.clone(),
             sub: grant.user.clone(),
@@ -278,6 +283,7 @@ impl Inner {
             scope: scope.to_owned(),
             roles: grant.roles.clone(),
             auth_time: grant.auth_time_s,
+            acr: acr.to_owned(),
             sid: grant.sid.clone(),
             cnf: (grant.jkt.is_some() || grant.certificate.is_some())
                 .then(|| Confirmation { jkt: grant.jkt.clone(), x5t_s256: grant.certificate.clone() }),
@@ -297,7 +303,8 @@ impl Inner {
             iat: now_s,
             auth_time: grant.auth_time_s,
             nonce: grant.nonce.as_deref(),
-            amr: ["pwd"],
+            acr,
+            amr,
             sid: &grant.sid,
             at_hash: B64.encode(digest::digest(&digest::SHA256, access.as_bytes()).as_ref().get(..16).unwrap_or_default()),
             name: profile,
@@ -318,7 +325,7 @@ impl Inner {
 }
 
 async fn grant_of(txn: &mut WriteTxn, family: &str, now_s: u64) -> Result<Grant, Refusal> {
-    let sql = "SELECT f.client, f.user, p.name, p.roles, f.sid, f.scope, f.auth_time_s, f.ends_s, f.dead, f.jkt
+    let sql = "SELECT f.client, f.user, p.name, p.roles, f.sid, f.scope, f.auth_time_s, f.ends_s, f.dead, f.jkt, f.second
         FROM family f JOIN person p ON p.user = f.user WHERE f.family = ?";
     let row = sqlx::query(sql).bind(family).fetch_optional(&mut **txn).await?.ok_or_else(Refusal::grant)?;
     let ends_s = uint(row.try_get(7)?);
@@ -331,6 +338,7 @@ async fn grant_of(txn: &mut WriteTxn, family: &str, now_s: u64) -> Result<Grant,
         sid: row.try_get(4)?,
         scope: row.try_get(5)?,
         auth_time_s: uint(row.try_get(6)?),
+        second: row.try_get(10)?,
         nonce: None,
         jkt: row.try_get(9)?,
         certificate: None,

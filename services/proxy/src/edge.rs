@@ -211,7 +211,7 @@ impl Edge {
             Err(Stop::Refused(Refusal { reason: reason @ (DenyReason::CredentialMissing | DenyReason::SessionEnded), .. }))
                 if visit.destination.is_page() && visit.head.method == Method::GET =>
             {
-                Err(Stop::Redirected { reason, to: sign_in::address(visit.target()) })
+                Err(Stop::Redirected { reason, to: sign_in::address(visit.target(), false) })
             }
             Err(stop) => Err(stop),
         }
@@ -237,7 +237,7 @@ impl Edge {
             account.authority(&pass.authority);
             return Ok(Authorised::Before(pass));
         }
-        let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy)?;
+        let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy).map_err(|stop| sign_in::led(stop, visit, person))?;
         if let Some(authority) = &entry.authority {
             account.authority(authority);
         }

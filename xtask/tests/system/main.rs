@@ -31,6 +31,7 @@ mod replicas;
 mod resumed;
 mod sandboxed;
 mod sdk;
+mod second;
 mod switched;
 mod talk;
 mod tampered;

@@ -81,7 +81,7 @@ fn routes(model: &Model<'_>, found: &mut Found, profile: &Profile, scopes: &BTre
     for (name, service) in &model.manifest.services {
         for route in service.routes.iter().filter(|r| !r.is_tcp()) {
             let (target, action) = (format!("service.{name}"), format!("{} {}", route.method, route.path));
-            let authority = asking(&route.purpose, scopes);
+            let authority = Authority { step_up: *profile == Profile::InsiderMfa, ..asking(&route.purpose, scopes) };
             let stops = if route.public { entry_stops(model, name, route, Some(&authority)) } else { BTreeSet::from([C::Policy, C::Mtls]) };
             if stops.is_empty() {
                 called.push(Work { service: name.clone(), held: Held::Request { purpose: route.purpose.clone() } });
@@ -106,7 +106,14 @@ fn entry_stops(model: &Model<'_>, service: &str, route: &manifest::Route, author
         (_, _, None) => BTreeSet::from([C::SignIn, C::TransactionToken]),
         (_, _, Some(authority)) => {
             let scoped = route.scope.as_ref().is_some_and(|scope| !authority.scopes.contains(scope));
-            BTreeSet::from([if scoped { C::Scope } else { C::Policy }])
+            let proved = !route.step_up || authority.step_up;
+            BTreeSet::from([if scoped {
+                C::Scope
+            } else if !proved {
+                C::StepUp
+            } else {
+                C::Policy
+            }])
         }
     }
 }

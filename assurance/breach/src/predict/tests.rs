@@ -225,3 +225,18 @@ fn removable(text: &str) -> Vec<(String, String)> {
     assert!(all.len() > 2);
     all
 }
+
+// B13, L8: what asks for a second proof stops everybody who has none, an administrator among them; who has one is let in.
+#[test]
+fn a_route_with_step_up_is_open_to_who_proved_a_second_factor_and_to_nobody_else() {
+    let asking = SMALL.replace("scope = \"things\" } ]", "scope = \"things\", step_up = true } ]");
+    assert_ne!(asking, SMALL);
+    let (before, after) = (predicted(SMALL), predicted(&asking));
+    let has = |prediction: &Prediction, who: &str| {
+        cells(prediction, who, Kind::Done).iter().any(|cell| cell.contains("service.front POST /list"))
+    };
+    for who in ["person", "vendor", "insider", "insider-mfa"] {
+        assert!(has(&before, who), "{who}");
+        assert_eq!(has(&after, who), who == "insider-mfa", "{who}");
+    }
+}

@@ -176,8 +176,8 @@ impl Check<'_, '_, '_> {
                 self.document.problem(&["service", name, key, &i, "path"], why, None);
             }
             self.purpose(&["service", name, key, &i, "purpose"], &w.purpose, purposes);
-            if key != "public" && (w.limit.is_some() || w.concurrency.is_some() || !w.cors.is_empty()) {
-                let message = "'limit', 'concurrency' and 'cors' are the edge's, so they are for 'public' routes";
+            if key != "public" && (w.limit.is_some() || w.concurrency.is_some() || !w.cors.is_empty() || w.step_up) {
+                let message = "'limit', 'concurrency', 'cors' and 'step_up' are the edge's, so they are for 'public' routes";
                 self.document.problem(&["service", name, key, &i], message, None);
             }
             if let Some(scope) = w.scope.as_deref().filter(|s| !is_scope(s)) {
@@ -210,6 +210,7 @@ impl Check<'_, '_, '_> {
                     method,
                     purpose,
                     scope,
+                    step_up: w.step_up,
                     public,
                     page: w.page,
                     body_bytes_max,

@@ -3,7 +3,7 @@
 //! People get a small page, programs get JSON; neither learns more than the reason's code and the trace's id. What a service answers
 //! passes without the headers by which it could speak for the gateway: cookies, CORS, HSTS, identity.
 //!
-//! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3, RFC 9449 section 7.1.
+//! Spec:       RFC 6797 (HSTS), CSP Level 3, Fetch (CORP, `nosniff`), RFC 9110 sections 10.2.3, 10.2.1 and 11.6.1, RFC 6750 section 3, RFC 9470 section 3, RFC 9449 section 7.1.
 //! Guarantees: A14 the header checklist; A5 in the direction of the answer.
 
 use std::fmt::Write;
@@ -11,6 +11,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use contract::body::Own;
+use contract::login::STEP_UP_CHALLENGE;
 use contract::{Body, body, dpop};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use trust::{DenyReason, Digest, Fault, FaultKind, TraceContext};
@@ -164,6 +165,7 @@ pub fn refusal(refusal: &Refusal, page: bool, trace: TraceContext) -> Response<B
     if status == StatusCode::UNAUTHORIZED {
         let challenge = match refusal.reason {
             DenyReason::CredentialMissing | DenyReason::SessionEnded => "Bearer",
+            DenyReason::StepUpMissing => STEP_UP_CHALLENGE,
             DenyReason::ProofNonceWanted => "DPoP error=\"use_dpop_nonce\", algs=\"ES256 EdDSA\"",
             DenyReason::ProofMissing | DenyReason::TokenUnbound => "DPoP error=\"invalid_token\", algs=\"ES256 EdDSA\"",
             reason if dpop::is_about_proof(reason) => "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA\"",
@@ -250,6 +252,10 @@ fn refusal_page(reason: DenyReason, status: StatusCode, trace: TraceContext) -> 
         (_, DenyReason::SignInFailed) => {
             ("Sign-in was not completed", "It was interrupted, took too long, or was begun in another window. Please start again.")
         }
+        (_, DenyReason::StepUpMissing) => (
+            "One more proof",
+            "This takes your second factor, proved within the last five minutes. Go back, load the page again, and repeat it.",
+        ),
         (StatusCode::UNAUTHORIZED, _) => ("Please sign in", "This page is for people who are signed in."),
         (_, DenyReason::CrossSite) => ("Not from here", "This action must be started from this site's own pages."),
         _ => ("Not for you", "You are signed in, but this page is not open to you."),

@@ -140,7 +140,9 @@ impl Destination {
         match self {
             Self::Session(page) => *page != SessionPage::Me,
             Self::Login { route, .. } => {
-                matches!(route.action, "login.authorize" | "login.sign_in.page" | "login.sign_in" | "login.enrol.page" | "login.enrol")
+                let of_login = ["login.authorize", "login.sign_in.page", "login.sign_in", "login.sign_in.second"];
+                of_login.contains(&route.action)
+                    || matches!(route.action, "login.enrol.page" | "login.enrol" | "login.factor.page" | "login.factor")
             }
             Self::Console { .. } => true,
             Self::Presigned { .. } | Self::Preflight(_) => false,

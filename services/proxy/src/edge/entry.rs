@@ -3,7 +3,8 @@
 //! Services are the policy's question (`enter`). Palisade's own destinations have their rules here, each with a name that the audit
 //! record gives as the determining policy; their rooms check once more.
 //!
-//! Guarantees: A14 (cross-site requests that change something are refused), E4 (the one engine decides about services).
+//! Guarantees: A14 (cross-site requests that change something are refused), B13 (what asks for a second proof gets one of just now), E4 (the one engine
+//!             decides about services).
 
 use std::collections::BTreeSet;
 
@@ -55,7 +56,7 @@ pub fn pass_key(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &d
 /// Decides about a visit.
 ///
 /// # Errors
-/// `CrossSite`, `CredentialMissing`, `ScopeMissing`, `CallerNotAdmitted`, or what the policy says.
+/// `CrossSite`, `CredentialMissing`, `ScopeMissing`, `StepUpMissing`, `CallerNotAdmitted`, or what the policy says.
 pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
     let own = |rule: &str, authority| Entry {
         decision: Decision::Allow { policies: vec![rule.to_owned()], epoch: view.view.epoch, shadow: None },
@@ -90,10 +91,13 @@ pub fn decide(view: &Loaded, visit: &Visit, person: Option<&Person>, clock: &dyn
 /// Whether the policy lets this person in at a service's route.
 ///
 /// # Errors
-/// `ScopeMissing`, or what the policy says.
+/// `ScopeMissing`, `StepUpMissing`, or what the policy says.
 pub fn service(view: &Loaded, route: &PublicRoute, person: &Person, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Entry, Stop> {
     if route.scope.as_ref().is_some_and(|scope| !person.has_scope(scope)) {
         return Err(DenyReason::ScopeMissing.into());
+    }
+    if route.step_up && !person.stepped_up(clock) {
+        return Err(DenyReason::StepUpMissing.into());
     }
     let authority = authority(person, &route.purpose, route.scope.iter().cloned().collect(), clock, entropy);
     let text = format!("{} {}", route.method, route.path);

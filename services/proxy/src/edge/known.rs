@@ -77,6 +77,7 @@ mod tests {
                 exp,
                 iat: 0,
                 auth_time: 0,
+                acr: String::new(),
                 jti: String::new(),
                 sid: String::new(),
                 scope: String::new(),

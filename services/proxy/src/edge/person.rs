@@ -3,13 +3,13 @@
 //! An access token lives minutes; a session hours. Before a session's token ends it is renewed by the refresh grant: once per session
 //! at a time, and to the end even if the browser has gone, since a rotated token that is not kept would end the session.
 //!
-//! Guarantees: A7, A8, A12, A17 (no keys, no `login`, no database: nobody is let in), B6 at the client's side.
+//! Guarantees: A7, A8, A12, A17 (no keys, no `login`, no database: nobody is let in), B6 at the client's side, B13 (a second proof of just now).
 
 use std::sync::Arc;
 
-use contract::login::AccessClaims;
+use contract::login::{ACR_SECOND, AccessClaims, STEP_UP_S};
 use tokio::sync::Mutex;
-use trust::{Clock, DenyReason, Digest, Fault, TraceContext};
+use trust::{Clock, DenyReason, Digest, Fault, TraceContext, limits};
 
 use super::bearer::Bearers;
 use super::oidc::{GrantError, Login};
@@ -20,8 +20,6 @@ use crate::view::Loaded;
 
 /// A session's token is renewed when it ends within this, in seconds.
 const RENEW_BEFORE_S: u64 = 30;
-/// How long after proving themselves a person counts as having done so just now, in seconds.
-const STEP_UP_S: u64 = 300;
 const LOCKS: usize = 64;
 
 /// Somebody who is signed in.
@@ -44,10 +42,12 @@ impl Person {
         self.claims.scope.split(' ').any(|s| s == scope)
     }
 
-    /// Whether they proved themselves just now.
+    /// Whether they proved a second factor just now. A password alone is what somebody may have looked at, and a session what somebody
+    /// may have taken: neither counts, however fresh.
     #[must_use]
     pub fn stepped_up(&self, clock: &dyn Clock) -> bool {
-        clock.unix_s().saturating_sub(self.claims.auth_time) <= STEP_UP_S
+        let (now, at) = (clock.unix_s(), self.claims.auth_time);
+        self.claims.acr == ACR_SECOND && at <= now.saturating_add(limits::CLOCK_SKEW_S_MAX) && now.saturating_sub(at) <= STEP_UP_S
     }
 }
 

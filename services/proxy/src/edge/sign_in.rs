@@ -4,17 +4,17 @@
 //! `/auth/callback` redeems the code. Every sign-in begins a session under a new id.
 //!
 //! Spec:       OpenID Connect Core 1.0 section 3.1; RFC 7636 (S256 alone); RFC 9207 (`iss`); RFC 9700 section 2.1;
-//!             OpenID Connect RP-Initiated Logout 1.0 section 2.
-//! Guarantees: B2 and B3 at the client's side; A14; no open redirect, no session fixation, no code used twice.
+//!             OpenID Connect RP-Initiated Logout 1.0 section 2; RFC 9470 section 4 (a page leads to the step-up that it asks for).
+//! Guarantees: B2 and B3 at the client's side; A14; B13; no open redirect, no session fixation, no code used twice.
 
 use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use contract::control::EdgeProfile;
-use contract::login::{EDGE_CALLBACK, EDGE_CLIENT, ISSUER_PATH};
+use contract::login::{ACR_SECOND, EDGE_CALLBACK, EDGE_CLIENT, FACTOR_PATH, ISSUER_PATH, STEP_UP_S, UNMET};
 use contract::{Body, body};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use telemetry::Recorder;
 use telemetry::event::ActDone;
 use trust::{DenyReason, Digest, Entropy, TraceContext};
@@ -24,7 +24,7 @@ use super::cookie;
 use super::oidc::{GrantError, Granted, Login, issuer};
 use super::person::Person;
 use super::session::{Reference, SIGN_IN_LIFE_S, Sessions, SignIn, Tokens};
-use super::stop::Stop;
+use super::stop::{Refusal, Stop};
 use super::visit::{Credential, Visit};
 
 /// Longest path to return to, in bytes.
@@ -45,6 +45,7 @@ pub async fn begin(sessions: &Sessions, visit: &Visit, profile: &EdgeProfile, en
     // `offline_access` is what a refresh token is asked for by (Core, section 11): the session outlives an access token.
     let scope = ["openid", "profile", "offline_access"].into_iter().chain(scopes).collect::<Vec<_>>().join(" ");
     let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(more(visit))
         .append_pair("response_type", "code")
         .append_pair("client_id", EDGE_CLIENT)
         .append_pair("redirect_uri", &format!("{}{EDGE_CALLBACK}", visit.origin))
@@ -62,7 +63,7 @@ pub async fn begin(sessions: &Sessions, visit: &Visit, profile: &EdgeProfile, en
 /// Takes `login`'s answer: a session begins.
 ///
 /// # Errors
-/// `SignInFailed` for an answer that was not asked for by this browser, a code that `login` refuses, or tokens that do not verify;
+/// `StepUpMissing`, with where to go, when a second factor was asked of somebody who has none; `SignInFailed` for an answer that was not asked for by this browser, a code that `login` refuses, or tokens that do not verify;
 /// `DependencyDown` when `login` cannot be asked.
 pub async fn complete(
     sessions: &Sessions,
@@ -77,6 +78,10 @@ pub async fn complete(
     let sign_in = sessions.redeem(&state, browser).await?.filter(|s| s.origin == visit.origin).ok_or(failed)?;
     if visit.single("iss").as_deref() != Some(&issuer(&visit.origin)) {
         return Err(failed.into());
+    }
+    if visit.single("error").as_deref() == Some(UNMET) {
+        // Nobody can be asked for what they do not have: they are led to where they get it.
+        return Err(Stop::Redirected { reason: DenyReason::StepUpMissing, to: format!("{ISSUER_PATH}{FACTOR_PATH}") });
     }
     let code = visit.single("code").ok_or(failed)?;
     let granted = login.redeem(&code, &sign_in.verifier, &visit.origin, trace).await.map_err(|error| match error {
@@ -153,16 +158,41 @@ pub fn me(person: &Person) -> Response<Body> {
         StatusCode::OK,
         &serde_json::json!({
             "user": claims.sub, "name": person.name, "roles": claims.roles,
-            "scopes": claims.scope.split_whitespace().collect::<Vec<_>>(), "auth_time": claims.auth_time,
+            "scopes": claims.scope.split_whitespace().collect::<Vec<_>>(), "auth_time": claims.auth_time, "acr": claims.acr,
         }),
     )
 }
 
-/// Where a page without a session sends the browser.
+/// Where a page without a session sends the browser; or one whose session has no second proof of just now.
 #[must_use]
-pub fn address(return_to: &str) -> String {
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("return", return_to).finish();
-    format!("/auth/login?{query}")
+pub fn address(return_to: &str, step_up: bool) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("return", return_to);
+    if step_up {
+        query.append_pair("acr_values", ACR_SECOND).append_pair("max_age", &STEP_UP_S.to_string());
+    }
+    format!("/auth/login?{}", query.finish())
+}
+
+/// Where a refusal leads a browser that may look at the page once its person has proved themselves again.
+#[must_use]
+pub fn led(stop: Stop, visit: &Visit, person: Option<&Person>) -> Stop {
+    match stop {
+        Stop::Refused(Refusal { reason: reason @ DenyReason::StepUpMissing, .. })
+            if visit.destination.is_page() && visit.head.method == Method::GET && person.is_some_and(|person| person.by_cookie) =>
+        {
+            Stop::Redirected { reason, to: address(visit.target(), true) }
+        }
+        stop => stop,
+    }
+}
+
+/// What the page that began it may ask of a sign-in: a second factor, of how long ago, or all of it anew (Core, section 3.1.2.1).
+fn more(visit: &Visit) -> Vec<(&'static str, String)> {
+    let acr = visit.single("acr_values").filter(|acr| acr == ACR_SECOND).map(|acr| ("acr_values", acr));
+    let age = visit.single("max_age").filter(|age| age.parse::<u32>().is_ok()).map(|age| ("max_age", age));
+    let prompt = visit.single("prompt").filter(|prompt| prompt == "login").map(|prompt| ("prompt", prompt));
+    [acr, age, prompt].into_iter().flatten().collect()
 }
 
 /// Whether a browser would stay on this origin: one leading slash, nothing that a URL parser drops or turns into another slash.

@@ -23,5 +23,6 @@ mod session;
 mod shadow;
 mod smuggling;
 mod sockets;
+mod step_up;
 mod tls;
 pub(crate) mod world;

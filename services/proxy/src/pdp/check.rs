@@ -6,6 +6,7 @@
 //! Spec:       envoy.service.auth.v3.
 //! Guarantees: A5: what a client says of its identity is told to be removed, and the transaction token set over whatever was there.
 
+use contract::login::STEP_UP_CHALLENGE;
 use contract::{Body, dpop, txn_token};
 use http::{Request, Response, header};
 use trust::DenyReason;
@@ -98,7 +99,11 @@ fn response(answered: Answered, removed: Vec<String>) -> CheckResponse {
                 fields.push(set(header::ALLOW.as_str(), methods.to_string()));
             }
             if reason.status() == 401 {
-                let challenge = if reason == DenyReason::CredentialMissing { "Bearer" } else { "Bearer error=\"invalid_token\"" };
+                let challenge = match reason {
+                    DenyReason::CredentialMissing => "Bearer",
+                    DenyReason::StepUpMissing => STEP_UP_CHALLENGE,
+                    _ => "Bearer error=\"invalid_token\"",
+                };
                 fields.push(set(header::WWW_AUTHENTICATE.as_str(), challenge.to_owned()));
             }
             let code = if reason.status() == 401 { Code::Unauthenticated } else { Code::PermissionDenied };

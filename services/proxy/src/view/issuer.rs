@@ -143,7 +143,9 @@ impl Issuer {
             exp: claims.exp,
             jti: claims.jti,
             roles: BTreeSet::new(),
+            // What another provider asked of somebody is not ours to vouch for.
             auth_time: 0,
+            acr: String::new(),
             sid: String::new(),
             cnf: claims.cnf,
         })

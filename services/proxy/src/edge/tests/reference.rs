@@ -19,6 +19,7 @@ fn key(world: &World, scope: &str) -> String {
         scope: scope.into(),
         roles: BTreeSet::new(),
         auth_time: 0,
+        acr: String::new(),
         sid: String::new(),
         exp: now + 30 * 86_400,
         ..world.login.claims()

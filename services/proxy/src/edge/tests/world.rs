@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as B64};
 use bytes::Bytes;
 use contract::control::{EdgeProfile, PublicRoute, RouteRate, SignedView, VIEW_TYP, View};
 use contract::identity::{Bundle, Issued};
-use contract::login::{ACCESS_TYP, AccessClaims, CLIENT_HEADER, Confirmation, EDGE_CLIENT, ID_TYP};
+use contract::login::{ACCESS_TYP, ACR_PASSWORD, AccessClaims, CLIENT_HEADER, Confirmation, EDGE_CLIENT, ID_TYP};
 use contract::signing::{AuthorityKey, SigningKey};
 use contract::{Body, Transport, body};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -171,6 +171,8 @@ pub struct FakeLogin {
     pub introspections: AtomicUsize,
     /// What its access tokens are bound to.
     pub bound_to: Mutex<Option<Confirmation>>,
+    /// By what they prove themselves.
+    pub acr: Mutex<String>,
     /// Who signs in.
     pub user: Mutex<String>,
     /// Public origin that its tokens are for.
@@ -195,6 +197,7 @@ impl FakeLogin {
             scope: Mutex::new("openid videos".to_owned()),
             token_life_s: AtomicU64::new(300),
             bound_to: Mutex::default(),
+            acr: Mutex::new(ACR_PASSWORD.to_owned()),
             references: Mutex::default(),
             introspections: AtomicUsize::new(0),
             origin: Mutex::new(ORIGIN.to_owned()),
@@ -221,6 +224,7 @@ impl FakeLogin {
             scope: self.scope.lock().unwrap().clone(),
             roles: self.roles.lock().unwrap().clone(),
             auth_time: now,
+            acr: self.acr.lock().unwrap().clone(),
             sid: "sid-1".to_owned(),
             cnf: self.bound_to.lock().unwrap().clone(),
         }
@@ -374,6 +378,8 @@ public = [
   { path = "/api/videos", methods = ["GET", "POST"], purpose = "view", scope = "videos" },
   { path = "/api/videos/{id}", methods = ["GET"], purpose = "view", scope = "videos" },
   { path = "/api/videos/{id}", methods = ["DELETE"], purpose = "view", scope = "admin" },
+  { path = "/settings", methods = ["GET", "POST"], purpose = "view", page = true, step_up = true },
+  { path = "/api/keys", methods = ["DELETE"], purpose = "view", step_up = true },
   { path = "/live", methods = ["GET"], purpose = "view", scope = "videos", websocket = true },
   { path = "/api/reports", methods = ["GET", "POST"], purpose = "view", limit = "1/s burst 3", concurrency = 2, cors = ["https://app.example"] },
 ]
@@ -500,6 +506,7 @@ pub fn routes_of(manifest: &Manifest, domain: &TrustDomain, name: &str) -> Vec<A
         method: r.method.clone(),
         path: r.path.clone(),
         scope: r.scope.clone(),
+        step_up: r.step_up,
         purpose: r.purpose.clone(),
         page: r.page,
         body_bytes_max: 1000,
