@@ -13,7 +13,6 @@
 #![allow(clippy::disallowed_methods, reason = "a command that waits for processes in real time")]
 
 mod another;
-#[cfg(test)]
 pub(crate) mod authenticator;
 mod browser;
 mod copy;

@@ -118,11 +118,14 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         (Who::Stranger, Profile::External),
         (Who::Person, Profile::Person),
         (Who::Insider, Profile::Insider),
+        (Who::InsiderMfa, Profile::InsiderMfa),
         (Who::Vendor, Profile::Vendor),
     ] {
         if wanted(&profile) {
             let another = |socket: &str, modes_aside: bool| another::call(scratch, socket, modes_aside);
-            let tries = from_outside(who, &copy.script, &people, &rounds.stolen, &another, &nearby);
+            // Signed in just now, and not before it is their turn: a proof is one of just now for five minutes.
+            let proven = matches!(who, Who::InsiderMfa).then(|| people.proven()).transpose().map_err(BreachError::Process)?;
+            let tries = from_outside((who, proven.as_ref()), &copy.script, &people, &rounds.stolen, &another, &nearby);
             progress.tell(&format!("{profile} has tried"));
             seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
         }
@@ -154,7 +157,7 @@ fn in_quiet(neighbours: &Neighbours<'_>) -> Vec<neighbours::Sample> {
 
 /// Everything that one visitor tries.
 fn from_outside(
-    who: Who,
+    (who, proven): (Who, Option<&Browser>),
     script: &breach::Script,
     people: &People,
     stolen: &[(String, String)],
@@ -165,6 +168,7 @@ fn from_outside(
         Who::Stranger => &people.stranger,
         Who::Person => &people.ada,
         Who::Insider => &people.root,
+        Who::InsiderMfa => proven.unwrap_or(&people.root),
         Who::Vendor => &people.partner,
     };
     let own = Mark::new(Act::Calm, "none", "ada", 0);
@@ -182,6 +186,7 @@ fn from_outside(
         credentials: &credentials,
         as_another_user,
         nearby,
+        by_password_alone: &|| people.by_password_alone(),
     };
     let mut tries = Vec::new();
     for technique in ALL.iter().filter(|technique| script.wants(technique.id)) {

@@ -37,7 +37,7 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
         let lasts = if service.fresh == Fresh::Job { Lasts::Job } else { Lasts::Start };
         report.attackers.insert(Profile::Service(name.clone()), Radius { lasts, ..Radius::default() });
     }
-    for profile in [Profile::External, Profile::Person, Profile::Insider, Profile::Vendor] {
+    for profile in [Profile::External, Profile::Person, Profile::Insider, Profile::InsiderMfa, Profile::Vendor] {
         report.attackers.insert(profile, Radius { lasts: Lasts::Credential, ..Radius::default() });
     }
     report.attackers.retain(|profile, _| wanted(profile));
@@ -87,16 +87,8 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
         .into_iter()
         .map(|((profile, technique, outcome, seen), detected)| Attempt { profile, technique, outcome, seen, detected })
         .collect();
-    report.attempts.extend(second_factor(wanted));
     report.techniques = catalogue();
     report
-}
-
-/// Nobody can prove themselves a second time yet, so that nothing can be said of who has.
-fn second_factor(wanted: &dyn Fn(&Profile) -> bool) -> Option<Attempt> {
-    let why = "there is no second factor yet: an administrator's session is all that there is".to_owned();
-    let (profile, technique) = (Profile::InsiderMfa, "insider".to_owned());
-    wanted(&profile).then(|| Attempt { profile, technique, outcome: Outcome::Untried { why }, seen: String::new(), detected: None })
 }
 
 /// How it ended and whether it was seen, with what the audit log tells of both.

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
-use breach::attacker::http::{Answer, Request};
-use contract::login::{Invite, Invited, KeyMade, NewKey, Person};
+use breach::attacker::http::{Answer, Ask, Request};
+use contract::login::{FACTOR_PATH, Invite, Invited, KeyMade, NewKey, Person};
 use contract::{Call, Client};
 use http::Method;
 use tokio::runtime::Handle;
+use trust::Clock;
 
+use super::authenticator::Authenticator;
 use super::browser::Browser;
 use super::form::Form;
 use super::stage::Stage;
@@ -16,12 +19,19 @@ use crate::system::Layout;
 
 /// Long enough for every rule about passwords, and worth nothing: the copy is thrown away.
 const PASSWORD: &str = "seven quiet herons over the marsh";
+/// The first administrator's name.
+const ROOT: &str = "root";
+/// Signing in, and then nowhere: a copy has no pages of its own.
+const START: &str = "/auth/login?return=/auth/login";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Everybody.
 pub(super) struct People {
-    /// The first administrator.
+    /// The first administrator, in a session of before the second factor: what somebody who took it has.
     pub(super) root: Browser,
+    /// What the administrator's second proofs come from.
+    phone: Authenticator,
+    clock: Arc<dyn Clock>,
     /// Ada, whose work is attacked, and who attacks others from outside.
     pub(super) ada: Browser,
     /// Bob, the victim.
@@ -40,7 +50,9 @@ impl People {
         let stranger = Browser::new(handle, &stage.origin, &stage.certificate)?;
         let operator = Client::new(proxy::client::UnixTransport::new(Layout { dir: stage.dir.clone() }.operator("login")));
         let root = stranger.bare();
-        enrol(&root, &stage.first_link, "root")?;
+        enrol(&root, &stage.first_link, ROOT)?;
+        let clock = trust::SystemClock::shared();
+        let phone = set_up(&root, &*clock)?;
         let mut invited = BTreeMap::new();
         for name in ["ada", "bob", "partner"] {
             let request = Invite { name: name.to_owned(), roles: Default::default() };
@@ -57,8 +69,60 @@ impl People {
         let made = async { operator.json::<_, KeyMade>(&Call::default(), Method::POST, "/keys", &new).await };
         let made = handle.block_on(made).map_err(fault)?;
         let mut take = |name: &str| invited.remove(name).ok_or_else(|| io::Error::other("nobody of that name came in"));
-        Ok(Self { root, ada: take("ada")?, bob: take("bob")?, partner: stranger.with_key(&made.key), partner_scopes, stranger })
+        Ok(Self {
+            root,
+            phone,
+            clock,
+            ada: take("ada")?,
+            bob: take("bob")?,
+            partner: stranger.with_key(&made.key),
+            partner_scopes,
+            stranger,
+        })
     }
+}
+
+impl People {
+    /// The administrator, who signs in anew with password and code.
+    pub(super) fn proven(&self) -> io::Result<Browser> {
+        let browser = self.stranger.bare();
+        // What confirmed the factor was of a step that is over by now.
+        let code = self.phone.shows(self.clock.unix_s(), 0);
+        let asked = by_password(&browser)?;
+        let (answer, at) = submit(&browser, asked, &[("code", &code)])?;
+        if !is_signed_in(&browser)? {
+            return Err(io::Error::other(format!("the administrator's second proof was not taken: {} at {at}", answer.status)));
+        }
+        Ok(browser)
+    }
+
+    /// Whether somebody with the administrator's password and nothing else has a session in the end.
+    pub(super) fn by_password_alone(&self) -> io::Result<bool> {
+        let browser = self.stranger.bare();
+        by_password(&browser)?;
+        is_signed_in(&browser)
+    }
+}
+
+/// The administrator's name and password at the sign-in page: what comes then.
+fn by_password(browser: &Browser) -> io::Result<(Answer, String)> {
+    let page = browser.follow(Request::new("GET", START))?;
+    submit(browser, page, &[("name", ROOT), ("password", PASSWORD)])
+}
+
+fn is_signed_in(browser: &Browser) -> io::Result<bool> {
+    Ok(browser.ask(&Request::new("GET", "/auth/me"))?.status == 200)
+}
+
+/// Sets up a second factor; the session at the edge stays the one of before.
+fn set_up(browser: &Browser, clock: &dyn Clock) -> io::Result<Authenticator> {
+    let page = browser.follow(Request::new("GET", format!("{}{FACTOR_PATH}", contract::login::ISSUER_PATH)))?;
+    let (shown, at) = submit(browser, page, &[])?;
+    let phone = Authenticator::scan(&shown.text()).ok_or_else(|| io::Error::other(format!("{at} ({}) shows no secret", shown.status)))?;
+    // The oldest code that counts, so that the next one does a moment later.
+    let code = phone.shows(clock.unix_s(), -1);
+    let (answer, _) = submit(browser, (shown, at), &[("code", &code)])?;
+    if answer.status == 200 { Ok(phone) } else { Err(io::Error::other(format!("the second factor was not taken: {}", answer.status))) }
 }
 
 fn fault(fault: trust::Fault) -> io::Error {
@@ -68,11 +132,12 @@ fn fault(fault: trust::Fault) -> io::Error {
 /// Opens the one-time link, chooses a password, and signs in.
 fn enrol(browser: &Browser, link: &str, name: &str) -> io::Result<()> {
     let page = browser.follow(Request::new("GET", link))?;
-    let answer = submit(browser, page, &[("name", name), ("password", PASSWORD), ("repeat", PASSWORD)])?;
-    if answer.0.status >= 400 {
-        return Err(io::Error::other(format!("{name} could not choose a password: {}", answer.0.status)));
+    let (answer, at) = submit(browser, page, &[("name", name), ("password", PASSWORD), ("repeat", PASSWORD)])?;
+    // It ends at the start of the system, which may have none.
+    if answer.status >= 400 && at.starts_with(contract::login::ISSUER_PATH) {
+        return Err(io::Error::other(format!("{name} could not choose a password: {}", answer.status)));
     }
-    let page = browser.follow(Request::new("GET", "/auth/login?return=/auth/login"))?;
+    let page = browser.follow(Request::new("GET", START))?;
     let ended = if page.1.contains("/oidc/") { submit(browser, page, &[("name", name), ("password", PASSWORD)]) } else { Ok(page) };
     // Where it ends is of no matter: coming back there may begin anew.
     match ended {

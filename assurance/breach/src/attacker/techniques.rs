@@ -104,6 +104,8 @@ pub enum Who {
     Person,
     /// An administrator's session without a second proof.
     Insider,
+    /// An administrator who proved a second factor just now.
+    InsiderMfa,
     /// A partner with a key of limited scope.
     Vendor,
 }
@@ -143,6 +145,8 @@ pub struct Visitor<'a> {
     pub as_another_user: &'a dyn Fn(&str, bool) -> io::Result<String>,
     /// A place in the network of the system.
     pub nearby: &'a dyn Nearby,
+    /// Signs in anew with an administrator's password and nothing else; whether that gives a session.
+    pub by_password_alone: &'a dyn Fn() -> io::Result<bool>,
 }
 
 /// Every technique, in the order in which they are tried: what breaks something comes last.

@@ -11,7 +11,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1613",
     stride: Stride::I,
     controls: &[Control::SignIn, Control::Role],
-    run: Run::Outside(run, &[Who::Stranger, Who::Person, Who::Insider, Who::Vendor]),
+    run: Run::Outside(run, &[Who::Stranger, Who::Person, Who::Insider, Who::InsiderMfa, Who::Vendor]),
 };
 
 /// Paths, the routes that they are on, and the planes that they show.

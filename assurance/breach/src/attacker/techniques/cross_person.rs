@@ -11,8 +11,8 @@ pub(super) const ROW: Row = Row {
     title: "Uses its own session or key at every public route, for its own things and for another person's.",
     attack: "T1078.004",
     stride: Stride::E,
-    controls: &[Control::Policy, Control::Scope, Control::TransactionToken],
-    run: Run::Outside(run, &[Who::Person, Who::Insider, Who::Vendor]),
+    controls: &[Control::Policy, Control::Scope, Control::StepUp, Control::TransactionToken],
+    run: Run::Outside(run, &[Who::Person, Who::Insider, Who::InsiderMfa, Who::Vendor]),
 };
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
@@ -30,7 +30,10 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
                     }
                     grants(visitor, notes, &answer.text());
                 }
-                Ok(answer) => notes.stopped(Some(Control::Scope), format!("{name}: {}", answer.status)),
+                Ok(answer) => {
+                    let by = if answer.text().contains("step_up_missing") { Control::StepUp } else { Control::Scope };
+                    notes.stopped(Some(by), format!("{name}: {}", answer.status));
+                }
                 Err(_) => notes.stopped(None, format!("{name}: no answer")),
             }
         }

@@ -1,4 +1,4 @@
-//! An administrator's session: what it changes of the system.
+//! An administrator's session, or their password: what it changes of the system.
 
 use contract::Who as Caller;
 
@@ -10,17 +10,20 @@ use crate::{Cell, Control, Extent, Stride};
 /// The row.
 pub(super) const ROW: Row = Row {
     id: "insider",
-    title: "Calls every route of operators, supervisors and roles through the edge, with an administrator's session.",
+    title: "Calls every route of operators, supervisors and roles through the edge, with an administrator's session; signs in by the password alone.",
     attack: "T1098",
     stride: Stride::E,
-    controls: &[Control::Role, Control::StepUp, Control::FileModes],
-    run: Run::Outside(run, &[Who::Insider]),
+    controls: &[Control::Role, Control::SignIn, Control::StepUp, Control::FileModes],
+    run: Run::Outside(run, &[Who::Insider, Who::InsiderMfa]),
 };
 
 /// Where a route of a role could be found at the edge: under no prefix, or one of those that lead to a role.
 const PREFIXES: &[&str] = &["", "/console", contract::login::ISSUER_PATH, "/palisade"];
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
+    if visitor.who == Who::Insider {
+        password_alone(visitor, notes);
+    }
     let roles = [
         ("control", contract::control::ROUTES),
         ("identity", contract::identity::ROUTES),
@@ -46,5 +49,17 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
                 }
             }
         }
+    }
+}
+
+/// A password that was looked at, or used elsewhere as well: it ends at the question for the code.
+fn password_alone(visitor: &Visitor<'_>, notes: &mut Notes) {
+    match (visitor.by_password_alone)() {
+        Ok(true) => {
+            let cell = Cell::done("role.login", "sign in without the second factor", Extent::Everybody);
+            notes.reached(cell, "the password alone gives a session");
+        }
+        Ok(false) => notes.stopped(Some(Control::SignIn), "the password alone: a code is asked for"),
+        Err(error) => notes.untried(format!("signing in by the password alone: {error}")),
     }
 }

@@ -13,7 +13,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1133",
     stride: Stride::S,
     controls: &[Control::SignIn],
-    run: Run::Outside(run, &[Who::Stranger, Who::Person, Who::Insider, Who::Vendor]),
+    run: Run::Outside(run, &[Who::Stranger, Who::Person, Who::Insider, Who::InsiderMfa, Who::Vendor]),
 };
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {

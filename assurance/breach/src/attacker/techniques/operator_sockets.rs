@@ -12,7 +12,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1078.003",
     stride: Stride::E,
     controls: &[Control::FileModes, Control::PeerCredentials],
-    run: Run::Outside(run, &[Who::Insider]),
+    run: Run::Outside(run, &[Who::Insider, Who::InsiderMfa]),
 };
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
