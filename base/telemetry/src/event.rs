@@ -288,7 +288,7 @@ pub struct SignInRefused {
     /// A keyed digest of the name that was typed, to tell a hunt on one account from a spray over many. Names typed are not kept: some are
     /// passwords in the wrong field.
     pub account: String,
-    /// Why: `SignInFailed` or `RateExceeded`.
+    /// Why: `SignInFailed`, `RateExceeded`, or `SecondFactorFailed` after the right password.
     pub reason: DenyReason,
 }
 
