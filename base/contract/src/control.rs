@@ -295,6 +295,8 @@ pub struct ServiceLimits {
     pub file_bytes: u64,
     /// Size of its private /tmp.
     pub tmp_bytes: u64,
+    /// What its state folder may take on the disk.
+    pub state_bytes: u64,
     /// Longest time that one request or delivery may take, in seconds.
     pub wall_s: u64,
     /// Requests at the same time.

@@ -256,6 +256,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Temporary folder, bytes.
     pub tmp_bytes: u64,
+    /// Its state folder, bytes.
+    pub state_bytes: u64,
     /// Open files of each process.
     pub open_files: u32,
     /// Requests and deliveries at the same time in one replica.

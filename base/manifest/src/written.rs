@@ -309,6 +309,8 @@ pub(crate) struct Limits {
     pub(crate) file: Option<Bytes>,
     /// Its private temporary folder; default "64MiB".
     pub(crate) tmp: Option<Bytes>,
+    /// What its state folder may take on the disk, with `state = true`; default "1GiB".
+    pub(crate) state: Option<Bytes>,
     /// Open files of each process; default 256.
     #[schemars(range(min = 16, max = 65536))]
     pub(crate) open_files: Option<u32>,

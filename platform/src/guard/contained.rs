@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy::mesh::Guard;
 use proxy::view::ViewHolder;
@@ -27,6 +28,9 @@ use crate::process::Process;
 
 /// Of the files in a sandbox's `/tmp` so much is kept.
 const LIMITS: EvidenceLimits = EvidenceLimits { files: 1_000, bytes: 256 * 1024 * 1024 };
+
+/// Pause between two looks at what stands still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The name of the report in a replica's folder.
 pub const REPORT: &str = "report.json";
@@ -61,7 +65,13 @@ pub(super) async fn watch(process: Arc<Process>, guard: Arc<Guard>, host: Arc<Ho
     let held = host.close().await;
     contain(&process, &guard, held.clone(), epoch).await;
     // A view that is no longer fresh releases nobody.
-    let Some(_epoch) = until(&process, &views, &mut changed, false).await else { return };
+    let released = tokio::select! {
+        released = until(&process, &views, &mut changed, false) => released,
+        () = keep_still(&process, &held) => None,
+    };
+    if released.is_none() {
+        return;
+    }
     let artefacts = views.last().and_then(|loaded| loaded.view.service.as_ref().map(|service| service.artefacts.clone()));
     process.outdated(artefacts.unwrap_or_default()).await;
     process.stop.cancelled().await;
@@ -79,6 +89,25 @@ async fn until(process: &Process, views: &ViewHolder, changed: &mut watch::Recei
         tokio::select! {
             changed = changed.changed() => changed.ok()?,
             () = process.stop.cancelled() => return None,
+        }
+    }
+}
+
+/// Looks at what is to stand still for as long as it is held, and kills what does not. Nothing inside can let itself go on; should a
+/// kernel or somebody outside do it, what then runs is not the evidence any more.
+async fn keep_still(process: &Process, held: &[Arc<Running>]) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for running in held {
+            let looked = Arc::clone(running);
+            let stands = tokio::task::spawn_blocking(move || looked.exited().is_some() || looked.stands_still()).await;
+            if !stands.unwrap_or(false) {
+                running.kill();
+                let detail = "it no longer stood still".to_owned();
+                let to = process.boot.spiffe_id.workload.name().to_owned();
+                // It is dead whether or not this is kept.
+                let _recorded = process.recorder.record(None, &ActDone { act: "service.killed", by: "guard".to_owned(), to, detail });
+            }
         }
     }
 }
@@ -122,6 +151,12 @@ fn keep(report: &mut Report, held: &[Arc<Running>], folder: &Path) -> io::Result
         match running.keep_evidence(&folder.join(format!("sandbox-{n}")), LIMITS) {
             Ok(evidence) => drop(report.sandboxes.insert(n, evidence)),
             Err(error) => report.failures.push(format!("sandbox {n}: {error}")),
+        }
+    }
+    for (n, running) in (0..).zip(held) {
+        if running.exited().is_none() && !running.stands_still() {
+            running.kill();
+            report.failures.push(format!("sandbox {n} did not stand still while it was copied, and was killed"));
         }
     }
     let text = serde_json::to_vec_pretty(report).map_err(io::Error::other)?;

@@ -69,6 +69,7 @@ pub(super) fn of(service: &ServiceProfile, settings: &Settings) -> Result<Profil
             cpu_cores: (limits.cpu > 0.0).then_some(limits.cpu),
             wall_ms: None,
             tmp_bytes: some(limits.tmp_bytes),
+            state_bytes: some(limits.state_bytes),
         },
         run_as_id: settings.run_as_id,
         start_patience_ms: START_PATIENCE_MS,

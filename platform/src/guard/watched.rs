@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use sandbox::{Exit, ExitCause, Running, Seen};
 use telemetry::Recorder;
-use telemetry::event::{SyscallDenied, TamperingFound};
+use telemetry::event::{ActDone, SyscallDenied, TamperingFound};
 
 /// SIGSYS: how a program ends that the kernel itself ended for a system call, where init may not see them.
 const SIGSYS: i32 = 31;
@@ -53,6 +53,10 @@ fn ended(service: &str, recorder: &Recorder, exit: Exit) {
         tracing::error!(service, %mismatch, "what runs was changed; it is stopped");
         let found = TamperingFound { what: "artefact", which: service.to_owned(), detail: format!("while it ran: {mismatch}") };
         let _recorded = recorder.record(None, &found); // It is stopped, whether or not this is kept.
+    } else if let ExitCause::Filled(why) = &exit.cause {
+        tracing::error!(service, why, "its state folder is full; it is stopped, and does not start until there is room");
+        let act = ActDone { act: "service.filled", by: "guard".to_owned(), to: service.to_owned(), detail: why.clone() };
+        let _recorded = recorder.record(None, &act); // As above.
     } else if exit.signal == Some(SIGSYS) {
         let denied = SyscallDenied { service: service.to_owned(), call: "(not seen)".to_owned(), count: 1, killed: true };
         let _recorded = recorder.record(None, &denied); // As above.

@@ -155,6 +155,7 @@ pub(crate) fn service(manifest: &Manifest, lock: &Lock, search: &Search, name: &
             files: u64::from(service.limits.open_files),
             file_bytes: service.limits.file_bytes,
             tmp_bytes: service.limits.tmp_bytes,
+            state_bytes: service.limits.state_bytes,
             wall_s: seconds(service.limits.wall_ms),
             concurrency: service.limits.concurrency,
         },

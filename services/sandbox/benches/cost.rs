@@ -83,6 +83,7 @@ impl Ground {
                 cpu_cores: Some(2.0),
                 wall_ms: None,
                 tmp_bytes: 8 << 20,
+                state_bytes: 1 << 30,
             },
             run_as_id: 65_534,
             start_patience_ms: 5_000,

@@ -74,11 +74,10 @@ const GENERAL: &[Call] = names![
     SYS_signalfd4,
     // Time and waiting.
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep,
-    SYS_gettimeofday, SYS_timer_create, SYS_timer_settime, SYS_timer_gettime,
-    SYS_timer_delete, SYS_timer_getoverrun, SYS_timerfd_create, SYS_timerfd_settime,
-    SYS_timerfd_gettime, SYS_getitimer, SYS_setitimer, SYS_ppoll, SYS_pselect6,
-    SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2,
-    SYS_futex, SYS_futex_waitv,
+    SYS_gettimeofday, SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime,
+    SYS_getitimer, SYS_setitimer, SYS_ppoll, SYS_pselect6, SYS_epoll_create1,
+    SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2, SYS_futex,
+    SYS_futex_waitv,
     // Sockets that `family` let be made.
     SYS_socket, SYS_socketpair, SYS_bind, SYS_listen, SYS_accept, SYS_accept4,
     SYS_connect, SYS_getsockname, SYS_getpeername, SYS_recvfrom, SYS_recvmsg,
@@ -120,6 +119,10 @@ const ALWAYS: &[Call] = names![
 /// architecture: cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue, mseal.
 pub(crate) const MISSING: &[i64] = &[libc::SYS_clone3, libc::SYS_memfd_create, 451, 452, 453, 454, 455, 456, 462];
 
+/// Calls that init makes, or does not, where there is no network of one's own. To listen without a port of one's own is to listen at
+/// every address.
+pub(crate) const BROKERED: [i64; 3] = [libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
+
 /// Calls that end the program.
 #[rustfmt::skip]
 const FATAL: &[Call] = names![
@@ -135,7 +138,8 @@ const FATAL_OLD: &[Call] = names![SYS_kexec_file_load, SYS_iopl, SYS_ioperm];
 #[cfg(target_arch = "aarch64")]
 const FATAL_OLD: &[Call] = &[];
 
-/// Calls that are answered with EPERM and are told by name.
+/// Calls that are answered with EPERM and are told by name. A timer of `timer_create` sends any signal, also the one that lets a stopped
+/// process go on, and names it in memory, where a filter cannot look.
 #[rustfmt::skip]
 const NAMED: &[Call] = names![
     SYS_personality, SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid, SYS_setresgid, SYS_setfsuid,
@@ -149,7 +153,8 @@ const NAMED: &[Call] = names![
     SYS_fremovexattr, SYS_landlock_create_ruleset, SYS_landlock_add_rule, SYS_landlock_restrict_self,
     SYS_process_madvise, SYS_process_mrelease, SYS_pkey_alloc, SYS_pkey_free, SYS_pkey_mprotect, SYS_io_setup,
     SYS_io_submit, SYS_io_destroy, SYS_io_getevents, SYS_io_cancel, SYS_syncfs, SYS_rt_sigqueueinfo,
-    SYS_rt_tgsigqueueinfo, SYS_lookup_dcookie, SYS_nfsservctl, SYS_memfd_secret,
+    SYS_rt_tgsigqueueinfo, SYS_lookup_dcookie, SYS_nfsservctl, SYS_memfd_secret, SYS_timer_create, SYS_timer_settime,
+    SYS_timer_gettime, SYS_timer_delete, SYS_timer_getoverrun,
     #[cfg(target_arch = "x86_64")] SYS_mknod,
     #[cfg(target_arch = "x86_64")] SYS_modify_ldt,
 ];

@@ -294,6 +294,7 @@ mod tests {
             cpu_cores: Some(1.5),
             wall_ms: None,
             tmp_bytes: 28 << 20,
+            state_bytes: 1,
         }
     }
 

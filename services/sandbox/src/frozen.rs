@@ -5,7 +5,7 @@
 //! meanwhile is ever signalled. What stands still can be read in peace: what each process is, has open and has mapped, and the files of
 //! the private `/tmp`. Memory is not copied; it stays in the frozen processes until the sandbox is killed.
 //!
-//! Spec:       `pidfd_open(2)`, `proc(5)`; SIGSTOP cannot be caught or ignored (`signal(7)`).
+//! Spec:       `pidfd_open(2)`, `proc(5)`; SIGSTOP cannot be caught or ignored, SIGCONT lets go on whatever becomes of it (`signal(7)`).
 //! Guarantees: L15 in part.
 //! Not here:   when (the guard's process), cutting the connections (`proxy`).
 
@@ -88,6 +88,13 @@ impl Running {
             frozen = all;
         }
         Err(io::Error::other("its processes multiply faster than they can be stopped"))
+    }
+
+    /// Whether nobody in it runs. Nothing in there can let itself go on (the filters keep the signal for that from timers, descriptors and
+    /// children), but whoever is root outside can: so it is looked at for as long as it is to stand.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.of_the_service().into_iter().all(stands)
     }
 
     /// Every process but init's, which run none of the service's code and must go on: PID 1 of the sandbox and what is above it, which

@@ -32,7 +32,7 @@ use crate::seen::Watched;
 use crate::service::{self, Plan};
 use crate::supervise::{self, Watch};
 use crate::wire::{ChildNote, Refusal, Reply, Request, Wire};
-use crate::{attack, bwrap, cgroup, limits, net, root, sys};
+use crate::{attack, bwrap, cgroup, fill, limits, net, root, sys};
 
 /// What the subcommand `sandbox-init` does. It must be called before any other thread exists.
 ///
@@ -333,6 +333,9 @@ impl Stage<'_> {
         let children = setup("signals", supervise::watch_children())?;
         let (to_child, to_init) = setup("socketpair", Wire::pair())?;
         let own = place.level == Level::Full;
+        if let Some(state) = &profile.state {
+            setup("its state folder", fill::check(state, &[], profile.limits.state_bytes, profile.limits.file_bytes))?;
+        }
         let plan = Plan {
             profile,
             artefacts,

@@ -21,6 +21,7 @@ pub mod attack;
 mod bwrap;
 mod calls;
 mod cgroup;
+mod fill;
 mod frozen;
 mod init;
 mod landlock;

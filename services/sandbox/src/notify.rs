@@ -1,6 +1,6 @@
 //! The answering side of the filters: init decides what they ask for, and sees what is tried.
 //!
-//! Without a network namespace it decides each `connect` and `bind`. The kernel stops the caller and asks. The address is copied once,
+//! Without a network namespace it decides each `connect`, `bind` and `listen`. The kernel stops the caller and asks. The address is copied once,
 //! compared with the flows, and the call is made here on a duplicate of the caller's socket: what was checked is what is used, however the
 //! caller changes its memory or its descriptors meanwhile. A service that binds to every address is bound to loopback.
 //!
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt, sockopt};
+use nix::sys::socket::{Backlog, SockaddrStorage, bind, connect, getsockname, listen, setsockopt, sockopt};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
@@ -58,6 +58,7 @@ impl AsFd for Notifier {
 enum Verdict {
     Connect(OwnedFd, SockaddrStorage),
     Bind(OwnedFd, SockaddrStorage),
+    Listen(OwnedFd, Backlog),
     Refuse(i32),
 }
 
@@ -75,7 +76,7 @@ impl Notifier {
         };
         let call = i64::from(question.data.nr);
         match &self.broker {
-            Some(broker) if call == libc::SYS_connect || call == libc::SYS_bind => self.decide(broker, &question, seen),
+            Some(broker) if calls::BROKERED.contains(&call) => self.decide(broker, &question, seen),
             _ if self.tracing => {
                 seen.traced(call);
                 pass(&self.listener, question.id);
@@ -99,8 +100,13 @@ impl Notifier {
     }
 
     fn decide(&self, broker: &Broker, question: &libc::seccomp_notif, seen: &mut Watched) {
-        match self.judge(broker, question, seen).unwrap_or(Verdict::Refuse(libc::EACCES)) {
+        let listens = i64::from(question.data.nr) == libc::SYS_listen;
+        let judged = if listens { self.judge_listen(broker, question, seen) } else { self.judge(broker, question, seen) };
+        match judged.unwrap_or(Verdict::Refuse(libc::EACCES)) {
             Verdict::Refuse(errno) => respond(&self.listener, question.id, errno),
+            Verdict::Listen(socket, backlog) => {
+                respond(&self.listener, question.id, listen(&socket, backlog).map_or_else(|cause| cause as i32, |()| 0));
+            }
             Verdict::Bind(socket, address) => {
                 // The port is kept for it by a socket of ours that does not listen (`net::reserve`).
                 let result = setsockopt(&socket, sockopt::ReuseAddr, &true).and_then(|()| bind(socket.as_raw_fd(), &address));
@@ -125,6 +131,26 @@ impl Notifier {
             self.connecting.fetch_sub(1, Ordering::Relaxed);
             respond(&self.listener, id, libc::EAGAIN);
         }
+    }
+
+    /// Only what was bound to the service's own port listens: the kernel gives any other socket a port at every address.
+    fn judge_listen(&self, broker: &Broker, question: &libc::seccomp_notif, seen: &mut Watched) -> io::Result<Verdict> {
+        let [fd, backlog, ..] = question.data.args;
+        let socket = take_socket(question.pid, RawFd::try_from(fd).map_err(io::Error::other)?)?;
+        if !still_asking(&self.listener, question.id) {
+            return Err(io::Error::other("the caller is gone; its number may be another's"));
+        }
+        // A socket keeps the address that it is bound to.
+        let bound = getsockname::<SockaddrStorage>(socket.as_raw_fd()).ok().and_then(|at| internet(&at));
+        let allowed = bound.is_some_and(|at| broker.port == Some(at.port()) && is_loopback(at.ip()));
+        if !allowed {
+            let at = bound.map_or_else(|| "elsewhere".to_owned(), |at| at.to_string());
+            seen.denied(format!("listen {at}"), false);
+            return Ok(Verdict::Refuse(libc::EACCES));
+        }
+        // As the kernel reads it: what is less than nought or too much is the most there is.
+        let wanted = u32::try_from(backlog & u64::from(u32::MAX)).unwrap_or(u32::MAX).cast_signed();
+        Ok(Verdict::Listen(socket, Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)))
     }
 
     fn judge(&self, broker: &Broker, question: &libc::seccomp_notif, seen: &mut Watched) -> io::Result<Verdict> {
@@ -160,6 +186,11 @@ fn is_loopback(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip == Ipv4Addr::LOCALHOST,
         IpAddr::V6(ip) => ip.to_ipv4_mapped() == Some(Ipv4Addr::LOCALHOST),
     }
+}
+
+fn internet(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|at| SocketAddr::from((at.ip(), at.port())));
+    v4.or_else(|| address.as_sockaddr_in6().map(|at| SocketAddr::from((at.ip(), at.port()))))
 }
 
 /// Copies the address out of the caller, once. `None`: neither IPv4 nor IPv6.

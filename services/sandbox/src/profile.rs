@@ -86,6 +86,8 @@ pub struct Limits {
     pub wall_ms: Option<u64>,
     /// Size of the private `/tmp`, bytes.
     pub tmp_bytes: u64,
+    /// What the state folder may take on the disk, bytes: looked at once a second, and the service ends that is over it.
+    pub state_bytes: u64,
 }
 
 /// Pretends that the kernel lacks something, and really goes without it. For tests of refusal and of older kernels only;

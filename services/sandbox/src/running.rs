@@ -75,6 +75,8 @@ pub enum ExitCause {
     InitFailed(String),
     /// A file that runs in it is not the locked one any more (I15).
     Drifted(ArtefactMismatch),
+    /// Its state folder takes more of the disk than it may, or cannot be looked into: in words (I7).
+    Filled(String),
 }
 
 /// How a sandbox ended.

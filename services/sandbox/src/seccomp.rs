@@ -35,6 +35,11 @@ const NAMESPACE_FLAGS: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
+/// Kinds of UNIX pairs.
+const PAIRS: [i32; 2] = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET];
+/// Where `clone` has the signal of its end (`CSIGNAL`).
+const CLONE_END_MASK: i32 = 0xff;
+const F_SETSIG: u64 = 10; // fcntl(2); libc has no name for it
 const TCP: u64 = libc::IPPROTO_TCP as u64;
 const SOCKET_TYPE_MASK: u64 = 0xf;
 /// What `seccompiler` writes for [`ask`]; its place is taken by the action that it has no name for.
@@ -167,15 +172,18 @@ fn masked(mask: i32) -> SeccompCmpOp {
 
 fn allow(wanted: &Calls, brokered: bool) -> Result<Rules, BackendError> {
     let mut rules: Rules = wanted.allowed().into_iter().map(|call| (call, Vec::new())).collect();
-    for (call, conditions) in conditions()? {
+    let mut narrower = conditions()?;
+    if brokered {
+        narrower.extend(among_others()?);
+    }
+    for (call, conditions) in narrower {
         if let Some(rule) = rules.get_mut(&call) {
             *rule = conditions;
         }
     }
     if brokered {
         // Init decides these by destination.
-        rules.remove(&libc::SYS_connect);
-        rules.remove(&libc::SYS_bind);
+        rules.retain(|call, _| !calls::BROKERED.contains(call));
     }
     // Another filter answers these.
     rules.extend(missing());
@@ -195,8 +203,10 @@ fn conditions() -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
     // No new namespaces.
     let namespaces = NAMESPACE_FLAGS.into_iter().fold(0, |all, flag| all | flag);
-    rules.insert(libc::SYS_clone, vec![rule(&[(0, masked(namespaces), 0)])?]);
-    // TCP over IPv4 and IPv6, and UNIX pairs that are born connected.
+    // No signal to the parent but the usual one, when it ends.
+    let clone = |end: i32| rule(&[(0, masked(namespaces | CLONE_END_MASK), end.cast_unsigned().into())]);
+    rules.insert(libc::SYS_clone, [0, libc::SIGCHLD].into_iter().map(clone).collect::<Result<_, _>>()?);
+    // TCP over IPv4 and IPv6, and UNIX pairs that are born connected. (One of datagrams could send to any path.)
     let (kind, pair) = (|value: i32| u64::from(value.cast_unsigned()), SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK));
     let mut sockets = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -207,12 +217,19 @@ fn conditions() -> Result<Rules, BackendError> {
     }
     rules.insert(libc::SYS_socket, sockets);
     let unix = (0, SeccompCmpOp::Eq, kind(libc::AF_UNIX));
-    let pairs = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET].map(|it| rule(&[unix.clone(), (1, pair.clone(), kind(it))]));
+    let pairs = PAIRS.map(|it| rule(&[unix.clone(), (1, pair.clone(), kind(it))]));
     rules.insert(libc::SYS_socketpair, pairs.into_iter().collect::<Result<_, _>>()?);
     // Limits of oneself only; `prctl` without seccomp (a filter of the program's own could answer for ours).
     rules.insert(libc::SYS_prlimit64, vec![rule(&[(0, SeccompCmpOp::Eq, 0)])?]);
-    let seccomp = libc::PR_SET_SECCOMP as u64;
-    rules.insert(libc::SYS_prctl, vec![rule(&[(0, SeccompCmpOp::Ne, seccomp)])?]);
+    let (seccomp, with_parent) = (libc::PR_SET_SECCOMP as u64, libc::PR_SET_PDEATHSIG as u64);
+    let goes_on = u64::from(libc::SIGCONT.cast_unsigned());
+    // Nor does the kernel send the signal that lets who is stopped go on: not with the end of a parent, not with input.
+    // And nobody hides from who looks into the sandbox: what it holds (`fill`), what it is (`frozen`).
+    let dumpable = libc::PR_SET_DUMPABLE as u64;
+    let others = rule(&[seccomp, with_parent, dumpable].map(|option| (0, SeccompCmpOp::Ne, option)))?;
+    let with_parent = rule(&[(0, SeccompCmpOp::Eq, with_parent), (1, SeccompCmpOp::Ne, goes_on)])?;
+    rules.insert(libc::SYS_prctl, vec![others, with_parent, rule(&[(0, SeccompCmpOp::Eq, dumpable), (1, SeccompCmpOp::Eq, 1)])?]);
+    rules.insert(libc::SYS_fcntl, vec![rule(&[(1, SeccompCmpOp::Ne, F_SETSIG)])?]);
     // No keystrokes into a terminal.
     let (push, linux) = (libc::TIOCSTI, 0x541C);
     rules.insert(libc::SYS_ioctl, vec![rule(&[(1, SeccompCmpOp::Ne, push), (1, SeccompCmpOp::Ne, linux)])?]);
@@ -226,6 +243,17 @@ fn conditions() -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_sendto, vec![no_fast_open(3)?]);
     rules.insert(libc::SYS_sendmsg, vec![no_fast_open(2)?]);
     rules.insert(libc::SYS_sendmmsg, vec![no_fast_open(3)?]);
+    Ok(rules)
+}
+
+/// Calls that are allowed about oneself only where other processes have numbers, too (without a PID namespace).
+fn among_others() -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    for call in [libc::SYS_sched_setaffinity, libc::SYS_sched_setscheduler] {
+        rules.insert(call, vec![rule(&[(0, SeccompCmpOp::Eq, 0)])?]);
+    }
+    let process = u64::from(libc::PRIO_PROCESS);
+    rules.insert(libc::SYS_setpriority, vec![rule(&[(0, SeccompCmpOp::Eq, process), (1, SeccompCmpOp::Eq, 0)])?]);
     Ok(rules)
 }
 
@@ -251,7 +279,7 @@ fn family() -> Result<Rules, BackendError> {
         if as_int != libc::SOCK_STREAM {
             socket.push(kind(value)?);
         }
-        if ![libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET].contains(&as_int) {
+        if !PAIRS.contains(&as_int) {
             pair.push(kind(value)?);
         }
     }

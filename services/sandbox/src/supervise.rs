@@ -3,7 +3,7 @@
 //! One thread, one poll loop. It ends when the service ended, the guard is gone, or the wall clock ran out; as PID 1 its
 //! own end is the kernel's order to kill whatever is left in the namespace.
 //!
-//! Guarantees: I7 wall clock. I15 a file that is changed under a running service ends it within two seconds. No process of the sandbox outlives init (`Full`: by the kernel; `Confined`: by search).
+//! Guarantees: I7 wall clock, and what the state folder holds. I15 a file that is changed under a running service ends it within two seconds. No process of the sandbox outlives init (`Full`: by the kernel; `Confined`: by search).
 
 use std::fs;
 use std::io;
@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::artefact::Bound;
+use crate::fill;
 use crate::net::{self, Attempt};
 use crate::notify::Notifier;
 use crate::profile::{Level, Profile};
@@ -31,6 +32,8 @@ const PATIENCE_LATER: Duration = Duration::from_millis(500);
 
 /// Pause between two looks at what runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many times as long as a look took the next one waits.
+const LOOK_SHARE: u32 = 20;
 
 /// Everything the loop holds.
 pub(crate) struct Watch<'a> {
@@ -86,10 +89,16 @@ impl Watch<'_> {
                 return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::WallClock });
             }
             if now() >= look {
-                look = now() + LOOK_EVERY;
+                let begun = now();
+                look = begun + LOOK_EVERY;
                 if let Err(drift) = self.artefacts.iter().try_for_each(|bound| bound.drift(self.level == Level::Confined)) {
                     return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Drifted(drift) });
                 }
+                if let Err(filled) = self.fill() {
+                    return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Filled(filled) });
+                }
+                // A large folder is looked at less often, so that looking costs little.
+                look = look.max(now() + now().saturating_duration_since(begun).saturating_mul(LOOK_SHARE));
             }
             self.retry_waiting()?;
             self.tell(false)?;
@@ -112,6 +121,32 @@ impl Watch<'_> {
                 notifier.answer_one(&mut self.seen);
             }
         }
+    }
+
+    /// Whether its state folder is within its limit.
+    fn fill(&self) -> Result<(), String> {
+        let Some(state) = &self.profile.state else { return Ok(()) };
+        let limits = &self.profile.limits;
+        fill::check(state, &self.processes(), limits.state_bytes, limits.file_bytes)
+    }
+
+    /// Everybody in the sandbox but this process, by the numbers that `/proc` has here.
+    fn processes(&self) -> Vec<i32> {
+        let own = std::process::id();
+        if self.level == Level::Full {
+            let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let numbers = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+            return numbers.filter(|pid| i32::try_from(own) != Ok(*pid)).collect();
+        }
+        let (mut found, mut left) = (Vec::new(), vec![own.to_string()]);
+        while let Some(pid) = left.pop() {
+            for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                left.extend(children.split_whitespace().map(str::to_owned));
+            }
+            found.extend(pid.parse::<i32>().ok().filter(|pid| i32::try_from(own) != Ok(*pid)));
+        }
+        found
     }
 
     /// Tells the guard what was seen, as far as it is due.

@@ -168,6 +168,7 @@ impl Ground {
                 cpu_cores: None,
                 wall_ms: Some(30_000),
                 tmp_bytes: 8 << 20,
+                state_bytes: 1 << 30,
             },
             run_as_id: 65_534,
             start_patience_ms: 5_000,

@@ -391,6 +391,7 @@ fn limits(w: &written::Limits) -> Limits {
         wall_ms: w.wall.map_or(60_000, |d| d.0),
         file_bytes: w.file.map_or(64 << 20, |s| s.0),
         tmp_bytes: w.tmp.map_or(64 << 20, |s| s.0),
+        state_bytes: w.state.map_or(1 << 30, |s| s.0),
         open_files: w.open_files.unwrap_or(256),
         concurrency: w.concurrency.unwrap_or(16),
     }

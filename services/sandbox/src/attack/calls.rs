@@ -75,8 +75,39 @@ pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, Strin
         ("x32 getpid", 0x4000_0000 + libc::SYS_getpid, none),
         ("getpid", libc::SYS_getpid, none),
     ];
-    for (name, number, arguments) in calls.iter().filter(|(name, ..)| wanted(name)) {
+    let mut made = [0_i32; 2];
+    let pair = made.as_mut_ptr() as libc::c_long;
+    // A timer that lets who is stopped go on (`struct sigevent`: value, signal, SIGEV_SIGNAL), and where its number is written.
+    let (event, mut timer) = ([0_u64, libc::SIGCONT.cast_unsigned().into(), 0, 0, 0, 0, 0, 0], 0_u64);
+    let (event, timer) = (std::ptr::from_ref(&event) as libc::c_long, std::ptr::from_mut(&mut timer) as libc::c_long);
+    let goes_on = libc::c_long::from(libc::SIGCONT);
+    let uid = libc::c_long::from(nix::unistd::getuid().as_raw());
+    let more: &[(&str, libc::c_long, [libc::c_long; 6])] = &[
+        ("socketpair unix stream", libc::SYS_socketpair, [libc::AF_UNIX.into(), libc::SOCK_STREAM.into(), 0, pair, 0, 0]),
+        ("socketpair unix datagram", libc::SYS_socketpair, [libc::AF_UNIX.into(), libc::SOCK_DGRAM.into(), 0, pair, 0, 0]),
+        ("timer that continues", libc::SYS_timer_create, [libc::CLOCK_MONOTONIC.into(), event, timer, 0, 0, 0]),
+        ("input that continues", libc::SYS_fcntl, [0, 10, goes_on, 0, 0, 0]), // F_SETSIG
+        ("parent's end that continues", libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), goes_on, 0, 0, 0, 0]),
+        ("hide from who looks", libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0, 0, 0, 0, 0]),
+        ("child's end that continues", libc::SYS_clone, new(libc::SIGCONT)),
+        ("slow down everybody of this user", libc::SYS_setpriority, [libc::PRIO_USER.into(), uid, 0, 0, 0, 0]),
+        ("bind the parent to a processor", libc::SYS_sched_setaffinity, [parent(), 8, std::ptr::from_ref(&1_u64) as libc::c_long, 0, 0, 0]),
+    ];
+    if wanted("listen at every address") {
+        fates.insert("listen at every address".to_owned(), fate(listen_unbound));
+    }
+    for (name, number, arguments) in calls.iter().chain(more).filter(|(name, ..)| wanted(name)) {
         fates.insert((*name).to_owned(), fate(|| raw_call(*number, *arguments)));
     }
     fates
+}
+
+fn parent() -> libc::c_long {
+    nix::unistd::getppid().as_raw().into()
+}
+
+/// Without `bind` the kernel gives a socket a port at every address.
+fn listen_unbound() -> libc::c_long {
+    let socket = raw_call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_STREAM.into(), 0, 0, 0, 0]);
+    if socket < 0 { socket } else { raw_call(libc::SYS_listen, [socket, 8, 0, 0, 0, 0]) }
 }

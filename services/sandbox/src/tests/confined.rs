@@ -53,7 +53,7 @@ fn without_namespaces_files_and_destinations_are_still_an_allow_list() {
         reached.listening.is_empty() && reached.signalled.is_empty() && reached.spied.is_empty() && reached.executed.is_empty(),
         "{reached:?}"
     );
-    super::unreachable::assert_doors_closed(&reached);
+    super::unreachable::assert_doors_closed(&reached, Level::Confined);
 }
 
 #[test]

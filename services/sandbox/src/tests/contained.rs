@@ -27,6 +27,50 @@ fn bombs_are_contained() {
     assert_eq!(std::fs::metadata(path).unwrap().len(), 64 << 20);
 }
 
+/// Writes 4 MiB three times below the state folder, and does this with each file; then stays.
+fn keeping(ground: &Ground, what: &str) -> Profile {
+    let mut profile = ground.profile(&[]);
+    profile.program = Artefact::measure("/usr/bin/python3").unwrap();
+    let state = ground.state();
+    let code = format!(
+        "import mmap, os, time\nkept = []\nfor i in range(3):\n p = f'{}/{{i}}'\n f = open(p, 'w+b')\n f.write(b'x' * (4 << 20))\n f.flush()\n \
+         {what}\ntime.sleep(60)",
+        state.display()
+    );
+    profile.arguments = vec!["-c".to_owned(), code];
+    profile.limits.file_bytes = 4 << 20;
+    profile.limits.state_bytes = 10 << 20;
+    profile
+}
+
+#[test]
+fn a_service_that_fills_its_state_folder_ends_and_does_not_start_until_there_is_room() {
+    // I7: as files, as removed ones that are still open, as removed ones that are only mapped.
+    for level in [Level::Full, Level::Confined] {
+        for what in ["f.close()", "os.unlink(p); kept.append(f)", "kept.append(mmap.mmap(f.fileno(), 4096)); os.unlink(p); f.close()"] {
+            let ground = Ground::new();
+            let mut profile = keeping(&ground, what);
+            profile.required_level = level;
+            profile.dangerous_simulate.no_user_namespaces = level == Level::Confined;
+            let mut below = profile.clone();
+            below.limits.state_bytes = 13 << 20;
+            below.limits.wall_ms = Some(1_700);
+            let (exit, lines) = finish(spawn(below).unwrap());
+            assert_eq!(exit.cause, ExitCause::WallClock, "{level:?}, {what}: {lines:?}");
+            for entry in std::fs::read_dir(ground.state()).unwrap() {
+                std::fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+
+            let (exit, lines) = finish(spawn(profile.clone()).unwrap());
+            assert!(matches!(&exit.cause, ExitCause::Filled(why) if why.contains("limits.state")), "{level:?}, {what}: {exit:?} {lines:?}");
+            if what == "f.close()" {
+                let refused = spawn(profile).unwrap_err().to_string();
+                assert!(refused.contains("its state folder") && refused.contains("12 MiB of the 10 MiB"), "{refused}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_wall_clock_ends_it() {
     // I7
@@ -65,6 +109,13 @@ fn a_frozen_sandbox_stands_still_and_can_be_looked_into() {
     assert!(!is_counting(&count));
     assert!(running.exited().is_none());
     assert_eq!(running.freeze().unwrap(), frozen, "twice is once");
+    assert!(running.stands_still());
+    // Somebody outside lets one go on: that is seen, and undone by freezing again.
+    let one = i32::try_from(*frozen.last().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(one), nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert!(await_counting(&count, true) && !running.stands_still());
+    assert_eq!(running.freeze().unwrap(), frozen);
+    assert!(running.stands_still() && !is_counting(&count));
 
     let folder = ground.path("evidence");
     let evidence = running.keep_evidence(&folder, EvidenceLimits { files: 2, bytes: 8 }).unwrap();
