@@ -23,6 +23,7 @@ mod measured;
 mod nearby;
 mod neighbours;
 mod people;
+mod probe;
 mod review;
 mod rounds;
 mod stage;

@@ -11,12 +11,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::UdpSocket;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use breach::Control;
+use manifest::ROLE_NAMES as ROLES;
+use proxy::svid::WorkloadIdentity;
+use proxy::view::ViewHolder;
 use sandbox::DangerousWithout as Wall;
 use sandbox::attack::outer;
+use telemetry::Recorder;
 use telemetry::event::ActDone;
 
 use crate::boot::Boot;
@@ -28,40 +33,65 @@ use crate::process::{Process, StartError};
 pub struct DangerousSwitch {
     /// Which control.
     pub control: Control,
-    /// A service, or one of the roles `objects` and `queue`; nothing: wherever it is.
+    /// A service or a role; nothing: wherever it is.
     pub at: Option<String>,
 }
 
 /// Where a control is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// A wall of a service's sandbox.
-    Sandbox,
-    /// A service's guard.
-    Guard,
-    /// Each guard, the object store and the queue ask for themselves.
-    Asked,
-    /// The object store.
-    Objects,
+struct Made {
+    /// In guards of services.
+    guards: bool,
+    /// In these roles.
+    roles: &'static [&'static str],
+}
+
+/// Each guard.
+const GUARD: Made = Made { guards: true, roles: &[] };
+/// Each guard, the object store and the queue ask for themselves.
+const ASKED: Made = Made { guards: true, roles: &["objects", "queue"] };
+/// Whoever listens for others' calls.
+const LISTENER: Made = Made { guards: true, roles: &["control", "evidence", "login", "objects", "queue"] };
+const OBJECTS: Made = role(&["objects"]);
+const EDGE: Made = role(&["edge"]);
+
+const fn role(roles: &'static [&'static str]) -> Made {
+    Made { guards: false, roles }
 }
 
 /// Controls that can be switched off, where each is made, and what is left out.
-const SWITCHES: &[(Control, Place, &str)] = &[
-    (Control::Seccomp, Place::Sandbox, "the filter of system calls"),
-    (Control::Landlock, Place::Sandbox, "the rules about files and ports"),
-    (Control::NetworkNamespace, Place::Sandbox, "the network of its own"),
-    (Control::MountNamespace, Place::Sandbox, "the root of its own"),
-    (Control::Limits, Place::Sandbox, "rlimits and the control group"),
-    (Control::FreshSandbox, Place::Guard, "the new sandbox for each job"),
-    (Control::TransactionToken, Place::Guard, "whether a token is in flight here"),
-    (Control::GuardOut, Place::Guard, "the list of routes on the way out"),
-    (Control::Policy, Place::Asked, "the question to the policies (with them a job's input and folder, and quarantine)"),
-    (Control::Lease, Place::Objects, "the question whether a job's lease lives"),
+const SWITCHES: &[(Control, Made, &str)] = &[
+    (Control::Seccomp, GUARD, "the filter of system calls"),
+    (Control::Landlock, GUARD, "the rules about files and ports"),
+    (Control::NetworkNamespace, GUARD, "the network of its own"),
+    (Control::MountNamespace, GUARD, "the root of its own"),
+    (Control::Limits, Made { guards: true, roles: &["edge"] }, "rlimits and the control group; at the edge, rates and counts"),
+    (Control::FreshSandbox, GUARD, "the new sandbox for each job"),
+    (Control::ArtefactDigest, GUARD, "whether what is started is what was locked"),
+    (Control::Mtls, LISTENER, "who signed the certificate of a caller"),
+    (Control::GuardOut, GUARD, "the list of routes on the way out"),
+    (Control::GuardIn, GUARD, "the lists of callers and of routes on the way in"),
+    (Control::EgressList, GUARD, "the list of destinations outside"),
+    (Control::TransactionToken, GUARD, "whether a token is in flight here"),
+    (Control::Policy, ASKED, "the question to the policies (with them a job's input and folder, and quarantine)"),
+    (Control::JobToken, OBJECTS, "whether an object is a job's input or in its folder"),
+    (Control::Quarantine, OBJECTS, "whether an object has its verdict"),
+    (Control::Lease, OBJECTS, "the question whether a job's lease lives"),
+    (Control::SignIn, EDGE, "who signed the token that somebody shows"),
+    (Control::Scope, EDGE, "whether a token has a route's scope"),
+    (Control::Role, role(&["edge", "evidence"]), "whether somebody has a page's role"),
+    (Control::Sealing, role(&["control", "evidence", "identity", "login"]), "the encryption of keys on the disk"),
+    (Control::AuditChain, role(&["evidence"]), "what chains a record to the one before it"),
 ];
+
+/// Walls of a sandbox.
+const WALLS: &[Control] = &[Control::Seccomp, Control::Landlock, Control::NetworkNamespace, Control::MountNamespace, Control::Limits];
+/// Parts of one answer.
+const ANSWER: &[Control] = &[Control::Policy, Control::JobToken, Control::Quarantine];
 
 /// A switch that there is not.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' cannot be switched off; it is CONTROL or CONTROL@SERVICE, and `palisade breach --list` has the controls")]
+#[error("'{0}' cannot be switched off; it is CONTROL, CONTROL@SERVICE or CONTROL@ROLE, and `palisade breach --list` has the controls")]
 pub struct NoSwitch(String);
 
 impl FromStr for DangerousSwitch {
@@ -70,12 +100,9 @@ impl FromStr for DangerousSwitch {
     fn from_str(text: &str) -> Result<Self, NoSwitch> {
         let (name, at) = text.split_once('@').map_or((text, None), |(name, at)| (name, Some(at.to_owned())));
         let row = SWITCHES.iter().find(|(control, ..)| control.as_str() == name).ok_or_else(|| NoSwitch(text.to_owned()))?;
-        let role = at.as_deref().filter(|at| matches!(*at, "objects" | "queue"));
-        let fits = match (row.1, role) {
-            (Place::Objects, role) => at.is_none() || role == Some("objects"),
-            (Place::Sandbox | Place::Guard, role) => role.is_none(),
-            (Place::Asked, _) => true,
-        };
+        let Made { guards, roles } = row.1;
+        // What is no role may be a service: whether there is one of that name, the manifest says.
+        let fits = at.as_deref().is_none_or(|at| if ROLES.contains(&at) { roles.contains(&at) } else { guards });
         if fits { Ok(Self { control: row.0, at }) } else { Err(NoSwitch(text.to_owned())) }
     }
 }
@@ -96,18 +123,13 @@ impl DangerousSwitch {
 
     /// Whether it is about this member of a system: `guard-SERVICE`, `guard-SERVICE.2`, or a role.
     fn concerns(&self, member: &str) -> bool {
-        let place = SWITCHES.iter().find(|(control, ..)| *control == self.control).map(|(_, place, _)| *place);
-        let service = member.strip_prefix("guard-").map(|name| name.split('.').next().unwrap_or(name));
-        match (place, service) {
-            (Some(Place::Sandbox | Place::Guard | Place::Asked), Some(service)) => self.at.as_deref().is_none_or(|at| at == service),
-            (Some(Place::Asked), None) => matches!(member, "objects" | "queue") && self.at.as_deref().is_none_or(|at| at == member),
-            (Some(Place::Objects), None) => member == "objects",
-            _ => false,
-        }
-    }
-
-    fn is_wall(&self) -> bool {
-        SWITCHES.iter().any(|(control, place, _)| *control == self.control && *place == Place::Sandbox)
+        let Some((_, made, _)) = SWITCHES.iter().find(|(control, ..)| *control == self.control) else { return false };
+        let place = match member.strip_prefix("guard-") {
+            Some(name) if made.guards => name.split('.').next().unwrap_or(name),
+            None if made.roles.contains(&member) => member,
+            _ => return false,
+        };
+        self.at.as_deref().is_none_or(|at| at == place)
     }
 }
 
@@ -118,15 +140,15 @@ impl DangerousSwitch {
 pub fn dangerous_switches(texts: &[String], services: &BTreeSet<&str>) -> Result<Vec<DangerousSwitch>, String> {
     let all: Vec<DangerousSwitch> =
         texts.iter().map(|text| text.parse()).collect::<Result<_, NoSwitch>>().map_err(|error| error.to_string())?;
-    let places = ["objects", "queue"];
-    if let Some(at) = all.iter().filter_map(|one| one.at.as_deref()).find(|at| !services.contains(at) && !places.contains(at)) {
+    if let Some(at) = all.iter().filter_map(|one| one.at.as_deref()).find(|at| !services.contains(at) && !ROLES.contains(at)) {
         return Err(format!("the manifest has no service {at}"));
     }
-    for service in services {
-        let member = format!("guard-{service}");
-        if all.iter().filter(|one| one.is_wall() && one.concerns(&member)).count() > 1 {
-            return Err(format!("one wall of a sandbox at a time: {service} would go without two"));
-        }
+    let two = |of: &[Control], member: &str| all.iter().filter(|one| of.contains(&one.control) && one.concerns(member)).count() > 1;
+    if let Some(service) = services.iter().find(|service| two(WALLS, &format!("guard-{service}"))) {
+        return Err(format!("one wall of a sandbox at a time: {service} would go without two"));
+    }
+    if two(ANSWER, "objects") {
+        return Err("one part of the policies' answer at a time: objects would go without two".to_owned());
     }
     Ok(all)
 }
@@ -164,7 +186,7 @@ pub(crate) fn in_a_copy(dir: &Path) -> Result<(), &'static str> {
 ///
 /// # Errors
 /// `Refused`.
-pub(crate) fn admit(boot: &Boot, recorder: &telemetry::Recorder) -> Result<(), StartError> {
+pub(crate) fn admit(boot: &Boot, recorder: &Recorder) -> Result<(), StartError> {
     if boot.dangerous_without.is_empty() {
         return Ok(());
     }
@@ -179,6 +201,26 @@ pub(crate) fn admit(boot: &Boot, recorder: &telemetry::Recorder) -> Result<(), S
     let detail = "in a throw-away copy of a system".to_owned();
     let act = ActDone { act: "dangerous.without", by: boot.spiffe_id.to_string(), to: names, detail };
     recorder.record(None, &act).map_err(|_| StartError::refused("that it goes without a control could not be recorded"))
+}
+
+impl Process {
+    /// Whether this process goes without a control: in a throw-away copy of a system alone, which `admit` has made sure of.
+    pub(crate) fn goes_without(&self, control: Control) -> bool {
+        self.boot.dangerous_without.contains(&control)
+    }
+}
+
+/// Opens a holder of views.
+type Opener = fn(Arc<WorkloadIdentity>, Recorder, Option<PathBuf>) -> Arc<ViewHolder>;
+
+/// How this process opens its view.
+pub(crate) fn opener_of_views(process: &Process) -> Opener {
+    match () {
+        () if process.goes_without(Control::Policy) => ViewHolder::dangerous_open_without_policy,
+        () if process.goes_without(Control::JobToken) => ViewHolder::dangerous_open_without_jobs,
+        () if process.goes_without(Control::Quarantine) => ViewHolder::dangerous_open_without_quarantine,
+        () => ViewHolder::open,
+    }
 }
 
 /// The wall that a guard's sandboxes go without.

@@ -49,6 +49,9 @@ pub struct Settings {
     /// The wall that its sandboxes go without, in a throw-away copy of a system alone: it is never read from anywhere.
     #[serde(skip)]
     pub(crate) dangerous_without: Option<sandbox::DangerousWithout>,
+    /// What lies there counts as locked, in a throw-away copy of a system alone: as above.
+    #[serde(skip)]
+    pub(crate) dangerous_unlocked: bool,
 }
 
 /// Runs the guard of a service.
@@ -58,6 +61,7 @@ pub struct Settings {
 pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let mut settings: Settings = process.settings()?;
     settings.dangerous_without = dangerous::dangerous_wall(&process)?;
+    settings.dangerous_unlocked = process.goes_without(Control::ArtefactDigest);
     let joined = process.join().await?;
     let loaded = process.first_view(&joined.view).await?;
     let mut profile = loaded.view.service.clone().ok_or_else(|| StartError::failed("the view describes no service"))?;
@@ -83,6 +87,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let dangerous_without = proxy::mesh::DangerousWithout {
         flight: without.contains(&Control::TransactionToken),
         routes: without.contains(&Control::GuardOut),
+        callers: without.contains(&Control::GuardIn),
+        destinations: without.contains(&Control::EgressList),
     };
     let guard = if dangerous_without == proxy::mesh::DangerousWithout::default() {
         Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone())

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use breach::Control;
 use contract::Client;
 use contract::evidence::EvidenceClient;
 use contract::identity::Artefact;
@@ -277,6 +278,9 @@ impl Process {
         // From here on the process holds keys. Before, `identity` had to read which program this is, which a kernel does not allow of a
         // process that forbids dumps.
         memory::keep_keys()?;
+        if self.goes_without(Control::Mtls) {
+            identity.bundle().dangerous_believe_any_caller();
+        }
         tokio::spawn(keep_renewed(identity.clone(), self.clone()));
         Ok(identity)
     }
@@ -301,11 +305,7 @@ impl Process {
     /// `Failed` when the supervisor did not say where `control` is.
     pub fn follow_view(self: &Arc<Self>, identity: &Arc<WorkloadIdentity>) -> Result<Arc<ViewHolder>, StartError> {
         let kept: PathBuf = self.boot.dir.join("view.json");
-        let view = if self.boot.dangerous_without.contains(&breach::Control::Policy) {
-            ViewHolder::dangerous_open_without_policy(identity.clone(), self.recorder.clone(), Some(kept))
-        } else {
-            ViewHolder::open(identity.clone(), self.recorder.clone(), Some(kept))
-        };
+        let view = dangerous::opener_of_views(self)(identity.clone(), self.recorder.clone(), Some(kept));
         let control = self.early_transport(identity, "control")?;
         tokio::spawn(proxy::view::subscribe(view.clone(), control, self.entropy.clone(), CancellationToken::new()));
         Ok(view)

@@ -12,10 +12,12 @@ pub mod rules;
 
 use std::sync::Arc;
 
+use breach::Control;
 use contract::Room;
 use proxy::enforce::{Enforcement, Views};
 use proxy::svid::WorkloadIdentity;
 use serde::{Deserialize, Serialize};
+use trust::KeySealer;
 
 use crate::process::{Process, StartError, peer_pidfd};
 
@@ -37,6 +39,15 @@ pub struct Serving {
     pub operator: bool,
 }
 
+/// Seals what a role keeps.
+///
+/// # Errors
+/// `Refused` when the supervisor passed no key for it.
+pub fn sealer(process: &Process, realm: &str) -> Result<KeySealer, StartError> {
+    let sealer = KeySealer::new(realm, &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?;
+    Ok(if process.goes_without(Control::Sealing) { sealer.dangerous_unsealed() } else { sealer })
+}
+
 /// Serves `room` on the mesh, and on its operator's socket if it has one, until the process is to end.
 ///
 /// # Errors
@@ -48,8 +59,9 @@ pub async fn serve(
     serving: Serving,
 ) -> Result<(), StartError> {
     let bundle = Some(identity.bundle().clone());
-    let enforcement =
-        Arc::new(Enforcement::new(room, serving.point, process.recorder.clone(), process.clock.clone(), bundle, serving.views));
+    let enforcement = Enforcement::new(room, serving.point, process.recorder.clone(), process.clock.clone(), bundle, serving.views);
+    let dangerous = process.goes_without(Control::Role);
+    let enforcement = Arc::new(if dangerous { enforcement.dangerous_without_roles() } else { enforcement });
     let mesh = process.listeners().tcp("mesh")?;
     let mesh = proxy::serve::mesh(enforcement.clone(), identity, mesh, process.stop.clone());
     let served = if serving.operator {

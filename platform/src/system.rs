@@ -378,6 +378,7 @@ impl Builder<'_> {
             trace,
             access_log,
             dangerous_without: None,
+            dangerous_unlocked: false,
         });
         let boot = self.boot(id, self.layout.data(&name), String::new(), paths, settings)?;
         let args = vec!["guard".to_owned(), service.to_owned()];

@@ -31,6 +31,9 @@ pub struct Absent {
     /// How it was seen that it is not there, by itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub noticed: BTreeSet<String>,
+    /// Where the same was tried and it stands, for controls that the run tries itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stands: BTreeSet<String>,
     /// Techniques that test it and were stopped nevertheless, with the controls that stopped them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stopped: BTreeMap<String, BTreeSet<Control>>,
@@ -57,7 +60,13 @@ impl Absent {
     /// A control that a copy went without, and how it was noticed so far.
     #[must_use]
     pub fn new(control: Control, at: Option<String>, noticed: BTreeSet<String>) -> Self {
-        Self { control, at, reached: Vec::new(), noticed, stopped: BTreeMap::new() }
+        Self { control, at, reached: Vec::new(), noticed, stands: BTreeSet::new(), stopped: BTreeMap::new() }
+    }
+
+    /// The same, with where it stands.
+    #[must_use]
+    pub fn standing(self, stands: BTreeSet<String>) -> Self {
+        Self { stands, ..self }
     }
 
     /// Whether it was found that it is missing.
@@ -131,6 +140,12 @@ impl Report {
         let mut absent = std::mem::take(&mut self.absent);
         for one in &mut absent {
             one.judge(prediction, self);
+        }
+        // Where several were left out, what lies behind one of them alone was not reached by another.
+        let of = |beyond: &Beyond| (beyond.profile.clone(), beyond.cell.clone());
+        let listed: BTreeSet<_> = absent.iter().flat_map(|one| &one.reached).filter(|beyond| beyond.listed).map(of).collect();
+        for one in &mut absent {
+            one.reached.retain(|beyond| beyond.listed || !listed.contains(&of(beyond)));
         }
         self.absent = absent;
     }

@@ -10,6 +10,7 @@
 
 mod bundle;
 mod cedar;
+mod dangerous;
 mod engine;
 mod example;
 mod generate;

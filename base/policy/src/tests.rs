@@ -8,6 +8,7 @@ use trust::{Authority, Decision, DenyReason, Job, ObjectRef, TrustDomain, Worklo
 
 use super::*;
 
+mod dangerous;
 mod shadow;
 mod slices;
 mod traps;

@@ -14,6 +14,8 @@ use crate::clock::Entropy;
 use crate::secret::Secret;
 
 const FORM: &str = "sealed1";
+/// What lies open, in a throw-away copy of a system.
+const DANGEROUS_FORM: &str = "open1";
 
 /// Why a sealed text did not open, or none could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +49,7 @@ pub struct KeySealer {
     key: Arc<LessSafeKey>,
     entropy: Arc<dyn Entropy>,
     realm: Arc<str>,
+    dangerous_open: bool,
 }
 
 impl KeySealer {
@@ -56,7 +59,13 @@ impl KeySealer {
     /// `Failed` when the cipher does not take the key.
     pub fn new(realm: &str, key: &Secret<[u8; 32]>, entropy: Arc<dyn Entropy>) -> Result<Self, SealError> {
         let key = UnboundKey::new(&AES_256_GCM, key.expose()).map_err(|_| SealError::Failed(realm.to_owned()))?;
-        Ok(Self { key: Arc::new(LessSafeKey::new(key)), entropy, realm: realm.into() })
+        Ok(Self { key: Arc::new(LessSafeKey::new(key)), entropy, realm: realm.into(), dangerous_open: false })
+    }
+
+    /// The same, which writes everything down as it is. For a throw-away copy of a system alone, to see that an attack finds that.
+    #[must_use]
+    pub fn dangerous_unsealed(self) -> Self {
+        Self { dangerous_open: true, ..self }
     }
 
     /// Seals `plain` as `name`, version `version`.
@@ -64,6 +73,9 @@ impl KeySealer {
     /// # Errors
     /// `Failed` when the cipher refuses to work.
     pub fn seal(&self, name: &str, version: u32, plain: &[u8]) -> Result<String, SealError> {
+        if self.dangerous_open {
+            return Ok(format!("{DANGEROUS_FORM}.{version}.{}", hex::encode(plain)));
+        }
         let mut nonce = [0; NONCE_LEN];
         self.entropy.fill(&mut nonce);
         let mut sealed = plain.to_vec();
@@ -79,6 +91,11 @@ impl KeySealer {
     /// `Malformed`, `Version` or `Refused`: the text is not what was sealed under that name.
     pub fn open(&self, name: &str, version: u32, sealed: &str) -> Result<Secret<Vec<u8>>, SealError> {
         let malformed = || SealError::Malformed(name.to_owned());
+        if self.dangerous_open
+            && let Some(open) = sealed.strip_prefix(&format!("{DANGEROUS_FORM}.{version}."))
+        {
+            return hex::decode(open).map(Secret::new).map_err(|_| malformed());
+        }
         let (found, body) =
             sealed.strip_prefix(FORM).and_then(|s| s.strip_prefix('.')).and_then(|s| s.split_once('.')).ok_or_else(malformed)?;
         let found: u32 = found.parse().map_err(|_| malformed())?;

@@ -146,6 +146,14 @@ impl Ask for Browser {
         }
         self.ask_once(request)
     }
+
+    fn at_once(&self, request: &Request, times: usize) -> Vec<u16> {
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..times).map(|_| scope.spawn(|| self.ask_once(request))).collect();
+            let answers = asking.into_iter().filter_map(|one| one.join().ok()?.ok());
+            answers.map(|answer| answer.status).collect()
+        })
+    }
 }
 
 impl Browser {

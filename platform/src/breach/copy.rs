@@ -87,11 +87,14 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     let script = Script::of(&applied.manifest, targets, wish.only.clone());
     fs::create_dir_all(folder.join("breach")).map_err(BreachError::Copy)?;
     let text = serde_json::to_vec(&script).map_err(|error| BreachError::Copy(error.into()))?;
-    let written = fs::write(folder.join("breach/script.json"), text);
-    written.map_err(BreachError::Copy)?;
+    for service in script.services.keys() {
+        fs::write(folder.join(script_of(service)), &text).map_err(BreachError::Copy)?;
+    }
     let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
     let beyond = lists(&applied, &folder).map_err(BreachError::Copy)?;
-    let changed = changed(&applied.text, &attacker).map_err(BreachError::Copy)?;
+    // What seals the manifest keeps this, too.
+    let canary = script.canaries().concat();
+    let changed = format!("{}\n# {canary}\n", changed(&applied.text, &attacker).map_err(BreachError::Copy)?);
     let path = folder.join("palisade.toml");
     fs::write(&path, changed).map_err(BreachError::Copy)?;
     readable(&folder).map_err(BreachError::Copy)?;
@@ -123,17 +126,22 @@ fn changed(text: &str, attacker: &Path) -> io::Result<String> {
     }
     for (name, service) in whole.get_mut("service").and_then(toml::Value::as_table_mut).into_iter().flatten() {
         let Some(service) = service.as_table_mut() else { continue };
-        let run = [attacker.display().to_string(), SERVE.to_owned(), "breach/script.json".to_owned(), name.clone()];
+        let run = [attacker.display().to_string(), SERVE.to_owned(), script_of(name), name.clone()];
         service.insert("run".to_owned(), run.map(toml::Value::String).to_vec().into());
         if service.contains_key("syscalls") {
             service.insert("syscalls".to_owned(), list_of(name).into());
         }
         let files = service.entry("files").or_insert_with(|| toml::Value::Array(Vec::new()));
         if let Some(files) = files.as_array_mut() {
-            files.push("breach/script.json".into());
+            files.push(script_of(name).into());
         }
     }
     toml::to_string(&whole).map_err(io::Error::other)
+}
+
+/// Where the script of a service of the copy is: a file of what it runs, of its own, so that one can be changed apart from the others.
+pub(super) fn script_of(service: &str) -> String {
+    format!("breach/{service}.script.json")
 }
 
 /// Where the list of a service of the copy is.
@@ -245,7 +253,7 @@ mod tests {
         let after = changed(&text, Path::new("/bin/attacker")).unwrap();
         let after = Manifest::parse("palisade.toml", &after).unwrap();
         for (name, service) in &after.services {
-            assert_eq!(service.run, ["/bin/attacker", SERVE, "breach/script.json", name]);
+            assert_eq!(service.run, ["/bin/attacker", SERVE, &script_of(name), name]);
             let was = &before.services[name];
             assert_eq!(service.syscalls, was.syscalls.as_ref().map(|_| list_of(name)), "who has a list of its own keeps one");
             assert_eq!(

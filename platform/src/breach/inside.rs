@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use breach::attacker::http::Ask;
 use breach::attacker::note::{Said, Tried};
 use breach::attacker::techniques::{ALL, Run, Visitor, Who};
-use breach::{Act, Mark, Notes, Profile, Report};
+use breach::{Act, Control, Mark, Notes, Profile, Report};
 use sandbox::attack::outer;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,10 +14,12 @@ use super::browser::Browser;
 use super::nearby::Neighbourhood;
 use super::neighbours::{self, Neighbours};
 use super::people::People;
+use super::probe::{self, Probed, chain, disk, program, stranger};
 use super::rounds::{EXHAUSTION, Rounds};
 use super::stage::Stage;
 use super::watch::{self, Watch};
 use super::{BreachError, Wish, another, copy, doors, measured, review};
+use crate::dangerous::{DangerousSwitch, dangerous_switches};
 
 /// First argument of this process.
 pub(crate) const INSIDE: &str = "breach-inside";
@@ -130,15 +133,49 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
             seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
         }
     }
+    let services = copy.original.services.keys().map(String::as_str).collect();
+    let switches = dangerous_switches(&wish.dangerous_without, &services).map_err(BreachError::Ended)?;
+    let (mut probed, called) = while_it_runs(&handle, &rounds, &copy, scratch, &switches).map_err(BreachError::Process)?;
     seen.said.append(&mut rounds.watch.said);
     drop(rounds);
     stage.stop()?;
     seen.alarms = watch::alarms(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
     let mut report = measured::report(&copy.original, seen, &wanted);
-    report.absent = review::absent(&copy, &wish.dangerous_without)?;
+    if !switches.is_empty() {
+        let entries = watch::entries(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
+        probed.extend(stranger::judged(&called, &entries));
+        probed.push(chain::try_changes(&copy.dir, scratch).map_err(BreachError::Copy)?);
+        if probe::is_out(&switches, Control::Sealing) {
+            probed.extend(disk::read(&copy.dir, &copy.script.canaries()).map_err(BreachError::Copy)?);
+        }
+        report.absent = review::absent(&copy, &switches, &probed, &entries)?;
+    }
     report.beyond = copy.beyond;
     runtime.shutdown_background();
     Ok(report)
+}
+
+/// What is looked at in the copy while it runs, of controls that are left out somewhere.
+fn while_it_runs(
+    handle: &tokio::runtime::Handle,
+    rounds: &Rounds<'_>,
+    copy: &copy::Copy,
+    scratch: &Path,
+    switches: &[DangerousSwitch],
+) -> std::io::Result<(Vec<Probed>, stranger::Called)> {
+    let (mut probed, mut called) = (Vec::new(), stranger::Called::new());
+    if probe::is_out(switches, Control::GuardIn) {
+        called = stranger::as_no_caller(handle, &copy.dir, scratch)?;
+    }
+    if probe::is_out(switches, Control::ArtefactDigest) {
+        let (out, stand): (Vec<&String>, Vec<&String>) =
+            copy.original.services.keys().partition(|service| probe::is_out_at(switches, Control::ArtefactDigest, service));
+        // Those that go without, and one that does not.
+        for (service, number) in out.into_iter().chain(stand.into_iter().take(1)).zip(1000_u32..) {
+            probed.extend(program::change(rounds, copy, service, number)?);
+        }
+    }
+    Ok((probed, called))
 }
 
 /// How long quiet is looked at.
@@ -182,6 +219,7 @@ fn from_outside(
         own: own.to_string(),
         victim: Mark::new(Act::Calm, "none", "bob", 0).to_string(),
         scopes: (who == Who::Vendor).then(|| people.partner_scopes.clone()),
+        lesser: (who == Who::Vendor).then_some(&people.lesser as &dyn Ask),
         stolen,
         credentials: &credentials,
         as_another_user,

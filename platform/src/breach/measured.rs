@@ -169,6 +169,7 @@ fn control(reason: &str) -> Option<Control> {
             Control::SignIn
         }
         "scope_missing" => Control::Scope,
+        "rate_exceeded" => Control::Limits,
         "role_missing" => Control::Role,
         "step_up_missing" => Control::StepUp,
         other if other.starts_with("token_") || other.starts_with("proof_") => Control::SignIn,

@@ -40,6 +40,8 @@ pub(super) struct People {
     pub(super) partner: Browser,
     /// Scopes of that key.
     pub(super) partner_scopes: Vec<String>,
+    /// The same partner's program, with a key without any scope.
+    pub(super) lesser: Browser,
     /// Nobody.
     pub(super) stranger: Browser,
 }
@@ -65,9 +67,12 @@ impl People {
         let people: Vec<Person> = handle.block_on(async { operator.get(&Call::default(), "/users").await }).map_err(fault)?;
         let id = people.iter().find(|person| person.name == "partner").map(|person| person.user.clone()).unwrap_or_default();
         let partner_scopes = scopes.to_vec();
-        let new = NewKey { user: id, name: "partner".to_owned(), scopes: partner_scopes.iter().cloned().collect(), life_s: 24 * 3600 };
-        let made = async { operator.json::<_, KeyMade>(&Call::default(), Method::POST, "/keys", &new).await };
-        let made = handle.block_on(made).map_err(fault)?;
+        let key = |name: &str, scopes: &[String]| {
+            let new = NewKey { user: id.clone(), name: name.to_owned(), scopes: scopes.iter().cloned().collect(), life_s: 24 * 3600 };
+            let made = async { operator.json::<_, KeyMade>(&Call::default(), Method::POST, "/keys", &new).await };
+            handle.block_on(made).map_err(fault)
+        };
+        let (made, lesser) = (key("partner", &partner_scopes)?, key("lesser", &[])?);
         let mut take = |name: &str| invited.remove(name).ok_or_else(|| io::Error::other("nobody of that name came in"));
         Ok(Self {
             root,
@@ -77,6 +82,7 @@ impl People {
             bob: take("bob")?,
             partner: stranger.with_key(&made.key),
             partner_scopes,
+            lesser: stranger.with_key(&lesser.key),
             stranger,
         })
     }

@@ -18,31 +18,37 @@ use serde_json::Value;
 
 use super::BreachError;
 use super::copy::Copy;
-use super::watch;
-use crate::dangerous::{DangerousSwitch, dangerous_switches};
+use super::probe::{Probed, is_out_at};
+use crate::dangerous::DangerousSwitch;
 use crate::system::Applied;
 
 /// What was seen missing, by control and place.
 type Noticed = BTreeMap<(Control, String), String>;
 
 /// The controls that the copy went without, each with what its audit log shows of that.
-pub(super) fn absent(copy: &Copy, switches: &[String]) -> Result<Vec<Absent>, BreachError> {
-    let services = copy.original.services.keys().map(String::as_str).collect();
-    let switches = dangerous_switches(switches, &services).map_err(BreachError::Ended)?;
-    if switches.is_empty() {
-        return Ok(Vec::new());
+pub(super) fn absent(copy: &Copy, switches: &[DangerousSwitch], probed: &[Probed], entries: &[Entry]) -> Result<Vec<Absent>, BreachError> {
+    // What nobody has left out must stand.
+    let broken = probed.iter().find(|one| !one.stands && !is_out_at(switches, one.control, &one.place));
+    if let Some(Probed { control, place, what, .. }) = broken {
+        return Err(BreachError::Ended(format!("{control} is missing at {place}, where nobody left it out: {what}")));
     }
     // The policies of the copy are those of the original.
     let policies = Applied::open(&copy.path)?.policies;
     let bundle = Bundle::build(&copy.original, &policies).map_err(|error| BreachError::Ended(error.to_string()))?;
     let known: BTreeSet<&str> = bundle.rules.iter().map(|rule| rule.id.as_str()).collect();
-    let entries = watch::entries(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
-    let noticed = noticed(&copy.original, &known, &entries);
-    let of = |switch: &DangerousSwitch| {
-        let here = |(control, place): &(Control, String)| *control == switch.control && switch.at.as_ref().is_none_or(|at| at == place);
-        noticed.iter().filter(|(key, _)| here(key)).map(|((_, place), what)| format!("{place}: {what}")).collect()
+    let mut noticed = noticed(&copy.original, &known, entries);
+    for missing in probed.iter().filter(|one| !one.stands) {
+        noticed.insert((missing.control, missing.place.clone()), missing.what.clone());
+    }
+    let absent = |switch: &DangerousSwitch| {
+        let here = |control: Control, place: &String| control == switch.control && switch.at.as_ref().is_none_or(|at| at == place);
+        let missing = noticed.iter().filter(|((control, place), _)| here(*control, place));
+        let stands = probed.iter().filter(|one| one.stands && one.control == switch.control);
+        let missing = missing.map(|((_, place), what)| format!("{place}: {what}")).collect();
+        let elsewhere = stands.map(|one| format!("{}: {}", one.place, one.what)).collect();
+        Absent::new(switch.control, switch.at.clone(), missing).standing(elsewhere)
     };
-    Ok(switches.iter().map(|switch| Absent::new(switch.control, switch.at.clone(), of(switch))).collect())
+    Ok(switches.iter().map(absent).collect())
 }
 
 /// What the log shows.
@@ -52,7 +58,14 @@ fn noticed(manifest: &Manifest, known: &BTreeSet<&str>, entries: &[Entry]) -> No
     for entry in entries.iter().filter(|entry| entry.record.event == "CallDecided") {
         let fields = &entry.record.fields;
         let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
-        let Some(allowed) = fields.get("decision").and_then(|decision| decision.get("allow")) else { continue };
+        let decision = |way: &str| fields.get("decision").and_then(|decision| decision.get(way));
+        // The gateway asks for a page's role first: what it passes on without one is refused by whoever has the page.
+        let roleless = decision("deny").and_then(|deny| deny.get("reason")).is_some_and(|reason| reason == "caller_not_admitted");
+        if roleless && text("point") == "evidence" && text("principal").ends_with("/role/edge") {
+            let what = || "people without a page's role come to the page".to_owned();
+            noticed.entry((Control::Role, "edge".to_owned())).or_insert_with(what);
+        }
+        let Some(allowed) = decision("allow") else { continue };
         let policies = allowed.get("policies").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let place = entry.workload.workload.name();
         for _stranger in policies.filter(|id| !known.contains(id)) {

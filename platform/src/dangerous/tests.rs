@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use telemetry::{MemorySink, Metrics, Recorder};
+use telemetry::{MemorySink, Metrics};
 use trust::{SystemClock, SystemEntropy};
 
 use super::*;
@@ -49,16 +48,59 @@ fn a_process_that_is_told_to_go_without_a_control_does_not_start_outside_of_a_co
 
 #[test]
 fn a_switch_is_one_control_at_one_place_and_never_two_walls_of_one_sandbox() {
-    for text in ["seccomp", "landlock@web", "policy@objects", "policy@api", "lease", "lease@objects", "transaction-token@web"] {
+    let good = [
+        "seccomp",
+        "landlock@web",
+        "policy@objects",
+        "policy@api",
+        "lease",
+        "lease@objects",
+        "transaction-token@web",
+        "limits@edge",
+        "sign-in",
+        "scope@edge",
+        "mtls@login",
+        "mtls@web",
+        "guard-in@api",
+        "job-token",
+        "quarantine@objects",
+        "sealing@identity",
+        "audit-chain",
+        "artefact-digest@web",
+        "egress-list@api",
+    ];
+    for text in good {
         assert_eq!(switches(&[text]).unwrap().first().unwrap().to_string(), text);
     }
-    for text in ["", "sign-in", "user-namespace", "seccomp@objects", "lease@web", "policy@edge", "seccomp@nobody", "@web", "seccomp@"] {
+    let bad = [
+        "",
+        "user-namespace",
+        "process-namespace",
+        "no-new-privileges",
+        "file-modes",
+        "peer-credentials",
+        "input-parser",
+        "seccomp@objects",
+        "lease@web",
+        "policy@edge",
+        "sign-in@web",
+        "mtls@edge",
+        "sealing@objects",
+        "job-token@queue",
+        "seccomp@nobody",
+        "@web",
+        "seccomp@",
+    ];
+    for text in bad {
         assert!(switches(&[text]).is_err(), "{text}");
     }
     assert!(switches(&["seccomp@api", "landlock@web", "policy@queue"]).is_ok());
     for two in [["seccomp@api", "landlock@api"], ["seccomp", "landlock@web"], ["limits", "mount-namespace"]] {
         assert!(switches(&two).unwrap_err().contains("one wall"));
     }
+    assert!(switches(&["limits@edge", "seccomp"]).is_ok());
+    assert!(switches(&["policy@objects", "job-token"]).unwrap_err().contains("one part"));
+    assert!(switches(&["policy@queue", "job-token"]).is_ok());
 }
 
 #[test]
@@ -77,6 +119,15 @@ fn a_switch_reaches_the_members_that_make_its_control_and_no_other() {
         ("lease", "objects", true),
         ("lease", "queue", false),
         ("fresh-sandbox", "control", false),
+        ("limits", "edge", true),
+        ("limits@edge", "guard-web", false),
+        ("mtls", "guard-api", true),
+        ("mtls", "queue", true),
+        ("mtls", "edge", false),
+        ("sealing", "identity", true),
+        ("sealing", "guard-api", false),
+        ("sign-in", "edge", true),
+        ("audit-chain", "evidence", true),
     ] {
         assert_eq!(of(text, member), concerns, "{text} {member}");
     }

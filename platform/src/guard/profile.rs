@@ -28,7 +28,8 @@ const CALLS_BYTES_MAX: u64 = 64 * 1024;
 pub(super) fn of(service: &ServiceProfile, settings: &Settings) -> Result<Profile, SandboxError> {
     let state_dir = settings.state_dir.as_path();
     let artefact = |path: &str| {
-        let digest = service.artefacts.iter().find(|a| a.path == path).map(|a| a.digest.to_hex());
+        let locked = service.artefacts.iter().find(|a| a.path == path).map(|a| a.digest.to_hex());
+        let digest = if settings.dangerous_unlocked { dangerous_as_it_lies(path) } else { locked };
         // Without a digest nothing matches, and nothing starts.
         Artefact { path: PathBuf::from(path), sha256: digest.unwrap_or_default() }
     };
@@ -76,6 +77,12 @@ pub(super) fn of(service: &ServiceProfile, settings: &Settings) -> Result<Profil
         dangerous_simulate: sandbox::Simulate::default(),
         dangerous_without: dangerous_without(settings)?,
     })
+}
+
+/// The digest of what lies there now, whatever was locked.
+fn dangerous_as_it_lies(path: &str) -> Option<String> {
+    let file = std::fs::File::open(path).ok()?;
+    Digest::of_reader(file).ok().map(|digest| digest.to_hex())
 }
 
 /// The wall that it goes without, in a throw-away copy of a system; each start has temporary files of its own nevertheless.

@@ -14,9 +14,9 @@ use proxy::client::IdentityTransport;
 use proxy::enforce::Views;
 use proxy::svid::WorkloadIdentity;
 use serde::{Deserialize, Serialize};
-use trust::{Digest, KeySealer, SpiffeId, limits};
+use trust::{Digest, SpiffeId, limits};
 
-use super::{Serving, revocation, serve};
+use super::{Serving, revocation, sealer, serve};
 use crate::process::{Process, StartError};
 
 /// What it is told.
@@ -51,7 +51,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         IdentityTransport::new(process.boot.identity_socket.clone(), identity.bundle(), Some(&identity)).map_err(StartError::failed_by)?;
     let config = ControlConfig {
         folder: process.boot.dir.join("epochs"),
-        sealer: KeySealer::new("control", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?,
+        sealer: sealer(&process, "control")?,
         search: Search { folder: settings.folder, bin: settings.bin },
         palisade: settings.palisade,
         addresses: settings.addresses,

@@ -4,14 +4,17 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use breach::Control;
 use contract::Transport;
 use proxy::client::Patience;
 use proxy::edge::{
-    Acme, AcmeSettings, Balancers, CertificateFiles, Certificates, ClientAuthorities, Edge, Entrance, Limits, Parts, Place, Sessions,
+    Acme, AcmeSettings, Balancers, CertificateFiles, Certificates, ClientAuthorities, DangerousWithout, Edge, Entrance, Limits, Parts,
+    Place, Sessions,
 };
 use serde::{Deserialize, Serialize};
-use trust::{Fault, KeySealer, Network, SpiffeId};
+use trust::{Fault, Network, SpiffeId};
 
+use super::sealer;
 use crate::access_log::{self, AccessLog};
 use crate::process::{Peers, Process, StartError};
 
@@ -166,9 +169,13 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let clients = clients.map_err(StartError::refused_by)?;
     let (metrics, log) = (process.recorder.metrics().clone(), settings.access_log.clone());
     let log = AccessLog::start(log, clock.clone(), metrics).map_err(StartError::refused_by)?;
-    let edge = Edge::new(Parts {
+    let without = |control| process.goes_without(control);
+    let dangerous_without =
+        DangerousWithout { signature: without(Control::SignIn), scope: without(Control::Scope), role: without(Control::Role) };
+    let limits = if without(Control::Limits) { Limits::dangerous_none() } else { settings.limits.limits() };
+    let parts = Parts {
         place: Place { hosts: settings.hosts.iter().cloned().collect(), content: settings.content.clone(), port: settings.port },
-        limits: settings.limits.limits(),
+        limits,
         clients,
         views: joined.view.clone(),
         sessions,
@@ -176,8 +183,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         recorder: process.recorder.clone().with_access_log(log.clone()),
         clock,
         entropy,
-    })
-    .map_err(StartError::failed_by)?;
+    };
+    let edge = match dangerous_without == DangerousWithout::default() {
+        true => Edge::new(parts),
+        false => Edge::dangerous_new(parts, dangerous_without),
+    };
+    let edge = edge.map_err(StartError::failed_by)?;
     let listener = process.listeners().tcp("public")?;
     process.wait_until_minting(&joined).await?;
     process.ready(None).await;
@@ -193,7 +204,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
 
 fn acme(process: &Process, settings: &Settings, certificates: &Arc<Certificates>) -> Result<Option<Acme>, StartError> {
     let Some(told) = settings.acme.clone() else { return Ok(None) };
-    let sealer = KeySealer::new("edge", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?;
+    let sealer = sealer(process, "edge")?;
     let folder = process.boot.dir.join("acme");
     let told = AcmeSettings { directory: told.directory, hosts: told.hosts, contact: told.contact, root: told.root, folder };
     let (recorder, clock, entropy) = (process.recorder.clone(), process.clock.clone(), process.entropy.clone());

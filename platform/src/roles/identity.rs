@@ -9,9 +9,8 @@ use identity::{Ca, CaConfig, Identity, PublicCa};
 use proxy::enforce::{Enforcement, Views};
 use proxy::svid::{PendingKey, WorkloadIdentity};
 use serde::{Deserialize, Serialize};
-use trust::KeySealer;
 
-use super::revocation;
+use super::{revocation, sealer};
 use crate::process::{Process, StartError, peer_pidfd};
 use crate::supervisor::SUPERVISOR_STREAM;
 
@@ -34,7 +33,7 @@ pub struct Settings {
 /// `Refused` when keys or folder cannot be used; `Failed` when something may be gone at the next try.
 pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let settings: Settings = process.settings()?;
-    let sealer = KeySealer::new("identity", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?;
+    let sealer = sealer(&process, "identity")?;
     let public = PublicCa::open(&process.boot.dir.join("https"), &sealer, process.clock.clone(), process.entropy.clone())
         .map_err(StartError::refused_by)?;
     let config = CaConfig {

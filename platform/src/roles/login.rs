@@ -7,9 +7,8 @@ use contract::login::ClientProfile;
 use login::{Login, LoginConfig};
 use proxy::enforce::Views;
 use serde::{Deserialize, Serialize};
-use trust::KeySealer;
 
-use super::{Serving, serve};
+use super::{Serving, sealer, serve};
 use crate::process::{Process, StartError};
 
 /// What it is told.
@@ -41,7 +40,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         trust_domain: process.boot.trust_domain.clone(),
         scopes: settings.scopes,
         clients: settings.clients,
-        sealer: KeySealer::new("login", &process.sealing_key()?, process.entropy.clone()).map_err(StartError::refused_by)?,
+        sealer: sealer(&process, "login")?,
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
         recorder: process.recorder.clone(),

@@ -30,7 +30,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         entropy: process.entropy.clone(),
         recorder: process.recorder.clone(),
     };
-    let opened = if process.boot.dangerous_without.contains(&breach::Control::Lease) {
+    let opened = if process.goes_without(breach::Control::Lease) {
         Objects::dangerous_open_without_leases(parts).await
     } else {
         Objects::open(parts).await

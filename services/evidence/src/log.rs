@@ -102,6 +102,7 @@ pub struct AuditLog {
     signed: Option<Checkpoint>,
     unanchored: Vec<String>,
     _lock: File,
+    dangerous_unchained: bool,
 }
 
 impl AuditLog {
@@ -145,13 +146,19 @@ impl AuditLog {
         let bytes = file.metadata()?.len();
         let signed = end.newest;
         let unanchored = end.unanchored;
-        let mut log = Self { place, signer, at, file, bytes, damaged: false, signed, unanchored, _lock: lock };
+        let mut log = Self { place, signer, at, file, bytes, damaged: false, signed, unanchored, _lock: lock, dangerous_unchained: false };
         log.checkpoint(now_ms)?;
         if !log.unanchored.is_empty() {
             return Err(LogError::Anchor(log.place.anchor));
         }
         checkpoint::sync_folder(log.place.anchor.parent().unwrap_or(&log.place.dir))?;
         Ok(log)
+    }
+
+    /// The same, in which no record says what came before it. For a throw-away copy of a system alone, to see that an attack finds that.
+    #[must_use]
+    pub fn dangerous_unchained(self) -> Self {
+        Self { dangerous_unchained: true, ..self }
     }
 
     /// Appends; on the disk when this returns. All or none.
@@ -167,7 +174,8 @@ impl AuditLog {
         let (mut at, mut lines, mut entries) = (self.at, Vec::new(), Vec::with_capacity(told.len()));
         for (workload, process, record) in told {
             let entry = Entry { n: at.n.saturating_add(1), taken_ms: now_ms, workload, process, record };
-            let (line, head) = entry::frame(&at.head, &serde_json::to_vec(&entry)?);
+            let before = if self.dangerous_unchained { entry::GENESIS } else { at.head };
+            let (line, head) = entry::frame(&before, &serde_json::to_vec(&entry)?);
             if line.len() >= entry::LINE_BYTES_MAX {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record is longer than a line of the audit log may be"));
             }

@@ -132,11 +132,24 @@ impl Evidence {
     /// # Errors
     /// `OpenError`.
     pub async fn open_forwarding(parts: Parts, collector: Option<Client>) -> Result<Arc<Self>, OpenError> {
+        Self::opened(parts, collector, |log| log).await
+    }
+
+    /// As `open_forwarding`, over a log in which no record says what came before it. For a throw-away copy of a system alone, to see that an
+    /// attack finds that.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn dangerous_open_unchained(parts: Parts, collector: Option<Client>) -> Result<Arc<Self>, OpenError> {
+        Self::opened(parts, collector, AuditLog::dangerous_unchained).await
+    }
+
+    async fn opened(parts: Parts, collector: Option<Client>, as_it_is: fn(AuditLog) -> AuditLog) -> Result<Arc<Self>, OpenError> {
         let key = parts.signer.verifier();
         let index = Index::open(&parts.database).await?;
         let live = Arc::new(Mutex::new(Live::default()));
         let (place, dir) = (parts.place.clone(), parts.place.dir.clone());
-        let intake = match AuditLog::open(parts.place, parts.signer, parts.clock.unix_ms()) {
+        let intake = match AuditLog::open(parts.place, parts.signer, parts.clock.unix_ms()).map(as_it_is) {
             Ok(log) => {
                 let (taken, copied) = (copying::caught_up(&index, &dir, log.records()).await?, log.records());
                 let (intake, appended) = Intake::start(log, taken, Arc::clone(&parts.clock))?;

@@ -123,6 +123,18 @@ pub struct Edge {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    dangerous_without: DangerousWithout,
+}
+
+/// What a gateway does not ask. In a throw-away copy of a system alone, to see that an attack finds that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DangerousWithout {
+    /// Who signed a token: what it says is believed.
+    pub signature: bool,
+    /// Whether a person's token has the scope of a route.
+    pub scope: bool,
+    /// Whether a person has the role that a page of the console is for.
+    pub role: bool,
 }
 
 /// How a request left the steps: with an answer, or stopped.
@@ -134,8 +146,21 @@ impl Edge {
     /// # Errors
     /// When there can be no way to `login`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Fault> {
+        Self::made(parts, DangerousWithout::default())
+    }
+
+    /// The same without a part of its checks. For a throw-away copy of a system alone, to see that an attack finds that.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn dangerous_new(parts: Parts, without: DangerousWithout) -> Result<Arc<Self>, Fault> {
+        Self::made(parts, without)
+    }
+
+    fn made(parts: Parts, dangerous_without: DangerousWithout) -> Result<Arc<Self>, Fault> {
         let login = parts.peers.transport(&parts.views.identity().id().trust_domain.role("login"))?;
-        let login = Arc::new(Login::new(Client::new(login), POINT, Arc::clone(&parts.clock), parts.recorder.clone()));
+        let login = Login::new(Client::new(login), POINT, Arc::clone(&parts.clock), parts.recorder.clone());
+        let login = Arc::new(if dangerous_without.signature { login.dangerous_unsigned() } else { login });
         Ok(Arc::new(Self {
             people: People::new(parts.sessions.clone(), Arc::clone(&login), Arc::clone(&parts.clock)),
             admission: Admission::new(parts.limits, Arc::clone(&parts.clock)),
@@ -152,6 +177,7 @@ impl Edge {
             recorder: parts.recorder,
             clock: parts.clock,
             entropy: parts.entropy,
+            dangerous_without,
         }))
     }
 
@@ -237,7 +263,8 @@ impl Edge {
             account.authority(&pass.authority);
             return Ok(Authorised::Before(pass));
         }
-        let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy).map_err(|stop| sign_in::led(stop, visit, person))?;
+        let entry = entry::decide(view, visit, person, &*self.clock, &*self.entropy, self.dangerous_without);
+        let entry = entry.map_err(|stop| sign_in::led(stop, visit, person))?;
         if let Some(authority) = &entry.authority {
             account.authority(authority);
         }

@@ -51,6 +51,7 @@ pub struct Enforcement {
     bundle: Option<Arc<TrustBundle>>,
     views: Views,
     places: Arc<Semaphore>,
+    dangerous_without_roles: bool,
 }
 
 /// A request that may go to the room.
@@ -76,7 +77,13 @@ impl Enforcement {
         views: Views,
     ) -> Self {
         let places = Arc::new(Semaphore::new(limits::ROOM_REQUESTS_MAX));
-        Self { room, point, recorder, clock, bundle, views, places }
+        Self { room, point, recorder, clock, bundle, views, places, dangerous_without_roles: false }
+    }
+
+    /// The same, which asks for nobody's role. For a throw-away copy of a system alone, to see that an attack finds that.
+    #[must_use]
+    pub fn dangerous_without_roles(self) -> Self {
+        Self { dangerous_without_roles: true, ..self }
     }
 
     /// The recorder, for what happens before there is a request.
@@ -149,7 +156,7 @@ impl Enforcement {
             return Err(DenyReason::PeerUndeclared);
         }
         let authority = self.verify(request, loaded.as_deref(), account)?;
-        let peer = who(route, proof, authority.as_ref())?;
+        let peer = self.who(route, proof, authority.as_ref())?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| DenyReason::ConcurrencyExceeded)?;
         let caller = Caller { peer, authority, trace: account.trace() };
         Ok(Admitted { caller, epoch: loaded.map_or(0, |l| l.view.epoch), place })
@@ -182,25 +189,25 @@ impl Enforcement {
         account.authority(&authority);
         Ok(Some(VerifiedAuthority { authority, token: token.into() }))
     }
-}
 
-fn who(route: &Route, proof: &Proof, authority: Option<&VerifiedAuthority>) -> Result<Peer, DenyReason> {
-    let workload = |svid: &PeerSvid| Ok(Peer::Workload(svid.id.clone()));
-    let is_role = |id: &SpiffeId, names: &[&str]| id.as_role().is_some_and(|name| names.contains(&name));
-    match (route.who, proof) {
-        (Who::Roles(names), Proof::Svid(svid)) if is_role(&svid.id, names) => workload(svid),
-        (Who::Doors, Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) || svid.id.as_pdp().is_some() => workload(svid),
-        (Who::Policy, Proof::Svid(svid)) => workload(svid),
-        (Who::Person(role), Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) => match authority {
-            Some(verified) if verified.authority.roles.contains(role) => workload(svid),
-            Some(_) => Err(DenyReason::CallerNotAdmitted),
-            None => Err(DenyReason::AuthorityMissing),
-        },
-        (Who::Joining, Proof::Local(local)) => Ok(Peer::Local(local.clone())),
-        (Who::Operator, Proof::Operator(local)) => Ok(Peer::Operator(local.clone())),
-        (Who::Supervisor, Proof::Supervisor) => Ok(Peer::Supervisor),
-        (Who::Roles(_) | Who::Policy | Who::Doors | Who::Person(_), Proof::Local(_)) => Err(DenyReason::ClientCertificateMissing),
-        _ => Err(DenyReason::CallerNotAdmitted),
+    fn who(&self, route: &Route, proof: &Proof, authority: Option<&VerifiedAuthority>) -> Result<Peer, DenyReason> {
+        let workload = |svid: &PeerSvid| Ok(Peer::Workload(svid.id.clone()));
+        let is_role = |id: &SpiffeId, names: &[&str]| id.as_role().is_some_and(|name| names.contains(&name));
+        match (route.who, proof) {
+            (Who::Roles(names), Proof::Svid(svid)) if is_role(&svid.id, names) => workload(svid),
+            (Who::Doors, Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) || svid.id.as_pdp().is_some() => workload(svid),
+            (Who::Policy, Proof::Svid(svid)) => workload(svid),
+            (Who::Person(role), Proof::Svid(svid)) if is_role(&svid.id, &["edge"]) => match authority {
+                Some(verified) if verified.authority.roles.contains(role) || self.dangerous_without_roles => workload(svid),
+                Some(_) => Err(DenyReason::CallerNotAdmitted),
+                None => Err(DenyReason::AuthorityMissing),
+            },
+            (Who::Joining, Proof::Local(local)) => Ok(Peer::Local(local.clone())),
+            (Who::Operator, Proof::Operator(local)) => Ok(Peer::Operator(local.clone())),
+            (Who::Supervisor, Proof::Supervisor) => Ok(Peer::Supervisor),
+            (Who::Roles(_) | Who::Policy | Who::Doors | Who::Person(_), Proof::Local(_)) => Err(DenyReason::ClientCertificateMissing),
+            _ => Err(DenyReason::CallerNotAdmitted),
+        }
     }
 }
 

@@ -59,13 +59,17 @@ pub struct Guard {
     dangerous_without: DangerousWithout,
 }
 
-/// What a guard does not look at on the way out. In a throw-away copy of a system alone, to see that an attack finds that.
+/// What a guard does not look at. In a throw-away copy of a system alone, to see that an attack finds that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DangerousWithout {
     /// A genuine token counts although this guard never delivered it, or what brought it is over.
     pub flight: bool,
     /// Routes that are not declared are let out.
     pub routes: bool,
+    /// Whoever calls is let in, and on whatever route.
+    pub callers: bool,
+    /// A destination outside is the one that the service asks for.
+    pub destinations: bool,
 }
 
 impl Guard {

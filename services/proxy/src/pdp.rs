@@ -38,6 +38,7 @@ use trust::{Clock, Decision, DenyReason, Entropy, Fault, TraceContext};
 use self::asked::{Asked, Claim};
 use crate::account::Account;
 use crate::canonical;
+use crate::edge::DangerousWithout;
 use crate::edge::admission::{Admission, Limits};
 use crate::edge::bearer::Bearers;
 use crate::edge::destination::{self, Destination};
@@ -260,7 +261,7 @@ impl DecisionPoint {
             account.authority(&pass.authority);
             return Ok(Authorised { decision: Arc::clone(&pass.decision), token: Some(pass.token.clone()), epoch });
         }
-        let Entry { decision, authority } = entry::service(view, route, person, &*self.clock, &*self.entropy)?;
+        let Entry { decision, authority } = entry::service(view, route, person, &*self.clock, &*self.entropy, DangerousWithout::default())?;
         let authority = authority.ok_or(DenyReason::AuthorityMissing)?;
         account.authority(&authority);
         let caller = self.proxy.id().workload.name();

@@ -112,6 +112,18 @@ impl ViewHolder {
         Self::open_with(identity, Engine::dangerous_open_to_all, recorder, kept)
     }
 
+    /// `open`, but for what keeps a job to its input and its folder. As `dangerous_open_without_policy`.
+    #[must_use]
+    pub fn dangerous_open_without_jobs(identity: Arc<WorkloadIdentity>, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
+        Self::open_with(identity, Engine::dangerous_without_jobs, recorder, kept)
+    }
+
+    /// `open`, but for what keeps anybody from what nobody has looked at yet. As `dangerous_open_without_policy`.
+    #[must_use]
+    pub fn dangerous_open_without_quarantine(identity: Arc<WorkloadIdentity>, recorder: Recorder, kept: Option<PathBuf>) -> Arc<Self> {
+        Self::open_with(identity, Engine::dangerous_without_quarantine, recorder, kept)
+    }
+
     /// `open` with another way to load policies.
     pub(crate) fn open_with(
         identity: Arc<WorkloadIdentity>,

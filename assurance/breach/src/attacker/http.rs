@@ -44,6 +44,11 @@ pub trait Ask {
     /// # Errors
     /// When there is none.
     fn ask(&self, request: &Request) -> io::Result<Answer>;
+
+    /// Sends a request so many times at once, and does not wait when it is told to; the statuses of the answers that came.
+    fn at_once(&self, request: &Request, times: usize) -> Vec<u16> {
+        (0..times).filter_map(|_| self.ask(request).ok()).map(|answer| answer.status).collect()
+    }
 }
 
 impl Request {

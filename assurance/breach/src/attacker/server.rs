@@ -14,7 +14,7 @@ use super::mark::{Act, Mark};
 use super::note::{Notes, Said, say};
 use super::play;
 use super::script::Script;
-use super::techniques::{self, Run};
+use super::techniques::{self, Run, unvalidated};
 
 /// How long tries without a request in hand may take.
 const ALONE_MAX: Duration = Duration::from_secs(40);
@@ -78,11 +78,18 @@ impl Server {
             // A health check, or work that is nobody's turn.
             return (Answer { status: if is_event { 204 } else { 200 }, ..Answer::default() }, None);
         };
+        if is_event && request.header("ce-id").is_some_and(|id| id.ends_with(unvalidated::UNSEEN)) {
+            self.look(&hand);
+            return (Answer { status: 204, ..Answer::default() }, None);
+        }
+        let attacks = hand.mark.service == self.name && hand.mark.act != Act::Calm && self.takes_turn(&hand);
+        if attacks {
+            self.first(&hand);
+        }
         let played = play::along(&mut hand);
         if hand.mark.act == Act::Calm {
             say(Said::Played { mark: hand.mark.to_string(), entry: hand.entry_text(), done: played.done.clone() });
         }
-        let attacks = hand.mark.service == self.name && hand.mark.act != Act::Calm && self.takes_turn(&hand);
         if attacks {
             self.attack(&hand, request);
         }
@@ -94,6 +101,23 @@ impl Server {
     /// Each entry has one turn for each mark.
     fn takes_turn(&self, hand: &Hand<'_>) -> bool {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert((hand.mark.clone(), hand.entry_text()))
+    }
+
+    /// What must come before anything is done with the work.
+    fn first(&self, hand: &Hand<'_>) {
+        for technique in techniques::ALL.iter().filter(|technique| self.script.wants(technique.id)) {
+            let Run::First(run) = technique.run else { continue };
+            let mut notes = Notes::new(technique.id, &hand.mark);
+            run(hand, &mut notes);
+            notes.tell();
+        }
+    }
+
+    /// Looks at what another handed on too early.
+    fn look(&self, hand: &Hand<'_>) {
+        let mut notes = Notes::new(unvalidated::ROW.id, &hand.mark);
+        unvalidated::look(hand, &mut notes);
+        notes.tell();
     }
 
     /// Whether it is the first of this mark's work: what needs no request is tried once.

@@ -44,6 +44,8 @@ mod name_servers;
 mod namespaces;
 mod objects_of_others;
 mod operator_sockets;
+mod other_destinations;
+mod own_token;
 mod own_work;
 mod parsing;
 mod privileges;
@@ -52,13 +54,16 @@ mod processes;
 mod programs;
 mod public_routes;
 mod queues_of_others;
+mod rates;
 mod replay;
 mod routes_of_others;
+mod scopes;
 mod sockets;
 mod standing;
 mod tokens_outside;
 mod traces;
 mod tracing;
+pub(super) mod unvalidated;
 mod walls;
 mod writing;
 
@@ -87,6 +92,8 @@ pub enum Run {
     Alone(fn(&Alone<'_>, &mut Notes), &'static [&'static str]),
     /// From a process in the sandbox, in a round of its own, while other people's work is timed.
     Pressing(fn(&Alone<'_>, &mut Notes)),
+    /// With a request or job in hand, before anything is done with it.
+    First(fn(&Hand<'_>, &mut Notes)),
     /// While a request or job is in hand.
     InHand(fn(&Hand<'_>, &mut Notes), Act),
     /// With what was kept of work that is over.
@@ -137,6 +144,8 @@ pub struct Visitor<'a> {
     pub victim: String,
     /// Scopes of the visitor's key; nothing where it has a session.
     pub scopes: Option<Vec<String>>,
+    /// The way in with a lesser key of the same owner, if there is one.
+    pub lesser: Option<&'a dyn Ask>,
     /// Things that were stolen elsewhere: what it is, and its text.
     pub stolen: &'a [(String, String)],
     /// Sessions and keys that were stolen from others.
@@ -174,6 +183,7 @@ pub const ALL: &[Row] = &[
     name_servers::ROW,
     exhaustion::ROW,
     // With work in hand.
+    unvalidated::ROW,
     memory::ROW,
     leftovers::ROW,
     own_work::ROW,
@@ -181,6 +191,7 @@ pub const ALL: &[Row] = &[
     jobs_of_others::ROW,
     queues_of_others::ROW,
     routes_of_others::ROW,
+    other_destinations::ROW,
     standing::ROW,
     forged::ROW,
     parsing::ROW,
@@ -190,15 +201,18 @@ pub const ALL: &[Row] = &[
     after::ROW,
     // From outside.
     public_routes::ROW,
+    own_token::ROW,
     login_surface::ROW,
     console::ROW,
     edge_surfaces::ROW,
     tokens_outside::ROW,
     elsewhere::ROW,
     cross_person::ROW,
+    scopes::ROW,
     insider::ROW,
     operator_sockets::ROW,
     handshakes::ROW,
+    rates::ROW,
 ];
 
 /// The table as reports have it.

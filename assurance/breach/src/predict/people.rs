@@ -31,6 +31,7 @@ pub(crate) fn external(model: &Model<'_>, found: &mut Found) {
             found.stopped(&profile, cell, [C::SignIn, C::GuardIn], "asks without a credential");
         }
     }
+    writes_a_token(model, found, &profile);
     for bucket in model.manifest.buckets.keys() {
         let cell = Cell::read(format!("bucket.{bucket}"), Extent::Everybody);
         found.stopped(&profile, cell, [C::SignIn], "forges a presigned URL");
@@ -38,6 +39,24 @@ pub(crate) fn external(model: &Model<'_>, found: &mut Found) {
     let answer = Cell::done(LISTENERS, "answer", Extent::Public);
     found.stopped(&profile, answer, [C::Mtls], "knocks from within the network, without an SVID");
     console(model, found, &profile, None);
+}
+
+/// Whoever is believed what a token says is whoever they like, with whatever scope and role: nothing else asks who signed it.
+fn writes_a_token(model: &Model<'_>, found: &mut Found, profile: &Profile) {
+    let by = "writes a token";
+    let scopes = scopes(model, &Profile::Person);
+    for (name, service) in &model.manifest.services {
+        for route in service.routes.iter().filter(|route| route.public && !route.is_tcp()) {
+            let authority = asking(&route.purpose, &scopes);
+            let entered = entry_stops(model, name, route, Some(&authority)).is_empty();
+            let action = format!("{} {}", route.method, route.path);
+            for cell in Cell::of_call(&format!("service.{name}"), &route.method, &action, Extent::Everybody).into_iter().filter(|_| entered)
+            {
+                found.stopped(profile, cell, [C::SignIn], by);
+            }
+        }
+    }
+    found.stopped(profile, Cell::done("role.evidence", "GET /console", Extent::Everybody), [C::SignIn], by);
 }
 
 /// What the edge answers before anybody has signed in: `login`'s own pages and endpoints, but for those that ask for a credential.
@@ -58,6 +77,11 @@ pub(crate) fn signed_in(model: &Model<'_>, found: &mut Found, profile: Profile) 
     let called = routes(model, found, &profile, &scopes);
     deputy::of_person(model, found, &profile, called);
     others(model, found, &profile);
+    if profile == Profile::Vendor {
+        lesser_key(model, found, &profile);
+    } else {
+        found.stopped(&profile, Cell::disturbed("role.edge"), [C::Limits], "asks faster than anybody may");
+    }
     console(model, found, &profile, Some(&asking("", &scopes)));
 }
 
@@ -69,6 +93,15 @@ fn scopes(model: &Model<'_>, profile: &Profile) -> BTreeSet<String> {
         return issuers.values().flat_map(|issuer| issuer.scopes.iter().cloned()).collect();
     }
     model.manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect()
+}
+
+/// A key of the same owner without scopes: the gateway alone asks for them, since the authority that goes on has the scope of its route.
+fn lesser_key(model: &Model<'_>, found: &mut Found, profile: &Profile) {
+    for route in model.manifest.services.values().flat_map(|service| &service.routes).filter(|route| route.public && !route.is_tcp()) {
+        let Some(scope) = &route.scope else { continue };
+        let cell = Cell::done(format!("scope.{scope}"), format!("{} {}", route.method, route.path), Extent::Own);
+        found.stopped(profile, cell, [C::Scope], "asks with a key that has no scope");
+    }
 }
 
 fn asking(purpose: &str, scopes: &BTreeSet<String>) -> Authority {
@@ -140,6 +173,11 @@ fn console(model: &Model<'_>, found: &mut Found, profile: &Profile, authority: O
             (true, _) => found.open(profile, cell, "an administrator's page"),
             (false, Some(_)) => found.stopped(profile, cell, [C::Role], "asks for it"),
             (false, None) => found.stopped(profile, cell, [C::SignIn, C::Role], "asks for it"),
+        }
+    }
+    if !admitted && authority.is_some() {
+        for plane in PLANES.iter().filter(|plane| SHOWN.contains(plane)) {
+            found.stopped(profile, Cell::read(format!("plane.{plane}"), Extent::Everybody), [C::Role], "asks for it");
         }
     }
     if admitted {

@@ -184,6 +184,10 @@ fn around(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, o
     found.stopped(profile, operator, files.iter().copied().chain([C::Seccomp]), "connects to the operator's socket");
     let anywhere = Cell::egress("internet", "anything", Extent::Standing);
     found.stopped(profile, anywhere, network(own, false), "connects to an address");
+    if own.flows.iter().any(|flow| matches!(flow, Flow::Egress { .. })) {
+        let elsewhere = Cell::egress("outside", "tcp", Extent::Standing);
+        found.stopped(profile, elsewhere, [C::EgressList], "asks its guard for another destination");
+    }
     let metadata = Cell::secret("metadata of the machine");
     found.stopped(profile, metadata, network(own, false), "asks 169.254.169.254");
     // A person's authority that is not in flight here: its guard knows what it delivered, and the other end verifies.

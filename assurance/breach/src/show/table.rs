@@ -128,6 +128,9 @@ pub fn absent(report: &Report) -> String {
         for noticed in &one.noticed {
             wrapped(&mut out, "  seen missing   ", noticed);
         }
+        for stands in &one.stands {
+            wrapped(&mut out, "  it stands      ", stands);
+        }
         for beyond in &one.reached {
             let listed = if beyond.listed { "behind it alone" } else { "NOT LISTED as behind it alone" };
             let by = beyond.by.iter().cloned().collect::<Vec<_>>().join(", ");

@@ -71,6 +71,24 @@ impl Limits {
             address_connections_max: 256,
         }
     }
+
+    /// More than anybody can ask for. For a throw-away copy of a system alone, to see that an attack finds that.
+    #[must_use]
+    pub fn dangerous_none() -> Self {
+        let (rate, count) = (NonZeroU32::new(1_000_000).unwrap_or(NonZeroU32::MAX), 1 << 20);
+        Self {
+            address_rate: rate,
+            address_burst: rate,
+            person_rate: rate,
+            person_burst: rate,
+            sign_in_rate: rate,
+            sign_in_burst: rate,
+            address_in_flight_max: count,
+            person_in_flight_max: count,
+            in_flight_max: count,
+            address_connections_max: count,
+        }
+    }
 }
 
 /// Who is counted, as keys of the tables.

@@ -19,7 +19,7 @@ use super::answer::{self, Source};
 use super::person::{People, Person};
 use super::stop::Stop;
 use super::visit::{Credential, Visit};
-use super::{Admitted, Edge, Outcome, entry, profile};
+use super::{Admitted, DangerousWithout, Edge, Outcome, entry, profile};
 use crate::account::Account;
 use crate::passage::Passage;
 use crate::serve::afterwards::Afterwards;
@@ -46,6 +46,7 @@ impl Edge {
             views: Arc::clone(&self.views),
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
+            dangerous_without: self.dangerous_without,
             credential: visit.credential.clone(),
             origin: visit.main.clone(),
             user: person.map(|person| person.claims.sub.clone()).unwrap_or_default(),
@@ -119,6 +120,7 @@ pub(super) struct Watch {
     views: Arc<ViewHolder>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    dangerous_without: DangerousWithout,
     credential: Credential,
     origin: String,
     user: String,
@@ -155,6 +157,6 @@ impl Watch {
             return Err(DenyReason::SessionEnded.into());
         }
         let route = profile(&view)?.routes.iter().find(|route| ***route == self.route).ok_or(DenyReason::RouteUnknown)?;
-        entry::service(&view, route, &person, &*self.clock, &*self.entropy).map(|_| ())
+        entry::service(&view, route, &person, &*self.clock, &*self.entropy, self.dangerous_without).map(|_| ())
     }
 }

@@ -92,6 +92,27 @@ impl Engine {
         Ok(Self(Inner::Policy(Arc::new(engine))))
     }
 
+    /// The view's policies without what keeps a job to its input and its folder. In a throw-away copy of a system alone.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(super) fn dangerous_without_jobs(view: &View) -> Result<Self, String> {
+        Self::dangerous_with(view, policy::Engine::dangerous_without_jobs)
+    }
+
+    /// The view's policies without the quarantine. In a throw-away copy of a system alone.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(super) fn dangerous_without_quarantine(view: &View) -> Result<Self, String> {
+        Self::dangerous_with(view, policy::Engine::dangerous_without_quarantine)
+    }
+
+    fn dangerous_with(view: &View, made: fn(PolicySlice, u64) -> Result<policy::Engine, policy::LoadError>) -> Result<Self, String> {
+        let slice: PolicySlice = serde_json::from_value(view.policy.clone()).map_err(|error| error.to_string())?;
+        made(slice, view.epoch).map(|engine| Self(Inner::Policy(Arc::new(engine)))).map_err(|error| error.to_string())
+    }
+
     /// The same policies under a later epoch.
     #[must_use]
     pub fn under(&self, epoch: u64) -> Self {

@@ -125,3 +125,15 @@ fn what_is_measured_in_another_system_is_what_its_manifest_predicts() {
     let beyond: Vec<&str> = report["beyond"]["till"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(beyond.contains(&"socket") && !beyond.contains(&"openat") && !beyond.contains(&"getdents64"), "{beyond:?}");
 }
+
+// L13, D10: a guard that lets its service name the destination is found by who comes there. (With its list nobody comes: that is above.)
+#[test]
+fn a_guard_without_its_list_of_destinations_is_found_by_whoever_is_there() {
+    let scratch = Scratch::new().unwrap();
+    let (palisade, manifest) = opened(&scratch);
+    let options = ["--dangerous-without", "egress-list@till", "--only", "till", "--only", "other-destinations", "--only", "own-work"];
+    let absent = crate::switched::came_of(&as_nobody(&scratch, &palisade, &manifest, &options));
+    let one = crate::switched::of(&absent, "egress-list@till");
+    assert_eq!(crate::switched::listed(one), ["outside"].into());
+    assert_eq!(crate::switched::reached(one), ["outside"].into());
+}

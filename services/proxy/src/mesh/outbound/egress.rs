@@ -155,7 +155,8 @@ fn admit(
 ) -> Result<(Admitted, trust::Decision), DenyReason> {
     let loaded = accept(guard, request)?;
     let flow = match_flow(&loaded, port)?;
-    let to = flow.outside.clone().ok_or(DenyReason::PeerUndeclared)?;
+    let declared = flow.outside.clone().ok_or(DenyReason::PeerUndeclared)?;
+    let to = if guard.dangerous_without.destinations { dangerous_as_asked(declared, request) } else { declared };
     account.act("egress", format!("{}:{} {}", to.name, request.method(), request.uri().path()), format!("to {}", to.name));
     let taken = taken?;
     if let Some(taken) = &taken {
@@ -180,6 +181,23 @@ fn admit(
     let service = guard.identity.id().workload.name();
     let decision = loaded.engine.decide(&Question::Egress { service, destination: &to.name, route: &row.text, authority });
     Ok((Admitted { to, destination, place }, decision))
+}
+
+/// The destination that the service itself names in `Host`, with nothing that is the operator's; the declared one where it names none.
+fn dangerous_as_asked(declared: Arc<Outside>, request: &Request<Body>) -> Arc<Outside> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<http::uri::Authority>().ok());
+    match host.as_ref().and_then(|host| Some((host.host(), host.port_u16()?))) {
+        Some((host, port)) if !host.starts_with("127.") && host != "localhost" => Arc::new(Outside {
+            host: host.to_owned(),
+            port,
+            networks: Vec::new(),
+            root: None,
+            certificate: None,
+            credential: None,
+            ..(*declared).clone()
+        }),
+        _ => declared,
+    }
 }
 
 /// Sends what may leave; both bodies stream, within what is declared.
