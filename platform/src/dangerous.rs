@@ -79,6 +79,7 @@ const SWITCHES: &[(Control, Made, &str)] = &[
     (Control::Lease, OBJECTS, "the question whether a job's lease lives"),
     (Control::SignIn, EDGE, "who signed the token that somebody shows"),
     (Control::Scope, EDGE, "whether a token has a route's scope"),
+    (Control::StepUp, EDGE, "whether somebody has given a second proof just now"),
     (Control::Role, role(&["edge", "evidence"]), "whether somebody has a page's role"),
     (Control::Sealing, role(&["control", "evidence", "identity", "login"]), "the encryption of keys on the disk"),
     (Control::AuditChain, role(&["evidence"]), "what chains a record to the one before it"),

@@ -170,8 +170,12 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let (metrics, log) = (process.recorder.metrics().clone(), settings.access_log.clone());
     let log = AccessLog::start(log, clock.clone(), metrics).map_err(StartError::refused_by)?;
     let without = |control| process.goes_without(control);
-    let dangerous_without =
-        DangerousWithout { signature: without(Control::SignIn), scope: without(Control::Scope), role: without(Control::Role) };
+    let dangerous_without = DangerousWithout {
+        signature: without(Control::SignIn),
+        scope: without(Control::Scope),
+        step_up: without(Control::StepUp),
+        role: without(Control::Role),
+    };
     let limits = if without(Control::Limits) { Limits::dangerous_none() } else { settings.limits.limits() };
     let parts = Parts {
         place: Place { hosts: settings.hosts.iter().cloned().collect(), content: settings.content.clone(), port: settings.port },

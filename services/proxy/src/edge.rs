@@ -133,6 +133,8 @@ pub struct DangerousWithout {
     pub signature: bool,
     /// Whether a person's token has the scope of a route.
     pub scope: bool,
+    /// Whether a person has proved themselves a second time just now.
+    pub step_up: bool,
     /// Whether a person has the role that a page of the console is for.
     pub role: bool,
 }

@@ -87,7 +87,7 @@ pub fn decide(
             let person = person.ok_or(DenyReason::CredentialMissing)?;
             match route.who {
                 Who::Person(role) if person.claims.roles.contains(role) || without.role => {
-                    Ok(own("edge.console", Some(authority(person, OPERATE, BTreeSet::new(), clock, entropy))))
+                    Ok(own("edge.console", Some(authority(person, OPERATE, BTreeSet::new(), person.stepped_up(clock), entropy))))
                 }
                 _ => Err(DenyReason::CallerNotAdmitted.into()),
             }
@@ -111,10 +111,11 @@ pub fn service(
     if route.scope.as_ref().is_some_and(|scope| !person.has_scope(scope)) && !without.scope {
         return Err(DenyReason::ScopeMissing.into());
     }
-    if route.step_up && !person.stepped_up(clock) {
+    let proved = person.stepped_up(clock) || without.step_up;
+    if route.step_up && !proved {
         return Err(DenyReason::StepUpMissing.into());
     }
-    let authority = authority(person, &route.purpose, route.scope.iter().cloned().collect(), clock, entropy);
+    let authority = authority(person, &route.purpose, route.scope.iter().cloned().collect(), proved, entropy);
     let text = format!("{} {}", route.method, route.path);
     let service = route.service.as_service().ok_or(DenyReason::RouteUnknown)?;
     match view.engine.decide(&Question::Enter { service, route: &text, authority: Some(&authority) }) {
@@ -125,14 +126,14 @@ pub fn service(
     }
 }
 
-fn authority(person: &Person, purpose: &str, scopes: BTreeSet<String>, clock: &dyn Clock, entropy: &dyn Entropy) -> Authority {
+fn authority(person: &Person, purpose: &str, scopes: BTreeSet<String>, step_up: bool, entropy: &dyn Entropy) -> Authority {
     Authority {
         txn: trust::clock::random_hex(entropy, 16),
         user: person.claims.sub.clone(),
         purpose: purpose.to_owned(),
         scopes,
         roles: person.claims.roles.clone(),
-        step_up: person.stepped_up(clock),
+        step_up,
         job: None,
     }
 }

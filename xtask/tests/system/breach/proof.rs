@@ -1,6 +1,7 @@
 //! Insiders with and without a second proof, where a manifest asks for one: B13, L7, L8.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use xtask::artefacts::Artefacts;
@@ -31,11 +32,8 @@ public = [
 ]
 "#;
 
-// B13, L7, L8: an administrator's session of before and their password are stopped where a second proof is asked for; who has just given
-// one is not. All cells are as predicted, and the one difference between the two is that route.
-#[test]
-fn an_insider_is_stopped_by_step_up_and_one_with_the_second_factor_is_not() {
-    let scratch = Scratch::new().unwrap();
+/// The ledger in a folder of its own, with the program that breaks in.
+fn opened(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let folder = scratch.0.join("ledger");
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = folder.join("palisade.toml");
@@ -44,7 +42,27 @@ fn an_insider_is_stopped_by_step_up_and_one_with_the_second_factor_is_not() {
     std::fs::set_permissions(folder.join("stand-in"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let palisade = scratch.0.join("palisade");
     std::fs::copy(Artefacts::beside_us().unwrap().palisade(), &palisade).unwrap();
+    (palisade, manifest)
+}
 
+// L13, B13: a gateway that asks for no second proof is found by whoever has none to give.
+#[test]
+fn a_gateway_that_asks_for_no_second_proof_is_found() {
+    let scratch = Scratch::new().unwrap();
+    let (palisade, manifest) = opened(&scratch);
+    let options = ["--dangerous-without", "step-up", "--profile", "person", "--profile", "insider", "--only", "cross-person"];
+    let absent = crate::switched::came_of(&as_nobody(&scratch, &palisade, &manifest, &options));
+    let one = crate::switched::of(&absent, "step-up");
+    assert_eq!(crate::switched::listed(one), ["service.ledger"].into());
+    assert_eq!(crate::switched::reached(one), ["service.ledger"].into(), "and nothing else");
+}
+
+// B13, L7, L8: an administrator's session of before and their password are stopped where a second proof is asked for; who has just given
+// one is not. All cells are as predicted, and the one difference between the two is that route.
+#[test]
+fn an_insider_is_stopped_by_step_up_and_one_with_the_second_factor_is_not() {
+    let scratch = Scratch::new().unwrap();
+    let (palisade, manifest) = opened(&scratch);
     let people = ["person", "insider", "insider-mfa"];
     let only: Vec<&str> = people.iter().flat_map(|who| ["--profile", who]).collect();
     let output = as_nobody(&scratch, &palisade, &manifest, &only);
