@@ -183,13 +183,21 @@ pub(crate) fn in_a_copy(dir: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// What a process goes without: nothing, but in a throw-away copy of a system.
+#[derive(Debug, Default)]
+pub(crate) struct Without {
+    /// INVARIANT: `admit` alone puts something here, after it has looked whether this is a copy. What goes without a control asks this, and
+    /// not what the process was told.
+    controls: BTreeSet<Control>,
+}
+
 /// Refuses to start with a switch where there is no copy; says loudly what this process goes without where there is one.
 ///
 /// # Errors
 /// `Refused`.
-pub(crate) fn admit(boot: &Boot, recorder: &Recorder) -> Result<(), StartError> {
+pub(crate) fn admit(boot: &Boot, recorder: &Recorder) -> Result<Without, StartError> {
     if boot.dangerous_without.is_empty() {
-        return Ok(());
+        return Ok(Without::default());
     }
     let names: Vec<&str> = boot.dangerous_without.iter().map(|control| control.as_str()).collect();
     let names = names.join(", ");
@@ -201,13 +209,14 @@ pub(crate) fn admit(boot: &Boot, recorder: &Recorder) -> Result<(), StartError> 
     tracing::warn!(without = names, "DANGEROUS: this process goes without a control; it is part of a copy that is broken into");
     let detail = "in a throw-away copy of a system".to_owned();
     let act = ActDone { act: "dangerous.without", by: boot.spiffe_id.to_string(), to: names, detail };
-    recorder.record(None, &act).map_err(|_| StartError::refused("that it goes without a control could not be recorded"))
+    recorder.record(None, &act).map_err(|_| StartError::refused("that it goes without a control could not be recorded"))?;
+    Ok(Without { controls: boot.dangerous_without.clone() })
 }
 
 impl Process {
-    /// Whether this process goes without a control: in a throw-away copy of a system alone, which `admit` has made sure of.
+    /// Whether it goes without a control: in a throw-away copy of a system alone, which `admit` has made sure of.
     pub(crate) fn goes_without(&self, control: Control) -> bool {
-        self.boot.dangerous_without.contains(&control)
+        self.dangerous_without.controls.contains(&control)
     }
 }
 
@@ -229,17 +238,16 @@ pub(crate) fn opener_of_views(process: &Process) -> Opener {
 /// # Errors
 /// `Refused` when the folder for temporary files cannot be made.
 pub(crate) fn dangerous_wall(process: &Process) -> Result<Option<Wall>, StartError> {
-    let without = &process.boot.dangerous_without;
     let walls = [
         (Control::Seccomp, Wall::Seccomp),
         (Control::Landlock, Wall::Landlock),
         (Control::NetworkNamespace, Wall::NetworkNamespace),
         (Control::Limits, Wall::Limits),
     ];
-    if without.contains(&Control::MountNamespace) {
+    if process.goes_without(Control::MountNamespace) {
         return Ok(Some(Wall::MountNamespace(process.folder("dangerous-tmp")?)));
     }
-    Ok(walls.into_iter().find(|(control, _)| without.contains(control)).map(|(_, wall)| wall))
+    Ok(walls.into_iter().find(|(control, _)| process.goes_without(*control)).map(|(_, wall)| wall))
 }
 
 #[cfg(test)]

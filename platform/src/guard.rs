@@ -68,8 +68,8 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     let started = profile.clone();
     // `replicas_min` of all replicas run all the time; the others wait for work.
     profile.replicas_min = u32::from(settings.replica < profile.replicas_min);
-    let without = &process.boot.dangerous_without;
-    let dangerous_shared = profile.fresh_per_job && without.contains(&Control::FreshSandbox);
+    let without = |control| process.goes_without(control);
+    let dangerous_shared = profile.fresh_per_job && without(Control::FreshSandbox);
     // Its host then keeps one sandbox, as that of any other service.
     profile.fresh_per_job = profile.fresh_per_job && !dangerous_shared;
     let required = if profile.isolation == "confined" { Level::Confined } else { Level::Full };
@@ -85,10 +85,10 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
         recorder = recorder.with_access_log(log.clone());
     }
     let dangerous_without = proxy::mesh::DangerousWithout {
-        flight: without.contains(&Control::TransactionToken),
-        routes: without.contains(&Control::GuardOut),
-        callers: without.contains(&Control::GuardIn),
-        destinations: without.contains(&Control::EgressList),
+        flight: without(Control::TransactionToken),
+        routes: without(Control::GuardOut),
+        callers: without(Control::GuardIn),
+        destinations: without(Control::EgressList),
     };
     let guard = if dangerous_without == proxy::mesh::DangerousWithout::default() {
         Guard::new(joined.view.clone(), recorder, process.clock.clone(), link.clone())

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use trust::{Clock, Digest, Entropy, Fault, SpiffeId, SystemClock, SystemEntropy};
 
 use crate::boot::{self, Boot, BootError, Line, Listeners};
+use crate::dangerous::Without;
 use crate::spool::Spool;
 use crate::{dangerous, memory, roles};
 
@@ -72,6 +73,7 @@ impl StartError {
 pub struct Process {
     /// Who it is to be, and what it was told.
     pub boot: Boot,
+    pub(crate) dangerous_without: Without,
     listeners: std::sync::Mutex<Listeners>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -148,14 +150,16 @@ fn run<F: Future<Output = Result<(), StartError>>>(name: &str, role: impl FnOnce
         }
     };
     let code = runtime.block_on(async {
-        let process = match Process::open(boot, listeners, channel) {
+        let mut process = match Process::open(boot, listeners, channel) {
             Ok(process) => process,
             Err(error) => {
                 tracing::error!(%error, "cannot start");
                 return ExitCode::FAILURE;
             }
         };
-        let started = match dangerous::admit(&process.boot, &process.recorder) {
+        let admitted = dangerous::admit(&process.boot, &process.recorder).map(|without| process.dangerous_without = without);
+        let process = Arc::new(process);
+        let started = match admitted {
             Ok(()) => role(process.clone()).await,
             Err(refused) => Err(refused),
         };
@@ -187,7 +191,7 @@ fn runtime_of(boot: &Boot) -> tokio::runtime::Builder {
 }
 
 impl Process {
-    fn open(boot: Boot, listeners: Listeners, channel: std::os::unix::net::UnixStream) -> Result<Arc<Self>, StartError> {
+    fn open(boot: Boot, listeners: Listeners, channel: std::os::unix::net::UnixStream) -> Result<Self, StartError> {
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
         let metrics = Arc::new(Metrics::new());
         let spool = Spool::open(&boot.dir.join("spool"), &*entropy, metrics.clone()).map_err(StartError::failed_by)?;
@@ -204,8 +208,9 @@ impl Process {
                 gathering.tell_gathered(false);
             }
         });
-        Ok(Arc::new(Self {
+        Ok(Self {
             boot,
+            dangerous_without: Without::default(),
             listeners: std::sync::Mutex::new(listeners),
             clock,
             entropy,
@@ -213,7 +218,7 @@ impl Process {
             stop,
             spool,
             to_supervisor: Mutex::new(to_supervisor),
-        }))
+        })
     }
 
     /// Its listeners, to take them from.
@@ -278,9 +283,7 @@ impl Process {
         // From here on the process holds keys. Before, `identity` had to read which program this is, which a kernel does not allow of a
         // process that forbids dumps.
         memory::keep_keys()?;
-        if self.goes_without(Control::Mtls) {
-            identity.bundle().dangerous_believe_any_caller();
-        }
+        let identity = if self.goes_without(Control::Mtls) { identity.dangerous_believing_any_caller() } else { identity };
         tokio::spawn(keep_renewed(identity.clone(), self.clone()));
         Ok(identity)
     }

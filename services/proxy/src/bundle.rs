@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -65,7 +64,7 @@ pub struct TrustBundle {
     roots: ArcSwap<Roots>,
     revoked: ArcSwap<BTreeMap<SpiffeId, u64>>,
     writing: Mutex<()>,
-    dangerous_any_caller: AtomicBool,
+    dangerous_any_caller: bool,
 }
 
 struct Roots {
@@ -81,20 +80,20 @@ impl TrustBundle {
     /// When there is no root, or one is not a certificate.
     pub fn new(domain: TrustDomain, roots: &[String], clock: Arc<dyn Clock>) -> Result<Arc<Self>, BundleError> {
         let roots = ArcSwap::from_pointee(Roots::parse(roots)?);
-        Ok(Arc::new(Self {
-            domain,
-            clock,
-            roots,
-            revoked: ArcSwap::default(),
-            writing: Mutex::new(()),
-            dangerous_any_caller: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { domain, clock, roots, revoked: ArcSwap::default(), writing: Mutex::new(()), dangerous_any_caller: false }))
     }
 
-    /// Believes from now on what a caller's certificate says, whoever signed it. In a throw-away copy of a system alone, to see that an attack
-    /// finds that.
-    pub fn dangerous_believe_any_caller(&self) {
-        self.dangerous_any_caller.store(true, Ordering::Relaxed);
+    /// Another of the same, which believes what a caller's certificate says, whoever signed it. For a throw-away copy of a system alone, to see
+    /// that an attack finds that.
+    pub(crate) fn dangerous_believing_any_caller(&self) -> Arc<Self> {
+        Arc::new(Self {
+            domain: self.domain.clone(),
+            clock: Arc::clone(&self.clock),
+            roots: ArcSwap::new(self.roots.load_full()),
+            revoked: ArcSwap::new(self.revoked.load_full()),
+            writing: Mutex::new(()),
+            dangerous_any_caller: true,
+        })
     }
 
     /// The trust domain.
@@ -142,7 +141,7 @@ impl TrustBundle {
         let refuse = |reason| Refusal { reason, peer: svid.id.to_string() };
         let roots = self.roots.load();
         let verified = match usage {
-            Usage::Client if self.dangerous_any_caller.load(Ordering::Relaxed) => Ok(()),
+            Usage::Client if self.dangerous_any_caller => Ok(()),
             Usage::Client => roots.clients.verify_client_cert(leaf, rest, now).map(drop),
             Usage::Server => ParsedCertificate::try_from(leaf).and_then(|cert| {
                 verify_server_cert_signed_by_trust_anchor(

@@ -62,6 +62,7 @@ struct Svid {
 }
 
 /// A key that signs statements, since when, and until when.
+#[derive(Clone)]
 struct Held {
     from_s: u64,
     not_after_s: u64,
@@ -141,6 +142,16 @@ impl WorkloadIdentity {
         let keys = Mutex::new(vec![Held { from_s, not_after_s: svid.peer.not_after_s, key: svid.signing.clone() }]);
         let (changed, _) = watch::channel(0);
         Ok(Arc::new(Self { id: issued.spiffe_id.clone(), bundle, current: ArcSwap::from_pointee(svid), keys, changed }))
+    }
+
+    /// Another of the same, which believes what a caller's certificate says, whoever signed it. For a throw-away copy of a system alone, to see
+    /// that an attack finds that; it takes the place of this one before anybody has this one.
+    #[must_use]
+    pub fn dangerous_believing_any_caller(&self) -> Arc<Self> {
+        let keys = self.keys.lock().map(|keys| keys.clone()).unwrap_or_default();
+        let (bundle, current) = (self.bundle.dangerous_believing_any_caller(), ArcSwap::new(self.current.load_full()));
+        let (changed, _) = watch::channel(self.generation());
+        Arc::new(Self { id: self.id.clone(), bundle, current, keys: Mutex::new(keys), changed })
     }
 
     /// Takes a renewed SVID. Live connections keep the one that they began with.

@@ -5,6 +5,7 @@ mod calls;
 mod collecting;
 mod contact;
 mod contained;
+mod dangerous;
 mod egress;
 mod entering;
 mod faults;
