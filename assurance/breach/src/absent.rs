@@ -97,8 +97,9 @@ impl Absent {
         }
     }
 
-    fn judge(&mut self, prediction: &Prediction, measured: &Report) {
+    fn judge(&mut self, prediction: &Prediction, measured: &Report, others: &[Self]) {
         let embodied = self.embodied();
+        let attributed = Attributed { measured, others };
         for difference in compare(&prediction.report, measured, Between::Measurement).differences {
             if difference.change != Change::Added || !self.concerns(&difference.profile, &measured.services) {
                 continue;
@@ -118,6 +119,9 @@ impl Absent {
                 let stopped_by_it = !way.stops.is_empty() && way.stops.is_subset(&embodied);
                 stopped_by_it && way.profile == difference.profile && way.cell.kind == cell.kind && way.cell.target == cell.target
             });
+            if !is_about(&attributed, &difference.by, &cell, self.control) {
+                continue;
+            }
             self.reached.push(Beyond { profile: difference.profile, cell, by: difference.by, listed });
         }
         self.reached.sort();
@@ -138,8 +142,9 @@ impl Report {
     /// Says of each control that was switched off what came of that.
     pub fn judge_absent(&mut self, prediction: &Prediction) {
         let mut absent = std::mem::take(&mut self.absent);
+        let others = absent.clone();
         for one in &mut absent {
-            one.judge(prediction, self);
+            one.judge(prediction, self, &others);
         }
         // Where several were left out, what lies behind one of them alone was not reached by another.
         let of = |beyond: &Beyond| (beyond.profile.clone(), beyond.cell.clone());
@@ -149,6 +154,23 @@ impl Report {
         }
         self.absent = absent;
     }
+}
+
+/// What is known of a run in which several controls were missing.
+struct Attributed<'r> {
+    measured: &'r Report,
+    others: &'r [Absent],
+}
+
+/// Whether something that was reached is put down to this control: one of the techniques that reached it tests it. What no technique tells
+/// of is put down to every control that was missing.
+fn is_about(of: &Attributed<'_>, by: &BTreeSet<String>, cell: &Cell, control: Control) -> bool {
+    // A route is called by two techniques, which test the callee's answer in different ways.
+    let calls = cell.target.starts_with("service.") && by.is_empty();
+    let tests = |row: &&crate::Technique| by.contains(&row.id) || (calls && matches!(row.id.as_str(), "routes-of-others" | "own-work"));
+    let controls: BTreeSet<Control> = of.measured.techniques.iter().filter(tests).flat_map(|row| row.controls.iter().copied()).collect();
+    let known = of.others.iter().any(|one| controls.contains(&one.control));
+    !known || controls.contains(&control)
 }
 
 #[cfg(test)]

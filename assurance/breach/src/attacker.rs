@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program of the outside world: it waits and looks at the clock as it likes")]
 
 pub mod hand;
+pub mod heard;
 pub mod http;
 pub mod mark;
 pub mod nearby;
@@ -75,22 +76,16 @@ pub fn another(path: &Path) -> String {
     }
 }
 
-/// Tries what needs no request in hand, in a process of its own with one thread; a line for each try on standard output.
+/// Tries one technique that needs no request in hand, in a process of its own with one thread; a line for each try on standard output. An
+/// exit code other than 0: it was not tried.
 #[must_use]
-pub fn alone(path: &Path, name: &str, mark: &str, calls: TryCalls) -> u8 {
+pub fn alone(path: &Path, name: &str, mark: &str, technique: &str, calls: TryCalls) -> u8 {
     let (Ok(script), Some(mark)) = (Script::open(path), Mark::find(mark)) else { return 64 };
     let cell = techniques::Alone { script: &script, service: name, try_calls: calls };
-    for technique in techniques::ALL {
-        let run = match technique.run {
-            techniques::Run::Alone(run, _) if mark.act == Act::Attack => run,
-            techniques::Run::Pressing(run) if mark.act == Act::Press => run,
-            _ => continue,
-        };
-        if script.wants(technique.id) {
-            let mut notes = Notes::new(technique.id, &mark);
-            run(&cell, &mut notes);
-            notes.tell();
-        }
-    }
+    let Some(technique) = techniques::ALL.iter().find(|row| row.id == technique && row.is_alone(mark.act)) else { return 64 };
+    let (techniques::Run::Alone(run, _) | techniques::Run::Pressing(run)) = technique.run else { return 64 };
+    let mut notes = Notes::new(technique.id, &mark);
+    run(&cell, &mut notes);
+    notes.tell();
     0
 }

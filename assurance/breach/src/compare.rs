@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Cell, Profile, Radius, Report};
+use crate::report::{Cell, Extent, Profile, Radius, Report};
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ use crate::report::{Cell, Profile, Radius, Report};
 pub enum Between {
     /// A prediction (before) and a measurement (after).
     Measurement,
+    /// A prediction and a measurement by some techniques alone: that these reach less says nothing.
+    Part,
     /// An earlier and a later revision of a manifest.
     Revisions,
 }
@@ -77,7 +79,7 @@ pub enum What {
 pub fn compare(before: &Report, after: &Report, between: Between) -> Comparison {
     let mut differences = BTreeSet::new();
     let profiles: BTreeSet<&Profile> = match between {
-        Between::Measurement => after.attackers.keys().collect(),
+        Between::Measurement | Between::Part => after.attackers.keys().collect(),
         Between::Revisions => before.attackers.keys().chain(after.attackers.keys()).collect(),
     };
     let nothing = Radius::default();
@@ -105,7 +107,20 @@ pub fn compare(before: &Report, after: &Report, between: Between) -> Comparison 
             }
         }
     }
-    Comparison { between, differences: differences.into_iter().collect() }
+    let counts = |one: &Difference| between != Between::Part || one.change == Change::Added;
+    Comparison { between, differences: differences.into_iter().filter(counts).collect() }
+}
+
+/// What of a prediction a measurement can agree with: of the attackers that were tried, and without what nobody of a copy has.
+#[must_use]
+pub fn measurable(mut predicted: Report, measured: &Report) -> Report {
+    predicted.attackers.retain(|profile, _| measured.attackers.contains_key(profile));
+    predicted.lateral.0.retain(|from, _| measured.attackers.contains_key(&Profile::Service(from.clone())));
+    // Nobody of the copy shares anything, so that what was shared cannot be measured.
+    for radius in predicted.attackers.values_mut() {
+        radius.reached.retain(|cell, _| cell.extent != Extent::Shared);
+    }
+    predicted
 }
 
 /// Cells of `of` that `other` neither has nor covers.
@@ -124,7 +139,7 @@ impl Comparison {
     #[must_use]
     pub fn fails(&self) -> bool {
         match self.between {
-            Between::Measurement => !self.differences.is_empty(),
+            Between::Measurement | Between::Part => !self.differences.is_empty(),
             Between::Revisions => self.differences.iter().any(|d| d.change == Change::Added),
         }
     }
@@ -135,8 +150,8 @@ impl Difference {
     #[must_use]
     pub fn rule(&self, between: Between) -> &'static str {
         match (between, self.change) {
-            (Between::Measurement, Change::Added) => "reached-not-predicted",
-            (Between::Measurement, Change::Removed) => "predicted-not-reached",
+            (Between::Measurement | Between::Part, Change::Added) => "reached-not-predicted",
+            (Between::Measurement | Between::Part, Change::Removed) => "predicted-not-reached",
             (Between::Revisions, Change::Added) => "widened",
             (Between::Revisions, Change::Removed) => "narrowed",
         }
@@ -155,8 +170,8 @@ impl Difference {
             },
         };
         match (between, self.change) {
-            (Between::Measurement, Change::Added) => format!("{who} {what}, which was not predicted"),
-            (Between::Measurement, Change::Removed) => format!("{who} was predicted to reach this and did not: {what}"),
+            (Between::Measurement | Between::Part, Change::Added) => format!("{who} {what}, which was not predicted"),
+            (Between::Measurement | Between::Part, Change::Removed) => format!("{who} was predicted to reach this and did not: {what}"),
             (Between::Revisions, Change::Added) => format!("{who} now {what}"),
             (Between::Revisions, Change::Removed) => format!("{who} no longer {what}"),
         }

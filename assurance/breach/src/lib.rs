@@ -11,18 +11,22 @@ pub mod absent;
 pub mod attacker;
 pub mod compare;
 pub mod defence;
+pub mod names;
 pub mod posture;
 pub mod predict;
 pub mod report;
 pub mod show;
 pub mod technique;
+pub mod untried;
 
 pub use absent::{Absent, Beyond};
 pub use attacker::{Act, Hand, Mark, Notes, Script, Targets, Tried};
-pub use compare::{Between, Change, Comparison, Difference, What, compare};
+pub use compare::{Between, Change, Comparison, Difference, What, compare, measurable};
 pub use defence::Protected;
 pub use predict::{PredictError, Prediction, Way, predict};
 pub use report::{
-    Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Neighbour, Pace, Profile, Radius, Reached, Report, SLOWER_FACTOR, SLOWER_MS,
+    Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Measured, Neighbour, Pace, Profile, Radius, Reached, Report, SLOWER_FACTOR, SLOWER_MS,
+    Took,
 };
 pub use technique::{Attempt, Control, Detected, Outcome, Stride, Technique};
+pub use untried::Gap;

@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use manifest::{Isolation, Manifest};
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Between, compare};
-use crate::report::{Extent, Kind, Profile, Report};
+use crate::compare::{Between, compare, measurable};
+use crate::report::{Extent, How, Kind, Profile, Report};
 
 /// The six areas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -188,13 +188,25 @@ pub fn of_system(manifest: &Manifest, predicted: &Report, measured: Option<&Repo
 /// What a measurement says of one attacker.
 fn attacked(manifest: &Manifest, predicted: &Report, measured: Option<&Report>, profile: &Profile) -> (State, String) {
     let Some(measured) = measured else { return (State::Unknown, "never measured; --measured names a report".to_owned()) };
+    if measured.how != How::Measured {
+        return (State::Unknown, "the report is a prediction; nobody measured".to_owned());
+    }
     if measured.manifest != manifest.digest() {
         return (State::Unknown, "the measurement is of another manifest".to_owned());
+    }
+    if !measured.absent.is_empty() {
+        return (State::Unknown, "the measurement is of a copy that went without a control".to_owned());
     }
     if !measured.attackers.contains_key(profile) {
         return (State::Unknown, "the measurement left it out".to_owned());
     }
-    let differences = compare(predicted, measured, Between::Measurement).differences;
+    let mut whole = measured.clone();
+    whole.complete(predicted, &|_| true);
+    match whole.gaps().iter().filter(|gap| gap.profile == *profile).count() {
+        0 => {}
+        some => return (State::Unknown, format!("the measurement is partial: {some} techniques were not tried")),
+    }
+    let differences = compare(&measurable(predicted.clone(), measured), measured, Between::Measurement).differences;
     match differences.iter().filter(|difference| difference.profile == *profile).count() {
         0 => (State::Held, "every cell agrees".to_owned()),
         some => (State::Broken, format!("{some} cells differ")),

@@ -5,6 +5,7 @@
 //!
 //! Guarantees: L8 cells of a prediction and of a measurement are the same type; L12 the matrix is sparse, what is absent is refused.
 
+mod circumstances;
 mod neighbour;
 mod profile;
 
@@ -14,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use trust::Digest;
 
+pub use circumstances::{Measured, SUITE_MS_MAX, Took, words};
 pub use neighbour::{Neighbour, Pace, SLOWER_FACTOR, SLOWER_MS};
 pub use profile::{Profile, ProfileError};
 
@@ -65,6 +67,15 @@ pub struct Report {
     /// How other people's work went while each attacker used up all that it could; measured alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<Neighbour>,
+    /// What was lost on the way of what each attacker told, and which turns did not come to their end; measured alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unheard: BTreeMap<Profile, BTreeSet<String>>,
+    /// How strong the sandboxes of each service were; measured alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub isolation: BTreeMap<String, Measured>,
+    /// How long it took; measured alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Took>,
 }
 
 /// Where a report comes from.
@@ -213,6 +224,9 @@ impl Report {
             techniques: Vec::new(),
             beyond: BTreeMap::new(),
             neighbours: Vec::new(),
+            unheard: BTreeMap::new(),
+            isolation: BTreeMap::new(),
+            took: None,
         }
     }
 

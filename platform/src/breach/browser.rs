@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use breach::attacker::heard;
 use breach::attacker::http::{Answer, Ask, Request};
 use breach::attacker::techniques::Credential;
 use contract::body;
@@ -148,11 +149,14 @@ impl Ask for Browser {
     }
 
     fn at_once(&self, request: &Request, times: usize) -> Vec<u16> {
-        std::thread::scope(|scope| {
+        let mut answers: Vec<Answer> = std::thread::scope(|scope| {
             let asking: Vec<_> = (0..times).map(|_| scope.spawn(|| self.ask_once(request))).collect();
-            let answers = asking.into_iter().filter_map(|one| one.join().ok()?.ok());
-            answers.map(|answer| answer.status).collect()
-        })
+            asking.into_iter().filter_map(|one| one.join().ok()?.ok()).collect()
+        });
+        // What those threads heard is theirs; of a refusal and an answer the refusal is what came of it.
+        answers.sort_by_key(|answer| answer.status);
+        answers.iter().for_each(|answer| heard::hear(Some(answer)));
+        answers.iter().map(|answer| answer.status).collect()
     }
 }
 
@@ -185,7 +189,9 @@ impl Browser {
         }
         let whole = if request.body.is_empty() { body::empty() } else { body::full(request.body.clone()) };
         let built = built.body(whole).map_err(io::Error::other)?;
-        let answer = self.handle.block_on(self.send(&to, built))?;
+        let answer = self.handle.block_on(self.send(&to, built));
+        heard::hear(answer.as_ref().ok());
+        let answer = answer?;
         let mut jar = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, cookie) in answer.headers.iter().filter(|(name, _)| name == "set-cookie") {
             if let Some((name, value)) = cookie.split(';').next().and_then(|pair| pair.split_once('=')) {

@@ -83,7 +83,7 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     let kept = kept_back(&applied);
     copy_folder(&applied.search.folder, &folder, &kept, &mut budget).map_err(BreachError::Copy)?;
     let dir = scratch.join("system");
-    let targets = targets(scratch, &folder, &dir).map_err(BreachError::Copy)?;
+    let targets = targets(scratch, &folder, &dir, &applied.manifest).map_err(BreachError::Copy)?;
     let script = Script::of(&applied.manifest, targets, wish.only.clone());
     fs::create_dir_all(folder.join("breach")).map_err(BreachError::Copy)?;
     let text = serde_json::to_vec(&script).map_err(|error| BreachError::Copy(error.into()))?;
@@ -166,7 +166,7 @@ fn lists(applied: &Applied, folder: &Path) -> io::Result<BTreeMap<String, BTreeS
 }
 
 /// What is worth a try here; each is there while the attack runs.
-fn targets(scratch: &Path, folder: &Path, dir: &Path) -> io::Result<Targets> {
+fn targets(scratch: &Path, folder: &Path, dir: &Path, manifest: &Manifest) -> io::Result<Targets> {
     let canary = trust::clock::random_hex(&*trust::SystemEntropy::shared(), 16);
     let outside = scratch.join("outside");
     fs::create_dir_all(&outside)?;
@@ -177,10 +177,18 @@ fn targets(scratch: &Path, folder: &Path, dir: &Path) -> io::Result<Targets> {
     let parts =
         ["", "keys", "data", "log", "run", "palisade.lock", "data/objects", "data/queue", "data/evidence", "data/login", "data/identity"];
     let machine = ["/etc/shadow", "/etc/hostname", "/etc/machine-id", "/root", "/home", "/var", "/sys/kernel", "/boot"];
+    let with_state = manifest.services.iter().filter(|(_, service)| service.state).map(|(name, _)| name);
+    let states: BTreeMap<String, String> =
+        with_state.map(|name| (name.clone(), dir.join(format!("data/service-{name}")).display().to_string())).collect();
     let files = own.into_iter().chain(parts.iter().map(|part| dir.join(part))).chain(machine.iter().map(PathBuf::from));
+    let guards = manifest.services.keys().map(|name| dir.join(format!("data/guard-{name}")));
+    let files = files.chain(states.values().map(PathBuf::from)).chain(guards);
     let sockets = ["identity", "control", "login", "evidence"].map(|role| dir.join(format!("run/{role}.sock")).display().to_string());
     Ok(Targets {
         files: files.map(|path| path.display().to_string()).collect(),
+        states,
+        keys: Some(dir.join("keys").display().to_string()),
+        evidence: Some(dir.join("data/evidence").display().to_string()),
         sockets: sockets.to_vec(),
         abstract_name: doors::abstract_name(scratch),
         hosts: doors::ADDRESSES.iter().copied().map(IpAddr::V4).collect(),

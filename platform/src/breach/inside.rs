@@ -117,6 +117,15 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         }
     }
     let nearby = Neighbourhood::of(&stage.origin).map_err(BreachError::Process)?;
+    // Each has things of its own, which nobody has touched yet.
+    let everybody = [(&people.bob, VICTIM), (&people.ada, "ada"), (&people.root, "root"), (&people.partner, "partner")];
+    if [Profile::Person, Profile::Insider, Profile::InsiderMfa, Profile::Vendor].iter().any(&wanted) {
+        rounds.things(&everybody, OUTSIDE);
+    }
+    if wanted(&Profile::InsiderMfa) {
+        // The same person, whose first turn has stored what it was granted.
+        rounds.things(&[(&people.root, "root")], OUTSIDE_PROVEN);
+    }
     for (who, profile) in [
         (Who::Stranger, Profile::External),
         (Who::Person, Profile::Person),
@@ -137,12 +146,14 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     let switches = dangerous_switches(&wish.dangerous_without, &services).map_err(BreachError::Ended)?;
     let (mut probed, called) = while_it_runs(&handle, &rounds, &copy, scratch, &switches).map_err(BreachError::Process)?;
     seen.said.append(&mut rounds.watch.said);
+    seen.lost.append(&mut rounds.watch.lost);
     drop(rounds);
     stage.stop()?;
-    seen.alarms = watch::alarms(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
+    let log = crate::roles::evidence::log_folder(&copy.dir.join("data/evidence"));
+    seen.alarms = watch::alarms(&log);
     let mut report = measured::report(&copy.original, seen, &wanted);
     if !switches.is_empty() {
-        let entries = watch::entries(&crate::roles::evidence::log_folder(&copy.dir.join("data/evidence")));
+        let entries = watch::entries(&log);
         probed.extend(stranger::judged(&called, &entries));
         probed.push(chain::try_changes(&copy.dir, scratch).map_err(BreachError::Copy)?);
         if probe::is_out(&switches, Control::Sealing) {
@@ -150,6 +161,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         }
         report.absent = review::absent(&copy, &switches, &probed, &entries)?;
     }
+    report.isolation = watch::levels(&copy.original, &watch::entries(&log), &wanted);
     report.beyond = copy.beyond;
     runtime.shutdown_background();
     Ok(report)
@@ -192,6 +204,12 @@ fn in_quiet(neighbours: &Neighbours<'_>) -> Vec<neighbours::Sample> {
     })
 }
 
+/// Number of the things that visitors from outside have, and whose things they are after.
+const OUTSIDE: u32 = 2_000;
+/// The same of an administrator with a second proof.
+const OUTSIDE_PROVEN: u32 = 2_010;
+const VICTIM: &str = "bob";
+
 /// Everything that one visitor tries.
 fn from_outside(
     (who, proven): (Who, Option<&Browser>),
@@ -208,7 +226,12 @@ fn from_outside(
         Who::InsiderMfa => proven.unwrap_or(&people.root),
         Who::Vendor => &people.partner,
     };
-    let own = Mark::new(Act::Calm, "none", "ada", 0);
+    let owner = match who {
+        Who::Stranger | Who::Person => "ada",
+        Who::Insider | Who::InsiderMfa => "root",
+        Who::Vendor => "partner",
+    };
+    let own = Mark::new(Act::Calm, "none", owner, if who == Who::InsiderMfa { OUTSIDE_PROVEN } else { OUTSIDE });
     let owners = [(&people.ada, "a person's session"), (&people.root, "an administrator's session"), (&people.partner, "a partner's key")];
     let credentials: Vec<_> = owners.into_iter().filter_map(|(browser, what)| browser.credential(what)).collect();
     let visitor = Visitor {
@@ -217,7 +240,7 @@ fn from_outside(
         bare: &people.stranger,
         script,
         own: own.to_string(),
-        victim: Mark::new(Act::Calm, "none", "bob", 0).to_string(),
+        victim: Mark::new(Act::Calm, "none", VICTIM, OUTSIDE).to_string(),
         scopes: (who == Who::Vendor).then(|| people.partner_scopes.clone()),
         lesser: (who == Who::Vendor).then_some(&people.lesser as &dyn Ask),
         stolen,

@@ -1,20 +1,23 @@
 //! What was measured, in the form that predictions have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use breach::attacker::heard::control;
 use breach::attacker::note::{Said, Tried};
-use breach::attacker::techniques::{ALL, NOT_PERMITTED, Run, catalogue};
-use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Neighbour, Outcome, Profile, Radius, Report};
+use breach::attacker::techniques::{ALL, NO_WAY, NOT_PERMITTED, Run, catalogue};
+use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Neighbour, Outcome, Profile, Radius, Report, names};
 use manifest::{Fresh, Manifest};
 
 use super::rounds::EXHAUSTION;
-use super::watch::{Alarm, SYSCALL_DENIED};
+use super::watch::{Alarm, GATHERED, SYSCALL_DENIED};
 
 /// Everything that was seen of a run.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// What services said.
     pub(super) said: Vec<(String, Said)>,
+    /// Lines of services that were lost.
+    pub(super) lost: BTreeMap<String, u64>,
     /// What was tried from outside.
     pub(super) outside: Vec<(Profile, Tried)>,
     /// Who came to the doors of the outer network while it was a service's turn.
@@ -41,6 +44,7 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
         report.attackers.insert(profile, Radius { lasts: Lasts::Credential, ..Radius::default() });
     }
     report.attackers.retain(|profile, _| wanted(profile));
+    report.unheard = unheard(&seen, wanted);
     let mut attempts: BTreeMap<(Profile, String, Outcome, String), Option<Detected>> = BTreeMap::new();
     let inside = seen.said.iter().filter_map(|(service, said)| match said {
         Said::Tried(tried) if Mark::find(&tried.mark).is_some_and(|mark| mark.act != Act::Calm) => {
@@ -72,9 +76,9 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
         }
     }
     for (service, doors) in seen.came.iter().filter(|(_, doors)| !doors.is_empty()) {
-        let way = if doors.iter().any(|door| door.starts_with("udp")) { "udp" } else { "tcp" };
+        let way = if doors.iter().any(|door| door.starts_with("udp")) { names::UDP } else { names::TCP };
         if let Some(radius) = report.attackers.get_mut(&Profile::Service(service.clone())) {
-            radius.add(Cell::egress("outside", way, Extent::Standing), "doors");
+            radius.add(Cell::egress(names::OUTSIDE, way, Extent::Standing), "doors");
         }
     }
     for one in seen.neighbours.iter().filter(|one| one.is_disturbed()) {
@@ -91,47 +95,87 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
     report
 }
 
-/// How it ended and whether it was seen, with what the audit log tells of both.
+/// What was told and did not come, and turns without an end: what was reached in them nobody knows. While a service uses up all that it
+/// has, its own end may be one of the things that go.
+fn unheard(seen: &Seen, wanted: &dyn Fn(&Profile) -> bool) -> BTreeMap<Profile, BTreeSet<String>> {
+    let lost = seen.lost.iter().map(|(service, count)| (service, format!("{count} lines of what it told were lost")));
+    let is_over = |of: &str, turn: (&str, &str)| {
+        let ends = |(service, said): &(String, Said)| matches!(said, Said::Ended { mark, entry } if service == of && (mark.as_str(), entry.as_str()) == turn);
+        seen.said.iter().any(ends)
+    };
+    let unended = seen.said.iter().filter_map(|(service, said)| match said {
+        Said::Began { mark, entry }
+            if Mark::find(mark).is_none_or(|mark| mark.act != Act::Press) && !is_over(service, (mark.as_str(), entry.as_str())) =>
+        {
+            Some((service, format!("its turn at {entry} did not come to its end")))
+        }
+        _ => None,
+    });
+    let mut all: BTreeMap<Profile, BTreeSet<String>> = BTreeMap::new();
+    for (service, why) in lost.chain(unended) {
+        let profile = Profile::Service(service.clone());
+        if wanted(&profile) {
+            all.entry(profile).or_default().insert(why);
+        }
+    }
+    all
+}
+
+/// How it ended and whether it was seen, with what the audit log tells of both. A record is about a try only if it is of that try: of its
+/// own trace, of the reason that it was told, or of a system call that it was denied. What was not tried, or was not sent because there is
+/// no way, cannot be seen.
 fn judged(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> (Outcome, Option<Detected>) {
-    // What a program does by itself inside its sandbox makes no request that somebody could refuse; of its system calls some are denied.
-    let row = ALL.iter().find(|row| row.id == tried.technique);
-    let calls = match row.map(|row| row.run) {
-        Some(Run::Alone(_, calls)) => Some(calls),
-        _ if tried.technique == "memory" => Some(&[] as &[&str]),
+    let Outcome::Stopped { by } = tried.outcome else { return (tried.outcome.clone(), None) };
+    let (calls, mine) = about(profile, tried, alarms);
+    // What it was not told: where one reason alone is recorded of it, that is who refused.
+    let reasons: BTreeSet<&str> = mine.iter().map(|alarm| alarm.what.as_str()).collect();
+    let told = match (reasons.first(), reasons.len()) {
+        (Some(&SYSCALL_DENIED), 1) => Some(Control::Seccomp),
+        (Some(reason), 1) => control(reason),
         _ => None,
     };
-    let (from, until) = (tried.from_ms.saturating_sub(SLACK_MS), tried.until_ms.saturating_add(SLACK_MS));
-    let during = |alarm: &&Alarm| match (calls, &alarm.call) {
-        // Denied calls are told by kind, and a little later: one of a kind that it makes is about it.
-        (Some(calls), Some(call)) => {
-            (from..=until.saturating_add(SEEN_MS_MAX)).contains(&alarm.at_ms)
-                && calls.iter().any(|kind| is_of(call, kind))
-                && of(profile, alarm)
-        }
-        (None, None) => (from..=until).contains(&alarm.at_ms) && of(profile, alarm),
-        _ => false,
-    };
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for alarm in alarms.iter().filter(during) {
-        *reasons.entry(alarm.what.as_str()).or_default() += 1;
+    let outcome = Outcome::Stopped { by: by.or(told) };
+    if tried.sent == 0 && tried.seen.ends_with(NO_WAY) {
+        return (outcome, None);
     }
-    let most = reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| *reason);
     // A request and its refusal are one moment; a denied call was made somewhere in the technique's time.
-    let since = |alarm: &Alarm| if calls.is_some() { tried.until_ms.min(alarm.at_ms) } else { alarm.at_ms };
-    let seen = alarms.iter().filter(during).map(|alarm| (alarm.taken_ms.saturating_sub(since(alarm)), alarm));
-    let seen = seen.min_by_key(|(after, _)| *after);
+    let since = |alarm: &Alarm| if calls { tried.until_ms.min(alarm.at_ms) } else { alarm.at_ms };
+    let seen = mine.iter().map(|alarm| (alarm.taken_ms.saturating_sub(since(alarm)), alarm)).min_by_key(|(after, _)| *after);
     let detected = match seen {
-        // What its own authority is good for is no attack, and is recorded as what it is.
-        _ if tried.outcome == Outcome::Reached => None,
-        Some((after_ms, alarm)) if after_ms <= SEEN_MS_MAX => Some(Detected::Yes { event: alarm.what.clone(), after_ms }),
-        _ => Some(Detected::No),
+        Some((after_ms, alarm)) if after_ms <= SEEN_MS_MAX => Detected::Yes { event: alarm.what.clone(), after_ms },
+        _ => Detected::No,
     };
-    let outcome = match (&tried.outcome, most) {
-        (Outcome::Stopped { by: None }, Some(SYSCALL_DENIED)) if is_denial(&tried.seen) => Outcome::Stopped { by: Some(Control::Seccomp) },
-        (Outcome::Stopped { by: None }, Some(reason)) => Outcome::Stopped { by: control(reason) },
-        (outcome, _) => outcome.clone(),
+    (outcome, Some(detected))
+}
+
+/// Records of this try: whether they are of system calls, and which.
+fn about<'a>(profile: &Profile, tried: &Tried, alarms: &'a [Alarm]) -> (bool, Vec<&'a Alarm>) {
+    let (from, until) = (tried.from_ms.saturating_sub(SLACK_MS), tried.until_ms.saturating_add(SLACK_MS));
+    let meanwhile = |alarm: &Alarm| (from..=until).contains(&alarm.at_ms) && of(profile, alarm);
+    let run = ALL.iter().find(|row| row.id == tried.technique).map(|row| row.run);
+    let fits = |alarm: &&Alarm| match run {
+        // A process alone makes no request. Denied calls are told by kind, and a little later.
+        Some(Run::Alone(_, kinds)) => {
+            let denied = tried.outcome == (Outcome::Stopped { by: Some(Control::Seccomp) }) || is_denial(&tried.seen);
+            let in_time = (from..=until.saturating_add(SEEN_MS_MAX)).contains(&alarm.at_ms) && of(profile, alarm);
+            denied && in_time && alarm.call.as_ref().is_some_and(|call| kinds.iter().any(|kind| is_of(call, kind)))
+        }
+        Some(Run::Outside(..)) if !tried.traces.is_empty() => tried.traces.contains(&alarm.trace),
+        // No request of a person: certificates that are shown, sockets that are called.
+        Some(Run::Outside(..)) => {
+            let silent = tried.outcome == (Outcome::Stopped { by: Some(Control::FileModes) });
+            !silent && tried.sent == 0 && meanwhile(alarm) && (alarm.trace.is_empty() || alarm.connection)
+        }
+        Some(Run::First(_) | Run::InHand(..) | Run::After(_)) => {
+            // A guard tells its reason, the store does not.
+            let unsaid = tried.unsaid && control(&alarm.what).is_some() && !alarm.point.starts_with("guard");
+            alarm.call.is_none() && meanwhile(alarm) && (tried.reasons.contains(&alarm.what) || unsaid)
+        }
+        // It knocks at its flows without a pause, at a path that none of them has.
+        Some(Run::Pressing(_)) => meanwhile(alarm) && matches!(alarm.what.as_str(), "route_unknown" | "method_unlisted" | GATHERED),
+        None => false,
     };
-    (outcome, detected)
+    (matches!(run, Some(Run::Alone(..))), alarms.iter().filter(fits).collect())
 }
 
 /// Whether a denied call is of this kind: `socket inet raw` is of `socket`.
@@ -155,25 +199,113 @@ fn of(profile: &Profile, alarm: &Alarm) -> bool {
     }
 }
 
-/// The control that refuses for this reason.
-fn control(reason: &str) -> Option<Control> {
-    Some(match reason {
-        "policy_denied" => Control::Policy,
-        "job_mismatch" => Control::JobToken,
-        "lease_ended" => Control::Lease,
-        "authority_not_in_flight" | "authority_missing" | "authority_ended" => Control::TransactionToken,
-        "route_unknown" | "method_unlisted" | "host_unknown" | "request_ambiguous" => Control::GuardOut,
-        "peer_undeclared" => Control::GuardIn,
-        "client_certificate_missing" | "svid_untrusted" | "svid_malformed" => Control::Mtls,
-        "credential_missing" | "session_ended" | "token_invalid" | "token_malformed" | "token_inactive" | "token_key_unknown" => {
-            Control::SignIn
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alarm(at_ms: u64, what: &str, trace: &str) -> Alarm {
+        Alarm {
+            at_ms,
+            taken_ms: at_ms + 5,
+            principal: "spiffe://x.example/service/web".to_owned(),
+            point: "objects".to_owned(),
+            what: what.to_owned(),
+            connection: false,
+            call: None,
+            trace: trace.to_owned(),
         }
-        "scope_missing" => Control::Scope,
-        "rate_exceeded" => Control::Limits,
-        "role_missing" => Control::Role,
-        "step_up_missing" => Control::StepUp,
-        other if other.starts_with("token_") || other.starts_with("proof_") => Control::SignIn,
-        other if other.contains("quarantine") || other.contains("verdict") => Control::Quarantine,
-        _ => return None,
-    })
+    }
+
+    fn tried(technique: &str, outcome: Outcome, seen: &str) -> Tried {
+        Tried {
+            mark: String::new(),
+            technique: technique.to_owned(),
+            outcome,
+            seen: seen.to_owned(),
+            cells: Vec::new(),
+            routes: Vec::new(),
+            stolen: Vec::new(),
+            sent: 1,
+            reasons: BTreeSet::new(),
+            unsaid: false,
+            traces: BTreeSet::new(),
+            from_ms: 100,
+            until_ms: 200,
+        }
+    }
+
+    fn seen(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> Option<bool> {
+        judged(profile, tried, alarms).1.map(|detected| matches!(detected, Detected::Yes { .. }))
+    }
+
+    // J11: a record in the time of a try is of that try only if it tells what the try was told.
+    #[test]
+    fn what_others_do_meanwhile_is_not_taken_for_a_record_of_a_try() {
+        let (web, stopped) = (Profile::Service("web".to_owned()), || Outcome::Stopped { by: None });
+        let other = [alarm(150, "route_unknown", "")];
+        let mut own = tried("objects-of-others", stopped(), "read: 403");
+        own.reasons.insert("policy_denied".to_owned());
+        assert_eq!(seen(&web, &own, &other), Some(false));
+        assert_eq!(judged(&web, &own, &other).0, stopped(), "another's refusal did not stop it");
+        let both = [alarm(150, "route_unknown", ""), alarm(160, "policy_denied", "")];
+        assert_eq!(seen(&web, &own, &both), Some(true));
+        assert_eq!(judged(&web, &own, &both).0, Outcome::Stopped { by: Some(Control::Policy) });
+        // Outside of its time, and in another's name.
+        assert_eq!(seen(&web, &own, &[alarm(300, "policy_denied", "")]), Some(false));
+        assert_eq!(seen(&Profile::Service("api".to_owned()), &own, &both), Some(false));
+        // Refused without a word: one reason is whose it is, two tell nothing.
+        let unsaid = Tried { unsaid: true, reasons: BTreeSet::new(), ..own };
+        assert_eq!(judged(&web, &unsaid, &[alarm(150, "policy_denied", "")]).0, Outcome::Stopped { by: Some(Control::Policy) });
+        assert_eq!(judged(&web, &unsaid, &both).0, stopped());
+    }
+
+    // L8, L10: what was told and did not come, and what was begun and not ended, is told of; but for what uses itself up.
+    #[test]
+    fn a_turn_without_an_end_and_lines_that_are_lost_are_told() {
+        let (attack, press) = (Mark::new(Act::Attack, "web", "ada", 1).to_string(), Mark::new(Act::Press, "web", "ada", 2).to_string());
+        let began = |mark: &String, entry: &str| ("web".to_owned(), Said::Began { mark: mark.clone(), entry: entry.to_owned() });
+        let ended = |mark: &String, entry: &str| ("web".to_owned(), Said::Ended { mark: mark.clone(), entry: entry.to_owned() });
+        let of = |said: Vec<(String, Said)>, lost: &[(&str, u64)]| {
+            let lost = lost.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+            unheard(&Seen { said, lost, ..Seen::default() }, &|profile| profile.to_string() == "service.web")
+        };
+        assert!(of(vec![began(&attack, "GET /"), ended(&attack, "GET /"), began(&press, "GET /")], &[("api", 2)]).is_empty());
+        let both = of(vec![began(&attack, "GET /"), began(&attack, "GET /b"), ended(&attack, "GET /")], &[("web", 2)]);
+        let said: Vec<&str> = both.values().flatten().map(String::as_str).collect();
+        assert_eq!(said, ["2 lines of what it told were lost", "its turn at GET /b did not come to its end"]);
+    }
+
+    // J11: what was not tried or not sent cannot be seen.
+    #[test]
+    fn what_was_not_sent_or_not_tried_is_neither_seen_nor_unseen() {
+        let web = Profile::Service("web".to_owned());
+        let alarms = [alarm(150, "route_unknown", "")];
+        let untried = tried("replay", Outcome::Untried { why: "x".to_owned() }, "");
+        assert_eq!(seen(&web, &untried, &alarms), None);
+        let unsent = Tried { sent: 0, ..tried("jobs-of-others", Outcome::Stopped { by: None }, &format!("take: {NO_WAY}")) };
+        assert_eq!(seen(&web, &unsent, &alarms), None);
+        let quiet = Tried { sent: 0, ..tried("memory", Outcome::Stopped { by: None }, "nothing") };
+        assert_eq!(seen(&web, &quiet, &alarms), Some(false), "it was done, and nobody saw it");
+    }
+
+    // J11: from outside a record is found by its trace.
+    #[test]
+    fn a_persons_try_is_seen_by_the_record_of_its_own_trace() {
+        let mut own = tried("console", Outcome::Stopped { by: None }, "403");
+        own.traces.insert("t1".to_owned());
+        let at_edge = |trace| Alarm { principal: "internet".to_owned(), point: "edge".to_owned(), ..alarm(150, "role_missing", trace) };
+        assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2")]), Some(false));
+        assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2"), at_edge("t1")]), Some(true));
+    }
+
+    // J11: a denied call is of a try that was denied one.
+    #[test]
+    fn a_denied_call_is_put_down_to_what_was_denied() {
+        let web = Profile::Service("web".to_owned());
+        let denied = Alarm { call: Some("socket netlink".to_owned()), ..alarm(150, SYSCALL_DENIED, "") };
+        let netlink = tried("families", Outcome::Stopped { by: Some(Control::Seccomp) }, "socket netlink: EAFNOSUPPORT");
+        assert_eq!(seen(&web, &netlink, std::slice::from_ref(&denied)), Some(true));
+        let nothing_there = tried("sockets", Outcome::Stopped { by: Some(Control::MountNamespace) }, "not there");
+        assert_eq!(seen(&web, &nothing_there, &[denied]), Some(false));
+    }
 }

@@ -90,7 +90,7 @@ impl Nearby for Neighbourhood {
         };
         match heard {
             Ok(heard) => self.understood(at, heard),
-            Err(error) => Knocked { who: None, end: End::Untried(format!("nobody is there any more: {}", error.kind())) },
+            Err(error) => Knocked { who: None, end: End::Untried(format!("{}: {}", breach::untried::NOBODY_THERE, error.kind())) },
         }
     }
 }

@@ -39,11 +39,7 @@ pub(super) struct Rounds<'a> {
 impl Rounds<'_> {
     /// Ordinary work of Ada and Bob, so that both have things of every kind.
     pub(super) fn calm(&mut self) -> Result<(), String> {
-        let (script, people) = (self.script, self.people);
-        for (browser, person) in [(&people.bob, "bob"), (&people.ada, "ada")] {
-            wave(script, browser, &Mark::new(Act::Calm, "none", person, 0), None);
-        }
-        self.settle(REACH_MAX);
+        self.things(&[(&self.people.bob, "bob"), (&self.people.ada, "ada")], 0);
         let entries: BTreeSet<&str> =
             self.watch.said.iter().filter(|(_, said)| matches!(said, Said::Played { .. })).map(|(name, _)| name.as_str()).collect();
         if entries.is_empty() {
@@ -53,10 +49,20 @@ impl Rounds<'_> {
         }
     }
 
-    /// One service's turn.
+    /// Ordinary work of these, with this number: things of theirs of every kind, which nobody has touched yet.
+    pub(super) fn things(&mut self, of: &[(&Browser, &str)], number: u32) {
+        for (browser, person) in of {
+            wave(self.script, browser, &Mark::new(Act::Calm, "none", person, number), None);
+        }
+        self.settle(REACH_MAX);
+    }
+
+    /// One service's turn, on things that are new: what the one before removed is no wall.
     pub(super) fn attack(&mut self, service: &str) {
         let (script, people) = (self.script, self.people);
-        let mark = Mark::new(Act::Attack, service, "ada", 1);
+        let number = turn_number(script, service);
+        self.things(&[(&people.bob, "bob"), (&people.ada, "ada")], number);
+        let mark = Mark::new(Act::Attack, service, "ada", number);
         let text = mark.to_string();
         std::thread::scope(|scope| {
             let begun = scope.spawn(|| wave(script, &people.ada, &mark, None));
@@ -70,7 +76,7 @@ impl Rounds<'_> {
                     self.stolen.push((format!("a token of {service}"), token.clone()));
                     let carry = format!("{text}~{token}");
                     for other in script.services.keys().filter(|other| *other != service) {
-                        let (mark, carry) = (Mark::new(Act::Replay, other, "ada", turn_number(script, service)), carry.clone());
+                        let (mark, carry) = (Mark::new(Act::Replay, other, "ada", number), carry.clone());
                         replays.push(scope.spawn(move || wave(script, &people.ada, &mark, Some(&carry))));
                     }
                 }
@@ -120,9 +126,10 @@ impl Rounds<'_> {
     }
 }
 
-/// Numbers of replays tell from whom the token was.
-pub(super) fn turn_number(script: &Script, service: &str) -> u32 {
-    script.services.keys().position(|name| name == service).and_then(|at| u32::try_from(at).ok()).unwrap_or_default()
+/// The number of a service's turn, from 1: of what is made for it, and of replays of what it had.
+fn turn_number(script: &Script, service: &str) -> u32 {
+    let at = script.services.keys().position(|name| name == service).and_then(|at| u32::try_from(at).ok());
+    at.unwrap_or_default().saturating_add(1)
 }
 
 /// How far a turn is.

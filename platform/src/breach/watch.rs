@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use breach::attacker::note::{Line, Said};
+use breach::{Measured, Profile};
 use evidence::log::Entry;
+use manifest::{Isolation, Manifest};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,6 +20,8 @@ pub(super) struct Watch {
     read: BTreeMap<PathBuf, u64>,
     /// Everything so far.
     pub(super) said: Vec<(String, Said)>,
+    /// Lines that a service told and that came torn or not at all.
+    pub(super) lost: BTreeMap<String, u64>,
 }
 
 /// A line of a guard's log, as far as it is of interest.
@@ -28,12 +32,15 @@ struct Logged {
 #[derive(Debug, Deserialize)]
 struct Fields {
     service_line: Option<String>,
+    /// Lines before it that the guard did not keep.
+    #[serde(default)]
+    lost: u64,
 }
 
 impl Watch {
     /// Nothing was said yet.
     pub(super) fn new(logs: PathBuf) -> Self {
-        Self { logs, read: BTreeMap::new(), said: Vec::new() }
+        Self { logs, read: BTreeMap::new(), said: Vec::new(), lost: BTreeMap::new() }
     }
 
     /// Reads what is new; gives how much that is.
@@ -63,9 +70,14 @@ impl Watch {
                 return Ok(());
             }
             *at = at.saturating_add(u64::try_from(count).unwrap_or_default());
-            let said = serde_json::from_str::<Logged>(&line).ok().and_then(|logged| logged.fields.service_line);
-            if let Some(Line { breach }) = said.and_then(|said| serde_json::from_str(&said).ok()) {
-                self.said.push((service.to_owned(), breach));
+            let Ok(Logged { fields: Fields { service_line: Some(said), mut lost } }) = serde_json::from_str(&line) else { continue };
+            match serde_json::from_str::<Line>(&said) {
+                Ok(Line { breach }) => self.said.push((service.to_owned(), breach)),
+                Err(_) => lost = lost.saturating_add(u64::from(said.starts_with(Line::BEGIN))),
+            }
+            if lost > 0 {
+                let all = self.lost.entry(service.to_owned()).or_default();
+                *all = all.saturating_add(lost);
             }
         }
     }
@@ -87,6 +99,8 @@ pub(super) struct Alarm {
     pub(super) connection: bool,
     /// The system call, where one was denied.
     pub(super) call: Option<String>,
+    /// The trace that the record belongs to, or empty.
+    pub(super) trace: String,
 }
 
 /// Every alarm of the audit log, in order.
@@ -115,6 +129,8 @@ pub(super) fn entries(folder: &Path) -> Vec<Entry> {
     all
 }
 
+/// Refusals beyond those that are recorded singly.
+pub(super) const GATHERED: &str = "RefusalsGathered";
 /// A system call was denied.
 pub(super) const SYSCALL_DENIED: &str = "SyscallDenied";
 
@@ -124,11 +140,50 @@ fn alarm(entry: &Entry) -> Option<Alarm> {
     let what = match entry.record.event.as_str() {
         "CallDecided" => fields.get("decision")?.get("deny")?.get("reason")?.as_str()?.to_owned(),
         "ConnectionRefused" | "SignInRefused" => text("reason"),
-        event @ ("RefusalsGathered" | "TamperingFound" | "AlertRaised" | SYSCALL_DENIED) => event.to_owned(),
+        event @ (GATHERED | "TamperingFound" | "AlertRaised" | SYSCALL_DENIED) => event.to_owned(),
         _ => return None,
     };
     let connection = entry.record.event == "ConnectionRefused";
     let call = Some(text("call")).filter(|_| what == SYSCALL_DENIED);
     let principal = [text("principal"), text("peer"), entry.workload.to_string()].into_iter().find(|it| !it.is_empty())?;
-    Some(Alarm { at_ms: entry.record.at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), connection, what, call })
+    let (at_ms, trace) = (entry.record.at_ms, entry.record.trace.clone());
+    Some(Alarm { at_ms, taken_ms: entry.taken_ms, principal, point: text("point"), connection, what, call, trace })
+}
+
+/// How strong the sandboxes of each service were, as its guard recorded their starts.
+pub(super) fn levels(manifest: &Manifest, entries: &[Entry], wanted: &dyn Fn(&Profile) -> bool) -> BTreeMap<String, Measured> {
+    let services = manifest.services.iter().filter(|(name, _)| wanted(&Profile::Service((*name).clone())));
+    let of = |(name, service): (&String, &manifest::Service)| {
+        let text = |entry: &Entry, field: &str| entry.record.fields.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let started = |entry: &&Entry| text(entry, "act") == "sandbox.start" && text(entry, "to") == *name;
+        let level = |detail: String| match detail.split(',').next().unwrap_or_default() {
+            level if level.contains("Full") => Some(Isolation::Full),
+            level if level.contains("Confined") => Some(Isolation::Confined),
+            _ => None,
+        };
+        let at = entries.iter().filter(started).filter_map(|entry| level(text(entry, "detail"))).collect();
+        (name.clone(), Measured { accepts: service.isolation, at })
+    };
+    services.map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    // L8, L10: a line that came torn, and those that a guard did not keep, are counted.
+    #[test]
+    fn lines_that_are_lost_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = serde_json::to_string(&Line { breach: Said::Ended { mark: "m".to_owned(), entry: "GET /".to_owned() } }).unwrap();
+        let torn: String = ended.chars().take(20).collect();
+        let logged = |said: &str, lost: u64| serde_json::json!({ "fields": { "service_line": said, "lost": lost } }).to_string();
+        let lines = [logged(&ended, 0), logged("listening", 0), logged(&torn, 0), "no line of a service".to_owned(), logged(&ended, 3)];
+        std::fs::write(folder.path().join("guard-web.log"), lines.join("\n") + "\n").unwrap();
+        std::fs::write(folder.path().join("guard-api.log"), logged(&ended, 0) + "\n").unwrap();
+        let mut watch = Watch::new(folder.path().to_path_buf());
+        assert_eq!(watch.look(), 3);
+        assert_eq!(watch.lost, BTreeMap::from([("web".to_owned(), 4)]));
+    }
 }

@@ -1,7 +1,7 @@
 //! `palisade breach`: what an attacker reaches who owns one part of the system, and what a change does to that.
 //!
-//! Exit codes: 0 nothing to say, 1 findings (prediction and measurement differ, or a revision reaches more), 64 a bad manifest or command
-//! line, 69 measuring is not possible here.
+//! Exit codes: 0 nothing to say, 1 findings (prediction and measurement differ, a revision reaches more, something was not tried for no
+//! known reason; of controls that were left out: all were found), 64 a bad manifest or command line, 69 measuring is not possible here.
 
 mod revision;
 mod tell;
@@ -9,7 +9,7 @@ mod tell;
 use std::process::ExitCode;
 
 use ::breach::show;
-use ::breach::{Absent, Between, Comparison, Control, Extent, Prediction, Profile, Report, compare, predict};
+use ::breach::{Absent, Between, Comparison, Control, Prediction, Profile, Report, Took, compare, measurable, predict};
 
 use super::{DirArgument, Failure, ManifestArgument, Written, say};
 use crate::breach::{Wish, measure};
@@ -54,7 +54,10 @@ pub(crate) struct Breach {
 impl Breach {
     pub(super) fn run(self, written: Written) -> Result<ExitCode, Failure> {
         let applied = Applied::open(&self.manifest.manifest)?;
+        let clock = trust::SystemClock::shared();
+        let begun = clock.monotonic();
         let prediction = predict(&applied.manifest, &applied.policies).map_err(refused)?;
+        let predicted_in = clock.monotonic().saturating_sub(begun);
         let profiles = self.profiles(&applied)?;
         if self.list {
             return list(&prediction.report, written);
@@ -71,18 +74,21 @@ impl Breach {
         if self.predict {
             return self.told(&predicted, None, &applied, written);
         }
-        self.measure(predicted, &Prediction { ways: prediction.ways, report: whole }, profiles, &applied, written)
+        let begun = clock.monotonic();
+        let took =
+            |clock: &dyn trust::Clock| Took { prediction_ms: ms(predicted_in), suite_ms: ms(clock.monotonic().saturating_sub(begun)) };
+        self.measure((predicted, &Prediction { ways: prediction.ways, report: whole }), profiles, &applied, written, &|| took(&*clock))
     }
 
-    /// Breaks into a copy, and holds what is reached against what was predicted. Some techniques alone reach a part of it, so that they are
-    /// only told.
+    /// Breaks into a copy, and holds what is reached against what was predicted. Some techniques alone reach a part of it, so that of them
+    /// only what was not predicted counts.
     fn measure(
         &self,
-        mut predicted: Report,
-        prediction: &Prediction,
+        (predicted, prediction): (Report, &Prediction),
         profiles: Vec<Profile>,
         applied: &Applied,
         written: Written,
+        took: &dyn Fn() -> Took,
     ) -> Result<ExitCode, Failure> {
         let only = self.techniques(applied)?;
         let partial = !only.is_empty();
@@ -95,24 +101,25 @@ impl Breach {
                 return Err(Failure::of(EXIT_UNAVAILABLE, advice));
             }
         }
-        let wish = Wish { manifest: self.manifest.manifest.clone(), only, profiles, dangerous_without };
+        let wish = Wish { manifest: self.manifest.manifest.clone(), only: only.clone(), profiles, dangerous_without };
         let mut measured = measure(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::of(EXIT_UNAVAILABLE, format_args!("{error}{cause}"))
         })?;
-        let known: Vec<Profile> = measured.attackers.keys().cloned().collect();
-        predicted.attackers.retain(|profile, _| known.contains(profile));
-        predicted.lateral.0.retain(|from, _| known.contains(&Profile::Service(from.clone())));
-        // Nobody of the copy shares anything, so that what was shared cannot be measured.
-        for radius in predicted.attackers.values_mut() {
-            radius.reached.retain(|cell, _| cell.extent != Extent::Shared);
-        }
+        let predicted = measurable(predicted, &measured);
+        measured.complete(&prediction.report, &|id| only.is_empty() || only.iter().any(|wanted| id.starts_with(wanted.as_str())));
         measured.deputies.clone_from(&predicted.deputies);
         measured.defence.clone_from(&predicted.defence);
         measured.judge_absent(prediction);
+        let took = took();
+        measured.took = Some(took);
+        let unshown = measured.isolation.iter().filter_map(|(service, at)| at.unshown(service));
+        for said in unshown.chain(took.slow()) {
+            super::complain(said);
+        }
+        let between = if partial { Between::Part } else { Between::Measurement };
         // What goes without a control differs, and nothing else is to be learned from that.
-        let partial = partial || !measured.absent.is_empty();
-        let comparison = (!partial).then(|| compare(&predicted, &measured, Between::Measurement));
+        let comparison = measured.absent.is_empty().then(|| compare(&predicted, &measured, between));
         self.told(&measured, comparison.as_ref(), applied, written)
     }
 
@@ -167,9 +174,24 @@ impl Breach {
         if self.tell {
             tell::tell(report, comparison, &Layout { dir: self.dir.dir.clone() })?;
         }
-        let fails = comparison.is_some_and(Comparison::fails) || report.absent.iter().any(Absent::is_found);
-        Ok(if fails { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
+        let gaps = report.gaps();
+        for gap in &gaps {
+            super::complain(gap);
+        }
+        Ok(if fails(report, comparison) { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
     }
+}
+
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether there are findings. Of controls that were left out it is asked whether each of them was found.
+fn fails(report: &Report, comparison: Option<&Comparison>) -> bool {
+    if !report.absent.is_empty() {
+        return report.absent.iter().all(Absent::is_found);
+    }
+    comparison.is_some_and(Comparison::fails) || !report.gaps().is_empty()
 }
 
 /// For people: one attacker in full, several as a table.
@@ -178,6 +200,7 @@ fn text(report: &Report, comparison: Option<&Comparison>) {
         match (comparison.differences.is_empty(), comparison.between) {
             (true, Between::Revisions) => say("Nobody reaches more or less than before."),
             (true, Between::Measurement) => say("Prediction and measurement agree in every cell."),
+            (true, Between::Part) => say("What was tried reached nothing that was not predicted."),
             (false, _) => say(show::differences(comparison).trim_end()),
         }
         if comparison.between == Between::Revisions {
@@ -235,4 +258,56 @@ fn list(report: &Report, written: Written) -> Result<ExitCode, Failure> {
 /// A manifest or policy that could not be put into force is a bad manifest.
 fn refused(error: ::breach::PredictError) -> Failure {
     Failure::of(64, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ::breach::{Attempt, Cell, Extent, How, Outcome};
+    use manifest::Manifest;
+
+    use super::*;
+
+    const SMALL: &str = "[system]\nname = \"small\"\npurposes = [\"view\"]\ntrust_domain = \"small.example\"\n[edge]\nlisten = \"127.0.0.1:8443\"\nhosts = [\"localhost\"]\n[data.page]\nsensitivity = 1\n[service.web]\nrun = [\"./web\"]\ndata = \"page\"\npublic = [ { path = \"/\", methods = [\"GET\"], purpose = \"view\" } ]\n";
+
+    fn report() -> Report {
+        let manifest = Manifest::parse("m.toml", SMALL);
+        assert!(manifest.is_ok());
+        manifest.map_or_else(|_| std::process::abort(), |manifest| Report::new(How::Measured, &manifest))
+    }
+
+    // L8: more than was predicted fails also where some techniques alone were tried; so does what was not tried for no known reason.
+    #[test]
+    fn what_was_not_predicted_and_what_was_not_tried_fail_the_command() {
+        let (before, mut after) = (report(), report());
+        after.attackers.entry(Profile::External).or_default();
+        let compared = |after: &Report| compare(&before, after, Between::Part);
+        let mut known = before.clone();
+        known.attackers.entry(Profile::External).or_default();
+        assert!(!fails(&after, Some(&compare(&known, &after, Between::Part))));
+        after.attackers.entry(Profile::External).or_default().add(Cell::read("bucket.b", Extent::Everybody), "console");
+        assert!(fails(&after, Some(&compared(&after))));
+        let mut untried = report();
+        let attempt = |why: &str| Attempt {
+            profile: Profile::External,
+            technique: "console".to_owned(),
+            outcome: Outcome::Untried { why: why.to_owned() },
+            seen: String::new(),
+            detected: None,
+        };
+        untried.attempts.push(attempt(::breach::untried::NOBODY_ELSE));
+        assert!(!fails(&untried, None));
+        untried.attempts.push(attempt("its process was killed"));
+        assert!(fails(&untried, None));
+    }
+
+    // L13: that one of several missing controls was found says nothing of the others.
+    #[test]
+    fn every_control_that_was_left_out_must_be_found() {
+        let found = Absent::new(Control::Policy, None, BTreeSet::from(["seen".to_owned()]));
+        let unseen = Absent::new(Control::Limits, None, BTreeSet::new());
+        let of = |absent: &[&Absent]| fails(&Report { absent: absent.iter().map(|one| (*one).clone()).collect(), ..report() }, None);
+        assert!(of(&[&found]) && !of(&[&unseen]) && !of(&[&found, &unseen]));
+    }
 }

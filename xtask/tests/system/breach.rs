@@ -25,6 +25,60 @@ fn reached(report: &Value, profile: &str, kind: &str) -> BTreeSet<String> {
     of_kind.map(|cell| format!("{} {} {}", text(cell, "target"), text(cell, "action"), text(cell, "extent"))).collect()
 }
 
+/// What those outside have; of every other technique, each service has it.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("external", &["console", "edge-surfaces", "elsewhere", "handshakes", "login-surface", "own-token", "public-routes", "tokens-outside"]),
+    ("person", &["console", "cross-person", "edge-surfaces", "login-surface", "rates"]),
+    ("insider", &["console", "cross-person", "insider", "login-surface", "operator-sockets"]),
+    ("insider-mfa", &["console", "cross-person", "insider", "login-surface", "operator-sockets"]),
+    ("vendor", &["console", "cross-person", "edge-surfaces", "login-surface", "scopes"]),
+];
+
+/// What of the reference system is not tried, by whom, and the beginning of why.
+const UNTRIED: &[(&str, &str, &str)] = &[
+    ("external", "elsewhere", "nobody of the copy has a token that is bound"),
+    ("insider", "operator-sockets", "nobody here can become another user"),
+    ("insider-mfa", "operator-sockets", "nobody here can become another user"),
+    ("service.api", "leftovers", "it ran, and there is nothing here"),
+    ("service.web", "leftovers", "it ran, and there is nothing here"),
+    ("service.web", "after", "it ran, and there is nothing here"),
+    ("service.api", "unvalidated", "it ran, and there is nothing here"),
+    ("service.web", "unvalidated", "it ran, and there is nothing here"),
+    ("service.validator", "unvalidated", "whoever it was handed to"),
+    ("service.api", "other-destinations", "it ran, and there is nothing here"),
+    ("service.web", "other-destinations", "it ran, and there is nothing here"),
+    ("service.transcoder", "other-destinations", "it ran, and there is nothing here"),
+    ("service.validator", "other-destinations", "it ran, and there is nothing here"),
+    ("service.transcoder", "after", "its sandbox ends with its job"),
+    ("service.validator", "after", "its sandbox ends with its job"),
+];
+
+// L8, L10: the whole table, technique by attacker: each was tried, or says why not, and for no other reason than those that are known.
+fn every_technique_has_its_ending(report: &Value) {
+    let attempts = report["attempts"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let all: BTreeSet<String> = report["techniques"].as_array().unwrap().iter().map(|technique| text(&technique["id"])).collect();
+    let outside: BTreeSet<String> = OUTSIDE.iter().flat_map(|(_, ids)| ids.iter().map(|id| (*id).to_owned())).collect();
+    let inside: BTreeSet<String> = all.difference(&outside).cloned().collect();
+    assert!(inside.len() >= 35 && outside.is_subset(&all), "{inside:?}");
+    let services = ["api", "transcoder", "validator", "web"].map(|name| (format!("service.{name}"), inside.clone()));
+    let people = OUTSIDE.iter().map(|(who, ids)| ((*who).to_owned(), ids.iter().map(|id| (*id).to_owned()).collect()));
+    for (who, expected) in services.into_iter().chain(people) {
+        let told: BTreeSet<String> = attempts.iter().filter(|one| one["profile"] == who).map(|one| text(&one["technique"])).collect();
+        assert_eq!(told, expected, "{who}");
+    }
+    let untried: BTreeSet<(String, String, String)> = attempts
+        .iter()
+        .filter(|one| one["outcome"]["end"] == "untried" && !text(&one["outcome"]["why"]).starts_with("nobody is there any more"))
+        .map(|one| (text(&one["profile"]), text(&one["technique"]), text(&one["outcome"]["why"])))
+        .collect();
+    for (who, technique, why) in &untried {
+        assert!(UNTRIED.iter().any(|(w, t, y)| w == who && t == technique && why.starts_with(y)), "{who} {technique}: {why}");
+    }
+    // J11: what was not tried was neither seen nor unseen.
+    assert!(attempts.iter().filter(|one| one["outcome"]["end"] == "untried").all(|one| one["detected"].is_null()));
+}
+
 /// Processes that run a program of this folder.
 fn running(folder: &Path) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -105,6 +159,17 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
             |attempt: &&Value| attempt["profile"] == who && attempt["technique"] == technique && attempt["outcome"]["end"] == "stopped";
         assert!(attempts.iter().any(|attempt| refused(&attempt)), "{who} was not refused {technique}");
     }
+    every_technique_has_its_ending(report);
+    // N5, A13: presigned URLs were bent, by each who has an account of their own.
+    for who in ["person", "insider", "insider-mfa", "vendor"] {
+        for method in ["GET", "PUT"] {
+            let bent = |one: &&Value| {
+                let refused = one["technique"] == "cross-person" && one["outcome"]["end"] == "stopped";
+                refused && one["profile"] == who && one["seen"].as_str().unwrap().starts_with(&format!("a bent grant to {method}: 4"))
+            };
+            assert!(attempts.iter().any(|one| bent(&one)), "{who} bent no grant to {method}");
+        }
+    }
     // D1: in ten ways at every inner listener, and each was refused.
     let knocks: Vec<&Value> = attempts.iter().filter(|attempt| attempt["technique"] == "handshakes").collect();
     assert!(knocks.len() >= 10 && knocks.iter().all(|one| one["outcome"]["by"] == "mtls"), "{knocks:?}");
@@ -113,6 +178,12 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
     let by_seccomp = |attempt: &&Value| attempt["outcome"]["by"] == "seccomp" && attempt["profile"] == "service.validator";
     assert!(attempts.iter().filter(by_seccomp).any(|attempt| attempt["seen"].as_str().unwrap().contains("no folder can be listed")));
 
+    // I1, L8: at which level of isolation, and how long it took, is said.
+    for service in ["api", "transcoder", "validator", "web"] {
+        assert_eq!(report["isolation"][service], serde_json::json!({ "accepts": "full", "at": ["full"] }), "{service}");
+    }
+    println!("took {}", report["took"]);
+    assert!(report["took"]["prediction_ms"].is_u64() && report["took"]["suite_ms"].as_u64().unwrap() > 0);
     // L8: somebody else was asked while each service used up what it could, and nobody suffered.
     for service in ["api", "transcoder", "validator", "web"] {
         let of = report["neighbours"].as_array().unwrap().iter().filter(|one| one["profile"] == format!("service.{service}"));

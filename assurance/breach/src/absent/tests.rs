@@ -36,6 +36,25 @@ fn what_is_reached_without_a_control_is_listed_as_behind_it_alone_or_said_not_to
     assert_eq!(listed, BTreeMap::from([(&of_bob, true), (&key, false)]));
 }
 
+// L13: with several controls missing, what is reached is put down to those that the technique tests.
+#[test]
+fn what_is_reached_is_put_down_to_the_control_that_the_technique_tests() {
+    let prediction = predicted(VIDEO);
+    let mut measured = prediction.report.clone();
+    measured.techniques = crate::attacker::techniques::catalogue();
+    measured.absent = [Control::Policy, Control::Limits].map(|control| Absent::new(control, None, BTreeSet::new())).to_vec();
+    let radius = measured.attackers.get_mut(&service("transcoder")).unwrap();
+    radius.add(Cell::read("bucket.originals", Extent::Everybody), "objects-of-others");
+    measured.judge_absent(&prediction);
+    let found: Vec<bool> = measured.absent.iter().map(Absent::is_found).collect();
+    assert_eq!(found, [true, false], "the limits were not found: {:?}", measured.absent);
+    // What nobody tells of is put down to all of them.
+    measured.attackers.get_mut(&service("transcoder")).unwrap().add(Cell::egress("outside", "tcp", Extent::Standing), "doors");
+    measured.absent = [Control::Policy, Control::Limits].map(|control| Absent::new(control, None, BTreeSet::new())).to_vec();
+    measured.judge_absent(&prediction);
+    assert!(measured.absent.iter().all(Absent::is_found));
+}
+
 // L13: where another control still stops it, the missing one is seen, and those that stopped it are named.
 #[test]
 fn a_missing_wall_is_noticed_at_its_place_though_another_stops_what_is_tried() {

@@ -7,7 +7,7 @@ use manifest::{BucketOperation, Flow};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Ask, Port, Request, parameter, text_of};
-use super::mark::Mark;
+use super::mark::{Act, Mark};
 use super::script::{Part, Script};
 
 /// How a service was called.
@@ -145,6 +145,12 @@ impl<'a> Hand<'a> {
             }
             Flow::Call { .. } | Flow::Secret { .. } => true,
         })
+    }
+
+    /// The mark of a person's things that were made in calm, just before this turn.
+    #[must_use]
+    pub fn before(&self, person: &str) -> Mark {
+        Mark::new(Act::Calm, "none", person, self.mark.number)
     }
 
     /// Whether this operation on this bucket is declared for its purpose.

@@ -7,6 +7,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::heard;
+
 /// Longest head and body that are read, in bytes.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const BODY_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -162,13 +164,21 @@ impl Port {
     }
 }
 
-impl Ask for Port {
-    fn ask(&self, request: &Request) -> io::Result<Answer> {
+impl Port {
+    fn ask_now(self, request: &Request) -> io::Result<Answer> {
         // On loopback there is an answer at once; to wait for one takes calls that a sandbox may lack.
         let stream = TcpStream::connect(self.0)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_write_timeout(Some(ANSWER_MAX))?;
         exchange(stream, &self.0.to_string(), request)
+    }
+}
+
+impl Ask for Port {
+    fn ask(&self, request: &Request) -> io::Result<Answer> {
+        let answer = self.ask_now(request);
+        heard::hear(answer.as_ref().ok());
+        answer
     }
 }
 

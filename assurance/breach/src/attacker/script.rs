@@ -56,6 +56,12 @@ pub struct Part {
 pub struct Targets {
     /// Files and folders outside of every sandbox.
     pub files: Vec<String>,
+    /// Folders of services, by service; they are among `files`.
+    pub states: BTreeMap<String, String>,
+    /// Palisade's folder of keys.
+    pub keys: Option<String>,
+    /// The folder of the audit log.
+    pub evidence: Option<String>,
     /// UNIX sockets by path.
     pub sockets: Vec<String>,
     /// An abstract UNIX socket.

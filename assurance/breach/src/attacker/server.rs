@@ -16,8 +16,8 @@ use super::play;
 use super::script::Script;
 use super::techniques::{self, Run, unvalidated};
 
-/// How long tries without a request in hand may take.
-const ALONE_MAX: Duration = Duration::from_secs(40);
+/// How long tries without a request in hand may take, all of them.
+const ALONE_MAX: Duration = Duration::from_secs(45);
 /// How long what is stolen stays in flight, for others to try it.
 const HELD: Duration = Duration::from_secs(4);
 /// When a kept token is tried after its work.
@@ -39,14 +39,22 @@ struct Server {
     taken: Mutex<BTreeSet<(Mark, String)>>,
     /// Marks for which the tries without a request were made.
     alone: Mutex<BTreeSet<Mark>>,
+    /// Held by who attacks: one at a time, so that what is recorded of this service meanwhile is about that.
+    turn: Mutex<()>,
 }
 
 /// Serves until it is killed.
 pub(super) fn run(script: Script, path: &Path, name: &str) -> u8 {
     let Some(port) = std::env::var("PORT").ok().and_then(|port| port.parse::<u16>().ok()) else { return 64 };
     let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { return 71 };
-    let server =
-        Arc::new(Server { script, path: path.to_path_buf(), name: name.to_owned(), taken: Mutex::default(), alone: Mutex::default() });
+    let server = Arc::new(Server {
+        script,
+        path: path.to_path_buf(),
+        name: name.to_owned(),
+        taken: Mutex::default(),
+        alone: Mutex::default(),
+        turn: Mutex::default(),
+    });
     for stream in listener.incoming().flatten() {
         let server = Arc::clone(&server);
         // Without a thread this connection is closed, as by any service that has too much to do.
@@ -126,6 +134,7 @@ impl Server {
     }
 
     fn attack(&self, hand: &Hand<'_>, request: &Request) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (mark, entry) = (hand.mark.to_string(), hand.entry_text());
         say(Said::Began { mark: mark.clone(), entry: entry.clone() });
         for technique in techniques::ALL {
@@ -148,39 +157,35 @@ impl Server {
             }
             notes.tell();
             if self.is_first(hand) {
-                self.alone(&mark);
+                self.alone(&hand.mark);
                 pause(HELD);
             }
         }
         if hand.mark.act == Act::Press && self.is_first(hand) {
-            self.alone(&mark);
+            self.alone(&hand.mark);
         }
         say(Said::Ended { mark, entry });
     }
 
-    /// What needs no request is tried by a process with one thread, which may be killed for it.
-    fn alone(&self, mark: &str) {
-        let Some(program) = std::env::args_os().next() else { return };
-        let mut command = Command::new(program);
-        command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark);
-        let Ok(mut child) = command.spawn() else {
-            let mut notes = Notes::new("processes", &Mark::find(mark).unwrap_or_else(|| Mark::new(Act::Calm, "none", "none", 0)));
-            notes.untried("no process can be started in this sandbox");
-            return notes.tell();
-        };
-        let mut waited = Duration::ZERO;
-        let step = Duration::from_millis(20);
-        while waited < ALONE_MAX && matches!(child.try_wait(), Ok(None)) {
-            pause(step);
-            waited = waited.saturating_add(step);
+    /// What needs no request is tried by a process with one thread for each technique, which may be killed for it: then the others are
+    /// tried all the same, and of this one it is told that it was not.
+    fn alone(&self, mark: &Mark) {
+        let mut left = ALONE_MAX;
+        for technique in techniques::ALL.iter().filter(|row| row.is_alone(mark.act) && self.script.wants(row.id)) {
+            let Some(program) = std::env::args_os().next() else { return };
+            let mut command = Command::new(program);
+            command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark.to_string()).arg(technique.id);
+            if let Err(why) = ended(&mut command, &mut left) {
+                let mut notes = Notes::new(technique.id, mark);
+                notes.untried(why);
+                notes.tell();
+            }
         }
-        // It has ended already, or has had its time.
-        let _ended = child.kill();
-        let _reaped = child.wait();
     }
 
     /// The token of work that is over.
     fn after(&self, hand: &Hand<'_>) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         for technique in techniques::ALL {
             let Run::After(run) = technique.run else { continue };
             if hand.mark.act == Act::Attack && self.script.wants(technique.id) {
@@ -189,5 +194,48 @@ impl Server {
                 notes.tell();
             }
         }
+    }
+}
+
+/// Waits for a process within what is left of its turn; why it told nothing, if it did not come to its end.
+fn ended(command: &mut Command, left: &mut Duration) -> Result<(), String> {
+    let mut child = command.spawn().map_err(|error| format!("no process can be started in this sandbox: {}", error.kind()))?;
+    let step = Duration::from_millis(5);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("its process did not come to its end: {status}")),
+            Ok(None) if left.is_zero() => {
+                // It may have ended this moment.
+                let _ended = child.kill();
+                let _reaped = child.wait();
+                return Err("the time for its turn was over".to_owned());
+            }
+            Ok(None) => {
+                pause(step);
+                *left = left.saturating_sub(step);
+            }
+            Err(error) => return Err(format!("its process cannot be waited for: {}", error.kind())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // L8, L10: a process that is killed, fails or takes too long has not tried its technique, and that is told.
+    #[test]
+    fn a_process_that_does_not_come_to_its_end_is_told_of() {
+        let run = |program: &str, arguments: &[&str], seconds: u64| {
+            let mut left = Duration::from_secs(seconds);
+            ended(Command::new(program).args(arguments), &mut left)
+        };
+        assert_eq!(run("true", &[], 60), Ok(()));
+        let failed = |said: Result<(), String>, word: &str| assert!(said.as_ref().is_err_and(|why| why.contains(word)), "{said:?}: {word}");
+        failed(run("false", &[], 60), "exit status: 1");
+        failed(run("sh", &["-c", "kill -9 $$"], 60), "signal: 9");
+        failed(run("sleep", &["600"], 0), "time for its turn");
+        failed(run("/nowhere/program", &[], 60), "no process can be started");
     }
 }

@@ -84,6 +84,18 @@ pub struct Row {
     pub run: Run,
 }
 
+impl Row {
+    /// Whether it is tried in a process of its own when it is the turn of this act.
+    #[must_use]
+    pub fn is_alone(&self, act: Act) -> bool {
+        match self.run {
+            Run::Alone(..) => act == Act::Attack,
+            Run::Pressing(_) => act == Act::Press,
+            Run::First(_) | Run::InHand(..) | Run::After(_) | Run::Outside(..) => false,
+        }
+    }
+}
+
 /// Where a technique is tried from.
 #[derive(Debug, Clone, Copy)]
 pub enum Run {
@@ -228,6 +240,9 @@ pub fn catalogue() -> Vec<Technique> {
     ALL.iter().map(technique).collect()
 }
 
+/// What is seen where a request could not be sent at all.
+pub const NO_WAY: &str = "there is no way to it";
+
 /// Notes what came of a call of a destination outside. That its guard let it out is what counts: nobody needs to be there.
 fn let_out(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell) {
     match answer {
@@ -249,7 +264,7 @@ fn judged(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell, what: &str)
         }
         Ok(answer) => notes.stopped(None, format!("{what}: {}", answer.status)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            notes.stopped(Some(Control::NetworkNamespace), format!("{what}: there is no way to it"));
+            notes.stopped(Some(Control::NetworkNamespace), format!("{what}: {NO_WAY}"));
         }
         Err(_) => notes.stopped(None, format!("{what}: no answer")),
     }

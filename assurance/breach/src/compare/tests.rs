@@ -43,6 +43,23 @@ fn prediction_and_measurement_must_agree_cell_by_cell() {
     assert!(less.fails() && less.differences.iter().all(|d| d.change == Change::Removed));
 }
 
+// L8: some techniques alone reach a part, and nothing that was not predicted.
+#[test]
+fn a_part_of_a_measurement_may_reach_less_and_never_more() {
+    let predicted = predicted(VIDEO).report;
+    let mut part = Report { how: How::Measured, ..predicted.clone() };
+    part.lateral = Default::default();
+    part.attackers.values_mut().for_each(|radius| radius.reached.clear());
+    assert!(!compare(&predicted, &part, Between::Part).fails());
+    part.attackers.get_mut(&Profile::External).unwrap().add(Cell::read("bucket.originals", Extent::Everybody), "edge-surfaces");
+    let found = compare(&predicted, &part, Between::Part);
+    assert!(found.fails() && found.differences.len() == 1 && found.differences[0].rule(Between::Part) == "reached-not-predicted");
+    part.attackers.clear();
+    part.attackers.insert(Profile::Service("web".to_owned()), Radius::default());
+    part.lateral.add("web", "api", "DELETE /api/videos/{id}");
+    assert!(compare(&predicted, &part, Between::Part).fails(), "a route more");
+}
+
 // L12
 #[test]
 fn a_route_that_can_be_called_and_was_not_declared_is_a_finding() {

@@ -23,7 +23,7 @@ fn what_one_control_alone_protects_is_listed_with_for_whom() {
     assert!(state.controls.contains(&Control::Landlock) && state.controls.contains(&Control::MountNamespace));
     assert!(state.alone.is_empty(), "{state:?}");
     // Addresses that no flow leads to.
-    assert!(defence["internet"].alone.is_empty(), "{:?}", defence["internet"]);
+    assert!(defence["outside"].alone.is_empty(), "{:?}", defence["outside"]);
 }
 
 // L13

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 use super::*;
 use crate::predict::tests::{VIDEO, parsed, predicted};
-use crate::report::{Cell, How};
+use crate::report::Cell;
+use crate::untried::tests::whole;
+use crate::{Absent, Control};
 
 fn line(boundary: &str, state: State) -> Line {
     let text = |t: &str| t.to_owned();
@@ -30,8 +32,18 @@ fn what_was_never_measured_is_unknown_and_what_differs_is_broken() {
         lines.into_iter().filter(|l| l.claim.starts_with("an attack")).map(|l| l.state).collect()
     };
     assert_eq!(states(None), [State::Unknown; 4]);
-    let mut measured = Report { how: How::Measured, ..report.clone() };
+    assert_eq!(states(Some(&report)), [State::Unknown; 4], "a prediction is no measurement");
+    let mut measured = whole(&report);
+    // What nobody of a copy has is not missing.
+    for radius in measured.attackers.values_mut() {
+        radius.reached.retain(|cell, _| cell.extent != Extent::Shared);
+    }
     assert_eq!(states(Some(&measured)), [State::Held; 4]);
+    let mut partial = measured.clone();
+    partial.attempts.retain(|one| one.technique != "files" || one.profile != Profile::Service("web".into()));
+    assert_eq!(states(Some(&partial)), [State::Held, State::Held, State::Held, State::Unknown]);
+    let absent = vec![Absent::new(Control::Policy, None, Default::default())];
+    assert_eq!(states(Some(&Report { absent, ..measured.clone() })), [State::Unknown; 4]);
     let radius = measured.attackers.get_mut(&Profile::Service("api".into())).unwrap();
     radius.add(Cell::secret("key.authority"), "memory");
     assert_eq!(states(Some(&measured)), [State::Broken, State::Held, State::Held, State::Held]);

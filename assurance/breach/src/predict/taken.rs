@@ -10,6 +10,7 @@ use super::deputy;
 use super::held::{self, Held};
 use super::objects;
 use super::{Found, Model, Probe, Work};
+use crate::names;
 use crate::report::{Cell, Extent, Kind, Lasts, Profile};
 use crate::technique::Control as C;
 
@@ -168,27 +169,37 @@ fn around(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, o
         [Some(C::Seccomp), namespace(C::ProcessNamespace), namespace(C::UserNamespace)].into_iter().flatten().collect();
     for (other, service) in model.manifest.services.iter().filter(|(other, _)| *other != name) {
         if service.state {
-            for cell in
-                [Cell::read(format!("state.{other}"), Extent::Everybody), Cell::written(format!("state.{other}"), Extent::Everybody)]
-            {
+            for cell in [Cell::read(names::state(other), Extent::Everybody), Cell::written(names::state(other), Extent::Everybody)] {
                 found.stopped(profile, cell, files.iter().copied(), "opens its folder");
             }
         }
     }
     let sealed = files.iter().copied().chain([C::Sealing]);
-    found.stopped(profile, Cell::secret("key.authority"), sealed, "opens Palisade's folder");
-    let spool = Cell::written("role.evidence", Extent::Everybody);
+    found.stopped(profile, Cell::secret(names::AUTHORITY_KEY), sealed, "opens Palisade's folder");
+    let spool = Cell::written(names::EVIDENCE, Extent::Everybody);
     found.stopped(profile, spool, files.iter().copied().chain([C::AuditChain]), "edits the audit log");
-    found.stopped(profile, Cell::secret(format!("svid.{name}")), processes, "reads its guard's memory");
-    let operator = Cell::done("role.control", "POST /apply", Extent::Everybody);
+    found.stopped(profile, Cell::secret(names::PRIVATE_KEY), processes.iter().copied(), "reads its guard's memory");
+    found.stopped(profile, Cell::read(names::PROCESSES, Extent::Everybody), processes, "reads what other processes have");
+    for cell in [Cell::read(names::FILES, Extent::Everybody), Cell::written(names::FILES, Extent::Everybody)] {
+        found.stopped(profile, cell, files.iter().copied(), "opens files of the machine");
+    }
+    let operator = Cell::done(names::SOCKETS, names::CONNECT, Extent::Everybody);
     found.stopped(profile, operator, files.iter().copied().chain([C::Seccomp]), "connects to the operator's socket");
-    let anywhere = Cell::egress("internet", "anything", Extent::Standing);
+    let anywhere = Cell::egress(names::OUTSIDE, names::TCP, Extent::Standing);
     found.stopped(profile, anywhere, network(own, false), "connects to an address");
     if own.flows.iter().any(|flow| matches!(flow, Flow::Egress { .. })) {
-        let elsewhere = Cell::egress("outside", "tcp", Extent::Standing);
+        let elsewhere = Cell::egress(names::OUTSIDE, names::TCP, Extent::Standing);
         found.stopped(profile, elsewhere, [C::EgressList], "asks its guard for another destination");
     }
-    let metadata = Cell::secret("metadata of the machine");
+    // Rules about ports say nothing of datagrams, lists of families do.
+    let datagrams: BTreeSet<C> = [Some(C::Seccomp), namespace(C::NetworkNamespace)].into_iter().flatten().collect();
+    for way in [names::UDP, names::DNS] {
+        let sent = Cell::egress(names::OUTSIDE, way, Extent::Standing);
+        found.stopped(profile, sent, datagrams.iter().copied(), "sends a datagram");
+    }
+    let ports = Cell::egress(names::LOOPBACK, names::TCP, Extent::Standing);
+    found.stopped(profile, ports, network(own, true), "connects to a port of the machine");
+    let metadata = Cell::secret(names::METADATA);
     found.stopped(profile, metadata, network(own, false), "asks 169.254.169.254");
     // A person's authority that is not in flight here: its guard knows what it delivered, and the other end verifies.
     let forged = [C::GuardOut, C::TransactionToken];

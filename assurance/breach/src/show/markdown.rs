@@ -31,6 +31,7 @@ fn changes(out: &mut String, comparison: &Comparison) {
     if comparison.differences.is_empty() {
         out.push_str(match comparison.between {
             Between::Measurement => "Prediction and measurement agree in every cell.\n\n",
+            Between::Part => "What was tried reached nothing that was not predicted.\n\n",
             Between::Revisions => "Nobody reaches more or less than before.\n\n",
         });
         return;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{headline, widest};
 use crate::compare::Comparison;
-use crate::report::{Extent, How, Kind, Pace, Profile, Report, SLOWER_FACTOR, SLOWER_MS};
+use crate::report::{Extent, How, Kind, Measured, Pace, Profile, Report, SLOWER_FACTOR, SLOWER_MS, words};
 use crate::technique::Outcome;
 
 /// Columns at most.
@@ -45,7 +45,24 @@ pub fn table(report: &Report) -> String {
     alone(&mut out, report);
     neighbours(&mut out, report);
     attempts(&mut out, report);
+    circumstances(&mut out, report);
     out
+}
+
+/// How strong the sandboxes were, and how long it took.
+fn circumstances(out: &mut String, report: &Report) {
+    let level =
+        |(name, at): (&String, &Measured)| format!("{name} {}", at.at.iter().map(|level| words(*level)).collect::<Vec<_>>().join(" and "));
+    let levels: Vec<String> = report.isolation.iter().map(level).collect();
+    if !levels.is_empty() {
+        wrapped(out, "\nmeasured at isolation: ", &levels.join(", "));
+    }
+    for unshown in report.isolation.iter().filter_map(|(name, at)| at.unshown(name)) {
+        wrapped(out, "", &unshown);
+    }
+    if let Some(took) = &report.took {
+        let _ = writeln!(out, "predicted in {} ms, measured in {} s", took.prediction_ms, took.suite_ms / 1000);
+    }
 }
 
 /// One sentence for the whole system.

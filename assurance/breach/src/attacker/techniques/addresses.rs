@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use super::{Alone, Notes, Row, Run, refusal};
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -20,7 +21,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     for host in &targets.hosts {
         for port in &targets.ports {
             match TcpStream::connect(SocketAddr::from((*host, *port))) {
-                Ok(_) => notes.reached(Cell::egress("outside", "tcp", Extent::Standing), "an address outside answers"),
+                Ok(_) => notes.reached(Cell::egress(names::OUTSIDE, names::TCP, Extent::Standing), "an address outside answers"),
                 Err(error) => {
                     let (by, seen) = refusal(&error);
                     // A port that no rule names.
@@ -31,7 +32,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         }
         let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(alone.service.as_bytes(), (*host, 443)));
         match sent {
-            Ok(_) => notes.reached(Cell::egress("outside", "udp", Extent::Standing), "a datagram leaves"),
+            Ok(_) => notes.reached(Cell::egress(names::OUTSIDE, names::UDP, Extent::Standing), "a datagram leaves"),
             Err(error) => {
                 let by = if error.kind() == std::io::ErrorKind::NetworkUnreachable { Control::NetworkNamespace } else { Control::Seccomp };
                 notes.stopped(Some(by), "udp: refused");

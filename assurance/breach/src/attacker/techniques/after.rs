@@ -5,7 +5,6 @@ use manifest::{BucketOperation, Flow};
 use super::{Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
-use crate::attacker::{Act, Mark};
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -22,7 +21,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, operation: BucketOperation::PresignGet, .. } => {
-                let key = Mark::new(Act::Calm, "none", &hand.mark.person, 0).key(bucket);
+                let key = hand.before(&hand.mark.person).key(bucket);
                 let wish = Request::new("POST", format!("/{bucket}/{key}?presign"));
                 let answer = hand.ask(Peer::Objects, wish.body("application/json", "{\"method\":\"GET\",\"expires_s\":60}"));
                 judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), "after its end");

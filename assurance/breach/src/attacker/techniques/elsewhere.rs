@@ -66,7 +66,7 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
             }
         }
     }
-    notes.untried("nobody of the copy has a token that is bound to a key or a certificate; no application of it is given any");
+    notes.untried(format!("{} to a key or a certificate; no application of it is given any", crate::untried::NONE_BOUND));
 }
 
 /// A key may come as a bearer's, too.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Alone, Notes, Row, Run, own_program, refusal};
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -47,7 +48,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         match opened {
             // A folder above something that was given can be there, and be empty but for that.
             Ok(()) if path.is_dir() && is_empty_but_given(alone, path) => notes.stopped(Some(Control::MountNamespace), "empty"),
-            Ok(()) => notes.reached(Cell::read("host.files", Extent::Everybody), "a file of the machine or the control plane opens"),
+            Ok(()) => notes.reached(named(alone, path, false), "a file of the machine, the control plane or another service opens"),
             Err(error) => {
                 let (by, seen) = refusal(&error);
                 notes.stopped(by.or_else(|| readable_for_all(path).then_some(Control::Landlock)), seen);
@@ -59,7 +60,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         let (by, seen) = refusal(&error);
         notes.stopped(by, format!("no folder can be listed: {seen}"));
     } else if walk(Path::new("/"), alone, &mut left) {
-        notes.reached(Cell::read("host.files", Extent::Everybody), "a walk finds files that were not given");
+        notes.reached(Cell::read(names::FILES, Extent::Everybody), "a walk finds files that were not given");
     } else {
         notes.stopped(Some(Control::MountNamespace), "a walk finds nothing that was not given");
     }
@@ -75,6 +76,19 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         if std::fs::write(Path::new(&folder).join("breach"), b"was here").is_ok() {
             notes.reached(Cell::written(target, Extent::Everybody), "its own folder takes files");
         }
+    }
+}
+
+/// What it is that opens, by where it lies.
+pub(super) fn named(alone: &Alone<'_>, path: &Path, written: bool) -> Cell {
+    let targets = &alone.script.targets;
+    let of = |target: String| if written { Cell::written(target, Extent::Everybody) } else { Cell::read(target, Extent::Everybody) };
+    let below = |folder: &String| path.starts_with(folder);
+    match targets.states.iter().find(|(_, folder)| below(folder)) {
+        Some((service, _)) => of(names::state(service)),
+        None if targets.keys.as_ref().is_some_and(below) && !written => Cell::secret(names::AUTHORITY_KEY),
+        None if targets.evidence.as_ref().is_some_and(below) && written => of(names::EVIDENCE.to_owned()),
+        None => of(names::FILES.to_owned()),
     }
 }
 
@@ -125,4 +139,40 @@ fn walk(folder: &Path, alone: &Alone<'_>, left: &mut usize) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::attacker::script::{Script, Targets};
+    use crate::predict::tests::{VIDEO, parsed, predicted};
+
+    // L8, L13: what opens has the name that the model has for it.
+    #[test]
+    fn what_opens_is_called_what_the_model_calls_it() {
+        let targets = Targets {
+            states: [("api".to_owned(), "/x/data/service-api".to_owned())].into(),
+            keys: Some("/x/keys".to_owned()),
+            evidence: Some("/x/data/evidence".to_owned()),
+            ..Targets::default()
+        };
+        let script = Script::of(&parsed(VIDEO), targets, Vec::new());
+        let alone = Alone { script: &script, service: "web", try_calls: |_| Default::default() };
+        let prediction = predicted(VIDEO);
+        let table = [
+            ("/x/data/service-api/catalogue", false, "state.api"),
+            ("/x/data/service-api", true, "state.api"),
+            ("/x/keys/authority", false, "key.authority"),
+            ("/x/data/evidence/audit-1", true, "role.evidence"),
+            ("/x/palisade.lock", false, "host.files"),
+            ("/etc/shadow", true, "host.files"),
+        ];
+        for (path, written, target) in table {
+            let cell = named(&alone, Path::new(path), written);
+            assert_eq!(cell.target, target, "{path}");
+            let mut ways = prediction.ways.iter().filter(|way| way.profile.to_string() == "service.web" && way.cell == cell);
+            assert!(ways.any(|way| !way.stops.is_empty()), "{path}: the model has no way to {cell:?}");
+        }
+    }
 }

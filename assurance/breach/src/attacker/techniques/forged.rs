@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
-use crate::attacker::mark::Mark;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -22,13 +21,13 @@ pub(super) const ROW: Row = Row {
 };
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
-    let Some(token) = hand.token.as_deref() else { return notes.untried("no token is in hand") };
+    let Some(token) = hand.token.as_deref() else { return notes.untried(crate::untried::NO_TOKEN) };
     let victim = if hand.mark.person == "ada" { "bob" } else { "ada" };
     for (how, forged) in forgeries(token, victim) {
         for flow in &hand.part.flows {
             match flow {
                 Flow::Bucket { bucket, .. } => {
-                    let key = Mark::new(Act::Calm, "none", victim, 0).key(bucket);
+                    let key = hand.before(victim).key(bucket);
                     let answer = hand.ask_as(Peer::Objects, Request::new("GET", format!("/{bucket}/{key}")), Some(&forged));
                     judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), how);
                 }

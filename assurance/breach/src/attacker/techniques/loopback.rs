@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
 use super::{Alone, Notes, Row, Run};
 use crate::attacker::hand;
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -24,7 +25,7 @@ fn run(_alone: &Alone<'_>, notes: &mut Notes) {
     let mut own = (1..=u16::MAX).filter(|port| !known.contains(port)).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let beside = [SocketAddr::from((Ipv6Addr::LOCALHOST, 443)), SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 80))];
     if own.any(answers) || beside.into_iter().any(answers) {
-        notes.reached(Cell::egress("host.loopback", "tcp", Extent::Standing), "a port of the machine answers");
+        notes.reached(Cell::egress(names::LOOPBACK, names::TCP, Extent::Standing), "a port of the machine answers");
     } else {
         notes.stopped(Some(Control::NetworkNamespace), "its own flows, and nothing else");
     }

@@ -2,7 +2,8 @@
 
 use std::net::{ToSocketAddrs, UdpSocket};
 
-use super::{Alone, Notes, Row, Run};
+use super::{Alone, Notes, Row, Run, refusal};
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -17,7 +18,7 @@ pub(super) const ROW: Row = Row {
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
     if ("stolen.example", 80).to_socket_addrs().is_ok() {
-        notes.reached(Cell::egress("outside", "dns", Extent::Standing), "a name is resolved");
+        notes.reached(Cell::egress(names::OUTSIDE, names::DNS, Extent::Standing), "a name is resolved");
     } else {
         notes.stopped(Some(Control::NetworkNamespace), "no name is resolved");
     }
@@ -25,8 +26,11 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x06stolen\x07example\0\0\x01\0\x01";
     for host in &alone.script.targets.hosts {
         match UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(question, (*host, 53))) {
-            Ok(_) => notes.reached(Cell::egress("outside", "dns", Extent::Standing), "a question leaves"),
-            Err(_) => notes.stopped(None, "no question leaves"),
+            Ok(_) => notes.reached(Cell::egress(names::OUTSIDE, names::DNS, Extent::Standing), "a question leaves"),
+            Err(error) => {
+                let (by, seen) = refusal(&error);
+                notes.stopped(by, format!("no question leaves: {seen}"));
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
-use crate::attacker::mark::Mark;
 use crate::attacker::play::CONTENT_BYTES;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -24,9 +23,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let victim = if person == "ada" { "bob" } else { "ada" };
     for bucket in hand.script.buckets.keys() {
         // With a request in hand, all that the person has is in flight; with a job, one object is.
-        let same = Mark::new(Act::Calm, "none", person, 0).key(bucket);
+        let same = hand.before(person).key(bucket);
         on(hand, notes, bucket, &same, Extent::InFlight, hand.is_job());
-        on(hand, notes, bucket, &Mark::new(Act::Calm, "none", victim, 0).key(bucket), Extent::Everybody, true);
+        on(hand, notes, bucket, &hand.before(victim).key(bucket), Extent::Everybody, true);
         let everybody = Request::new("GET", format!("/{bucket}?list-type=2"));
         judged(notes, hand.ask(Peer::Objects, everybody), Cell::done(format!("bucket.{bucket}"), "list", Extent::InFlight), "list");
     }

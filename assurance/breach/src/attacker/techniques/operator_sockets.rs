@@ -27,7 +27,7 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
                     notes.reached(cell, format!("{how}: {said}"));
                 }
                 Ok(said) => notes.stopped(Some(by), format!("{how}: {said}")),
-                Err(why) => notes.untried(format!("nobody here can become another user of the machine ({}); run it as root", why.kind())),
+                Err(why) => notes.untried(format!("{} ({}); run it as root", crate::untried::NOBODY_ELSE, why.kind())),
             }
         }
     }

@@ -115,5 +115,5 @@ fn on_bucket(hand: &Hand<'_>, notes: &mut Notes, bucket: &str, operation: Bucket
 
 /// An object of the person whose work this is, made before.
 fn older(hand: &Hand<'_>, bucket: &str) -> String {
-    crate::Mark::new(Act::Calm, "none", &hand.mark.person, 0).key(bucket)
+    hand.before(&hand.mark.person).key(bucket)
 }

@@ -3,7 +3,7 @@
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::{self, Peer};
 use crate::attacker::http::{Ask, Request};
-use crate::attacker::mark::Mark;
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -20,7 +20,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let victim = if hand.mark.person == "ada" { "bob" } else { "ada" };
     let folder = hand.folder();
     for bucket in hand.script.buckets.keys() {
-        let stranger = Mark::new(Act::Calm, "none", victim, 0).key(bucket);
+        let stranger = hand.before(victim).key(bucket);
         for path in [
             format!("/{bucket}/{folder}/../{stranger}"),
             format!("/{bucket}/{folder}/%2e%2e/{stranger}"),
@@ -45,7 +45,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     }
     for port in hand::ports().values() {
         match port.ask(&Request::new("CONNECT", "169.254.169.254:80")) {
-            Ok(answer) if answer.is_success() => notes.reached(Cell::egress("outside", "connect", Extent::Standing), "a guard is a proxy"),
+            Ok(answer) if answer.is_success() => {
+                notes.reached(Cell::egress(names::OUTSIDE, names::CONNECT, Extent::Standing), "a guard is a proxy")
+            }
             Ok(answer) => notes.stopped(Some(Control::GuardOut), format!("connect: {}", answer.status)),
             Err(_) => notes.stopped(Some(Control::GuardOut), "connect: no answer"),
         }

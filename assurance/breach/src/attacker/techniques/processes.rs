@@ -2,6 +2,7 @@
 
 use super::files::cannot_list;
 use super::{Alone, Notes, Row, Run, refusal};
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -41,7 +42,7 @@ fn run(_alone: &Alone<'_>, notes: &mut Notes) {
                 std::fs::File::open(&path).map(drop)
             };
             match opens {
-                Ok(()) => notes.reached(Cell::read("process.others", Extent::Everybody), format!("{file} of another process opens")),
+                Ok(()) => notes.reached(Cell::read(names::PROCESSES, Extent::Everybody), format!("{file} of another process opens")),
                 Err(_) => notes.stopped(Some(Control::ProcessNamespace), format!("{file} of its init: refused")),
             }
         }

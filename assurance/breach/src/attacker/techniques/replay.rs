@@ -20,13 +20,13 @@ pub(super) const ROW: Row = Row {
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let Some((mark, stolen)) = hand.carry.as_deref().and_then(|carry| carry.split_once('~')) else {
-        return notes.untried("nothing that was stolen came along");
+        return notes.untried(crate::untried::NOTHING_STOLEN);
     };
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, .. } => {
                 // The stolen token's own object, which its holder may read.
-                let own = Mark::find(mark).unwrap_or_else(|| Mark::new(Act::Calm, "none", &hand.mark.person, 0));
+                let own = Mark::find(mark).unwrap_or_else(|| hand.before(&hand.mark.person));
                 let request = Request::new("GET", format!("/{bucket}/{}", own.key(bucket)));
                 let cell = Cell::read(format!("bucket.{bucket}"), Extent::Everybody);
                 judged(notes, hand.ask_as(Peer::Objects, request, Some(stolen)), cell, "another's token");

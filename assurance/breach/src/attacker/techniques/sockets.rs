@@ -4,6 +4,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use super::{Alone, Notes, Row, Run, refusal};
+use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -20,9 +21,8 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let usual = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/dbus/system_bus_socket"];
     for path in alone.script.targets.sockets.iter().map(String::as_str).chain(usual) {
         match UnixStream::connect(path) {
-            Ok(_) => {
-                notes.reached(Cell::done("host.sockets", "connect", Extent::Everybody), "a socket of an operator or the machine answers")
-            }
+            Ok(_) => notes
+                .reached(Cell::done(names::SOCKETS, names::CONNECT, Extent::Everybody), "a socket of an operator or the machine answers"),
             Err(error) => {
                 let (by, seen) = refusal(&error);
                 notes.stopped(by, seen);
@@ -31,7 +31,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     }
     let name = SocketAddr::from_abstract_name(&alone.script.targets.abstract_name);
     match name.and_then(|name| UnixStream::connect_addr(&name)) {
-        Ok(_) => notes.reached(Cell::done("host.sockets", "connect", Extent::Everybody), "an abstract socket of the machine answers"),
+        Ok(_) => notes.reached(Cell::done(names::SOCKETS, names::CONNECT, Extent::Everybody), "an abstract socket of the machine answers"),
         Err(_) => notes.stopped(None, "abstract: refused"),
     }
 }

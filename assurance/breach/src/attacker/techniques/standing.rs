@@ -6,7 +6,6 @@ use super::own_work::outside;
 use super::{Act, Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
-use crate::attacker::mark::Mark;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -21,7 +20,7 @@ pub(super) const ROW: Row = Row {
 };
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
-    let others = Mark::new(Act::Calm, "none", &hand.mark.person, 0);
+    let others = hand.before(&hand.mark.person);
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, operation, .. } => {

@@ -18,7 +18,7 @@ pub(super) const ROW: Row = Row {
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
     if visitor.stolen.is_empty() {
-        return notes.untried("nothing was stolen");
+        return notes.untried(crate::untried::NOTHING_STOLEN);
     }
     for (what, token) in visitor.stolen {
         let mut tried = vec![token.clone()];

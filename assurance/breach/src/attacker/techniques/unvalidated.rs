@@ -10,6 +10,7 @@ use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
 use crate::attacker::server::pause;
+use crate::untried::HANDED_ON;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -26,7 +27,7 @@ pub(in crate::attacker) const ROW: Row = Row {
 const WAITS: Duration = Duration::from_secs(6);
 
 /// Publishes what is in hand wherever it may, and waits with the verdict until it was looked at.
-fn hand_on(hand: &Hand<'_>, _notes: &mut Notes) {
+fn hand_on(hand: &Hand<'_>, notes: &mut Notes) {
     let gives = |bucket: &String| hand.may(bucket, BucketOperation::Verdict);
     if hand.mark.act != Act::Attack || !hand.input.as_ref().is_some_and(|(bucket, _)| gives(bucket)) {
         return;
@@ -37,7 +38,10 @@ fn hand_on(hand: &Hand<'_>, _notes: &mut Notes) {
         handed |= hand.ask(Peer::Queue, hand.event(queue, UNSEEN)).is_ok_and(|answer| answer.is_success());
     }
     if handed {
+        notes.untried(HANDED_ON);
         pause(WAITS);
+    } else {
+        notes.untried("nobody takes what it hands on");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Changing files: of the system, of the machine, of the program itself.
 
-use super::files::is_empty_but_given;
+use super::files::{is_empty_but_given, named};
 use super::{Alone, Notes, Row, Run, own_program, refusal};
-use crate::{Cell, Control, Extent, Stride};
+use crate::{Control, Stride};
 
 /// The row.
 pub(super) const ROW: Row = Row {
@@ -28,7 +28,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
             continue;
         }
         match std::fs::OpenOptions::new().append(true).create(create).open(&path) {
-            Ok(_) => notes.reached(Cell::written("host.files", Extent::Everybody), "a file that is not its own can be written"),
+            Ok(_) => notes.reached(named(alone, std::path::Path::new(&path), true), "a file that is not its own can be written"),
             Err(error) => {
                 let (by, seen) = refusal(&error);
                 notes.stopped(by, seen);
