@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::control::{Outbound, ServiceProfile};
-use sandbox::{Launcher, LayerName, Running, SandboxError};
+use sandbox::{Ahead, Launcher, LayerName, Running, SandboxError};
 use telemetry::Recorder;
 use telemetry::event::{ActDone, TamperingFound};
 use tokio::sync::Mutex;
@@ -43,6 +43,7 @@ pub struct Host {
     pace: Arc<std::sync::Mutex<Pace>>,
     started: Mutex<Option<Started>>,
     pub(super) jobs: Jobs,
+    ahead: Arc<Ahead>,
     /// Milliseconds on the monotonic clock of the last connection.
     last_used_ms: AtomicU64,
     /// Cancelled when the service is contained: nothing is started any more.
@@ -83,6 +84,7 @@ impl Host {
             pace,
             started: Mutex::new(None),
             jobs: Jobs::default(),
+            ahead: Arc::new(Ahead::new(Launcher::this_binary())),
             last_used_ms: AtomicU64::new(0),
             closed: CancellationToken::new(),
         })
@@ -94,10 +96,27 @@ impl Host {
     /// Those of the sandbox: nothing runs then.
     pub async fn prepare(&self) -> Result<(), SandboxError> {
         match (self.profile.replicas_min, self.profile.fresh_per_job) {
-            (0, _) => Ok(()),
+            (0, _) => {
+                self.step_ahead();
+                Ok(())
+            }
             (_, true) => self.spare().await.map(drop),
             (_, false) => self.running().await.map(drop),
         }
+    }
+
+    /// What is started by its work, job by job, has an init that waits for the next start.
+    fn step_ahead(&self) {
+        let (ahead, closed, service) = (self.ahead.clone(), self.closed.clone(), self.profile.name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = ahead.step() {
+                // The next start makes its own, or says why it cannot.
+                tracing::warn!(service, %error, "no init waits for the next start, which will take longer");
+            }
+            if closed.is_cancelled() {
+                ahead.stand_down();
+            }
+        });
     }
 
     /// A connection to the service, which is started if it does not run.
@@ -113,6 +132,7 @@ impl Host {
     /// Starts nothing any more, and gives everything that runs, which nobody else ends from now on.
     pub(super) async fn close(&self) -> Vec<Arc<Running>> {
         self.closed.cancel();
+        self.ahead.stand_down();
         // Whatever is being started is waited for, and then found here or not kept.
         let started = self.started.lock().await.as_ref().map(|started| started.running.clone());
         started.into_iter().chain(self.all_jobs().await).collect()
@@ -156,9 +176,8 @@ impl Host {
         if self.closed.is_cancelled() {
             return Err(SandboxError::NotConnected("the service is contained".to_owned()));
         }
-        let (service, settings) = (self.profile.clone(), self.settings.clone());
-        let spawned =
-            tokio::task::spawn_blocking(move || profile::of(&service, &settings).and_then(|one| Launcher::this_binary().spawn(one)));
+        let (service, settings, ahead) = (self.profile.clone(), self.settings.clone(), self.ahead.clone());
+        let spawned = tokio::task::spawn_blocking(move || profile::of(&service, &settings).and_then(|one| ahead.spawn(one)));
         let spawned = spawned.await.map_err(|error| SandboxError::Init(std::io::Error::other(error)))?;
         let mut running = match spawned {
             Ok(running) => running,
@@ -171,6 +190,9 @@ impl Host {
                 return Err(error);
             }
         };
+        if self.profile.replicas_min == 0 {
+            self.step_ahead();
+        }
         if let Some(mut lines) = running.take_lines() {
             let (clock, pace) = (self.clock.clone(), self.pace.clone());
             tokio::spawn(async move {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sandbox::{Artefact, Backend, Calls, Level, Limits, Profile, Simulate};
+use sandbox::{Ahead, Artefact, Backend, Calls, Launcher, Level, Limits, Profile, Simulate};
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -92,7 +92,8 @@ impl Ground {
         })
     }
 
-    /// From the guard's wish to the program's exec: digest, all layers, control groups. What is started, and milliseconds of each, in turns.
+    /// From the guard's wish to the program's exec: digest, all layers, control groups. What is started, and milliseconds of each. Each
+    /// once as a guard starts what it starts often, with an init that waits already, and once with nothing that waits.
     fn starts(&self, count: usize) -> Outcome<Vec<Value>> {
         let small = self.profile("/usr/bin/true", &[])?;
         let listed = Profile { calls: Calls::parse("openat\nfstat\npread64\n")?, ..small.clone() };
@@ -110,20 +111,27 @@ impl Ground {
             ("python3", self.profile("/usr/bin/python3", &["-c", "pass"])?),
         ];
         let mut figures = Vec::new();
+        let ahead = Ahead::new(Launcher::this_binary());
         for (what, profile) in all.into_iter().chain(bwrap).filter(|_| count > 0) {
-            let mut milliseconds = Vec::new();
+            let (mut ready, mut cold) = (Vec::new(), Vec::new());
             for turn in 0..WARM.saturating_add(count) {
-                let profile = profile.clone();
-                let begun = Instant::now();
-                let running = sandbox::spawn(profile)?;
-                if turn >= WARM {
-                    milliseconds.push(begun.elapsed().as_secs_f64() * 1000.0);
+                for waits in [true, false] {
+                    if waits {
+                        ahead.step()?;
+                    }
+                    std::thread::sleep(PAUSE);
+                    let profile = profile.clone();
+                    let begun = Instant::now();
+                    let running = if waits { ahead.spawn(profile) } else { sandbox::spawn(profile) }?;
+                    if turn >= WARM {
+                        let of = if waits { &mut ready } else { &mut cold };
+                        of.push(begun.elapsed().as_secs_f64() * 1000.0);
+                    }
+                    drop(running);
                 }
-                drop(running);
-                std::thread::sleep(PAUSE);
             }
             let bytes = std::fs::metadata(&profile.program.path)?.len();
-            figures.push(json!({ "what": what, "program_bytes": bytes, "milliseconds": milliseconds }));
+            figures.push(json!({ "what": what, "program_bytes": bytes, "milliseconds": ready, "nothing_waits_milliseconds": cold }));
         }
         Ok(figures)
     }

@@ -44,7 +44,8 @@ pub fn init_main() -> ! {
     // Before anything else: the descriptors of the guard that were not close-on-exec.
     let started = sys::close_from(4).and_then(|()| sys::take_wire()).map(Wire::from);
     let Ok(guard) = started else { sys::exit_now(125) };
-    if die_with(parent).is_err() {
+    // It may wait long for its profile (`Ahead`), and nobody is to get into it meanwhile.
+    if die_with(parent).is_err() || limits::forbid_dumps().is_err() {
         sys::exit_now(125);
     }
     // bwrap's child is this program again, with what the first one found out.
@@ -80,6 +81,9 @@ fn take_profile(guard: &Wire, peek: bool) -> Result<Box<Profile>, Refusal> {
     match setup("receiving the profile", request)? {
         Some(Request::Start(profile)) => {
             profile.check().map_err(Refusal::Profile)?;
+            // The maps of a user namespace are files of `/proc` that are its own only while it is dumpable; it is so until it gives up
+            // its powers.
+            setup("receiving the profile", prctl::set_dumpable(true))?;
             Ok(profile)
         }
         _ => setup("receiving the profile", Err("the guard sent none")),

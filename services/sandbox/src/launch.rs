@@ -9,13 +9,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::artefact::ArtefactMismatch;
 use crate::profile::Profile;
 use crate::report::LayerName;
-use crate::running::{self, Running};
+use crate::running::{Running, Waiting};
 use crate::sys;
-use crate::wire::{Refusal, Request, Wire};
+use crate::wire::{Refusal, Wire};
 
 /// Why a service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +92,79 @@ impl Launcher {
     /// Every variant of [`SandboxError`] but `Ended` and `NotConnected`; nothing runs then.
     pub fn spawn(&self, profile: Profile) -> Result<Running, SandboxError> {
         profile.check().map_err(SandboxError::Profile)?;
+        self.waiting()?.start(Box::new(profile))
+    }
+
+    /// An init that waits for its profile.
+    fn waiting(&self) -> Result<Waiting, SandboxError> {
         let (ours, theirs) = Wire::pair().map_err(SandboxError::Init)?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         std::os::unix::process::CommandExt::arg0(&mut command, "palisade");
         sys::prepare_init(&mut command, theirs.into());
-        running::start(command, ours, Request::Start(Box::new(profile)))
+        Waiting::make(command, ours)
+    }
+}
+
+/// A launcher that is one step ahead: an init runs already and waits for the next profile, so that a start does not wait for the loading of
+/// a large program. It knows nothing of the service yet and has done nothing; each is used for one start (I8).
+#[derive(Debug)]
+pub struct Ahead {
+    launcher: Launcher,
+    next: Mutex<Option<Waiting>>,
+}
+
+impl Ahead {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(launcher: Launcher) -> Self {
+        Self { launcher, next: Mutex::default() }
+    }
+
+    /// As [`Launcher::spawn`].
+    ///
+    /// # Errors
+    /// As [`Launcher::spawn`].
+    pub fn spawn(&self, profile: Profile) -> Result<Running, SandboxError> {
+        profile.check().map_err(SandboxError::Profile)?;
+        let waiting = self.take().filter(Waiting::still_waits);
+        waiting.map_or_else(|| self.launcher.waiting(), Ok)?.start(Box::new(profile))
+    }
+
+    /// Lets an init wait for the next start, if none does. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// `Init` if it cannot be run.
+    pub fn step(&self) -> Result<(), SandboxError> {
+        // Under no lock, so that nobody who starts something waits for this.
+        if self.lock().as_ref().is_some_and(Waiting::still_waits) {
+            return Ok(());
+        }
+        let fresh = self.launcher.waiting()?;
+        let old = self.lock().replace(fresh);
+        drop(old);
+        Ok(())
+    }
+
+    /// Lets none wait any more.
+    pub fn stand_down(&self) {
+        drop(self.take());
+    }
+
+    /// The init that waits.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> Option<u32> {
+        self.lock().as_ref().and_then(Waiting::pid)
+    }
+
+    fn take(&self) -> Option<Waiting> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waiting>> {
+        // A handle is valid at every moment.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,6 +27,7 @@ mod init;
 mod landlock;
 mod launch;
 mod limits;
+mod lines;
 pub mod memory;
 mod namespaces;
 mod net;
@@ -47,12 +48,13 @@ pub use artefact::ArtefactMismatch;
 pub use calls::Calls;
 pub use frozen::{Evidence, EvidenceLimits};
 pub use init::init_main;
-pub use launch::{Launcher, SandboxError, spawn};
+pub use launch::{Ahead, Launcher, SandboxError, spawn};
 pub use limits::forbid_dumps;
+pub use lines::{Line, Stream};
 pub use probe::probe;
 pub use profile::{Artefact, Backend, DangerousWithout, Flow, Level, Limits, Profile, Simulate};
 pub use report::{Layer, LayerName, Report};
-pub use running::{Exit, ExitCause, Line, Running, Stream};
+pub use running::{Exit, ExitCause, Running};
 pub use seen::{Denial, Seen};
 
 #[cfg(test)]

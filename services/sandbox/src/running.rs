@@ -5,18 +5,18 @@
 //!
 //! Not here: what is spoken on the streams (`proxy`).
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,38 +24,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::artefact::ArtefactMismatch;
 use crate::cgroup;
 use crate::launch::SandboxError;
-use crate::profile::{Backend, Level};
+use crate::lines::{Line, read_lines};
+use crate::profile::{Backend, Level, Profile};
 use crate::report::Report;
 use crate::seen::Seen;
 use crate::wire::{Reply, Request, Wire};
 
-/// Longest line that is passed on whole, bytes; a longer one comes in pieces.
-const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Lines that wait for the guard; past this, lines are lost and counted, and the service never stalls.
-const LINES_WAITING_MAX: usize = 1024;
-
 /// Tellings of what was seen that wait for the guard; init sends one a second at most, but for a trace.
 const SEEN_WAITING_MAX: usize = 256;
-
-/// Which output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// One line that the service wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Where.
-    pub stream: Stream,
-    /// The text without its end of line; bytes that are not UTF-8 are replaced.
-    pub text: String,
-    /// Lines that were lost before this one because nobody read in time.
-    pub lost: u64,
-}
 
 /// Why a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,46 +119,92 @@ struct Begun {
     pid: u32,
 }
 
-/// Runs `command` from a thread of its own and waits until the service executes.
-pub(crate) fn start(command: Command, wire: Wire, request: Request) -> Result<Running, SandboxError> {
-    let (tell, told) = blocking::sync_channel(1);
-    let (ended, exit) = watch::channel(None);
-    let by_bwrap = matches!(&request, Request::Start(profile) if profile.backend == Backend::Bwrap);
-    let thread = std::thread::Builder::new().name("sandbox".to_owned()).stack_size(256 * 1024);
-    thread.spawn(move || own(command, wire, &request, &tell, &ended)).map_err(SandboxError::Init)?;
-    let begun = told.recv().map_err(|_| SandboxError::Ended)??;
-    let Begun { shared, report, listeners, lines, seen, pid } = begun;
-    let ends_itself = by_bwrap || report.level == Some(Level::Confined);
-    Ok(Running { shared, ends_itself, report, pid, listeners, lines: Some(lines), seen: Some(seen), exit })
+/// What [`own`] is told to start, and whom it tells.
+struct Order {
+    request: Request,
+    tell: blocking::SyncSender<Result<Begun, SandboxError>>,
+    ended: watch::Sender<Option<Exit>>,
+}
+
+/// An init that runs and waits for its profile. When it is dropped, that is its end.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    order: blocking::SyncSender<Order>,
+    init: Pid,
+}
+
+impl Waiting {
+    /// Runs `command` from a thread of its own.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub(crate) fn make(command: Command, wire: Wire) -> Result<Self, SandboxError> {
+        let (tell, told) = blocking::sync_channel(1);
+        let (order, orders) = blocking::sync_channel(1);
+        let thread = std::thread::Builder::new().name("sandbox".to_owned()).stack_size(256 * 1024);
+        thread.spawn(move || own(command, wire, &tell, &orders)).map_err(SandboxError::Init)?;
+        let init = told.recv().map_err(|_| SandboxError::Ended)?.map_err(SandboxError::Init)?;
+        Ok(Self { order, init })
+    }
+
+    /// Whether it still waits: it may have been killed meanwhile.
+    pub(crate) fn still_waits(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        // Its number is its own: it is reaped by its thread alone, and only after an order.
+        matches!(waitid(Id::Pid(self.init), flags), Ok(WaitStatus::StillAlive))
+    }
+
+    /// Its number, if it still waits.
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.still_waits().then(|| u32::try_from(self.init.as_raw()).ok()).flatten()
+    }
+
+    /// Gives it its profile and waits until the service executes.
+    ///
+    /// # Errors
+    /// As [`crate::Launcher::spawn`].
+    pub(crate) fn start(self, profile: Box<Profile>) -> Result<Running, SandboxError> {
+        let (tell, told) = blocking::sync_channel(1);
+        let (ended, exit) = watch::channel(None);
+        let by_bwrap = profile.backend == Backend::Bwrap;
+        let order = Order { request: Request::Start(profile), tell, ended };
+        self.order.send(order).map_err(|_| SandboxError::Ended)?;
+        let begun = told.recv().map_err(|_| SandboxError::Ended)??;
+        let Begun { shared, report, listeners, lines, seen, pid } = begun;
+        let ends_itself = by_bwrap || report.level == Some(Level::Confined);
+        Ok(Running { shared, ends_itself, report, pid, listeners, lines: Some(lines), seen: Some(seen), exit })
+    }
 }
 
 /// The owning thread: from the fork to the reaping.
-fn own(
-    mut command: Command,
-    wire: Wire,
-    request: &Request,
-    tell: &blocking::SyncSender<Result<Begun, SandboxError>>,
-    ended: &watch::Sender<Option<Exit>>,
-) {
+fn own(mut command: Command, wire: Wire, made: &blocking::SyncSender<io::Result<Pid>>, orders: &blocking::Receiver<Order>) {
     let child = command.spawn();
     drop(command); // And with it the other end of the wire.
-    let mut child = match child {
+    let child = child.and_then(|child| Ok((i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?, child)));
+    let (init, mut child) = match child {
         Ok(child) => child,
         Err(cause) => {
-            let _ = tell.send(Err(SandboxError::Init(cause))); // The caller waits for exactly one message.
+            let _ = made.send(Err(cause)); // The caller waits for exactly one message.
             return;
         }
+    };
+    let _ = made.send(Ok(init)); // A caller that went away gives no order.
+    let Ok(Order { request, tell, ended }) = orders.recv() else {
+        let _ = child.kill();
+        let _ = child.wait(); // It did nothing yet.
+        return;
     };
     let shared = Arc::new(Shared {
         wire,
         answers: Mutex::default(),
         next: AtomicU64::new(0),
         killed: AtomicBool::new(false),
-        init: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
+        init: Mutex::new(Some(init)),
     });
     let mut exit = None;
     let (see, seen) = mpsc::channel(SEEN_WAITING_MAX);
-    match begin(&mut child, &shared, request, seen) {
+    match begin(&mut child, &shared, &request, seen) {
         Ok(begun) => {
             // A caller that went away drops the handle, which kills.
             let _ = tell.send(Ok(begun));
@@ -208,8 +230,8 @@ fn own(
 fn reap(child: &mut Child, shared: &Shared) {
     // Waits without reaping first, so that no other process can have the number while `kill` may use it.
     let pid = lock(&shared.init).unwrap_or(Pid::from_raw(0));
-    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
-    while let Err(nix::Error::EINTR) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {}
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    while let Err(nix::Error::EINTR) = waitid(Id::Pid(pid), flags) {}
     *lock(&shared.init) = None;
     let _ = child.wait(); // Its exit status says nothing that the wire did not.
 }
@@ -398,67 +420,4 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Reads both outputs in one thread until both end.
-fn read_lines(child: &mut Child) -> io::Result<mpsc::Receiver<Line>> {
-    let missing = || io::Error::other("no pipe");
-    let out: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();
-    let err: OwnedFd = child.stderr.take().ok_or_else(missing)?.into();
-    let (tell, told) = mpsc::channel(LINES_WAITING_MAX);
-    let sources = VecDeque::from([Source::new(Stream::Stdout, out), Source::new(Stream::Stderr, err)]);
-    let thread = std::thread::Builder::new().name("sandbox-output".to_owned()).stack_size(128 * 1024);
-    thread.spawn(move || copy_lines(sources, &tell))?;
-    Ok(told)
-}
-
-struct Source {
-    stream: Stream,
-    file: std::fs::File,
-    part: Vec<u8>,
-}
-
-impl Source {
-    fn new(stream: Stream, fd: OwnedFd) -> Self {
-        Self { stream, file: fd.into(), part: Vec::new() }
-    }
-}
-
-fn copy_lines(mut sources: VecDeque<Source>, tell: &mpsc::Sender<Line>) {
-    let mut lost = 0;
-    let mut buffer = vec![0_u8; 8192];
-    while !sources.is_empty() {
-        let mut fds: Vec<_> = sources.iter().map(|source| PollFd::new(source.file.as_fd(), PollFlags::POLLIN)).collect();
-        if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(nix::Error::EINTR)) {
-            return;
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        drop(fds);
-        let mut open = VecDeque::new();
-        for (mut source, ready) in std::mem::take(&mut sources).into_iter().zip(ready) {
-            if !ready {
-                open.push_back(source);
-                continue;
-            }
-            let count = source.file.read(&mut buffer).unwrap_or(0);
-            source.part.extend_from_slice(buffer.get(..count).unwrap_or_default());
-            while let Some(end) = line_end(&source.part, count == 0) {
-                let line: Vec<u8> = source.part.drain(..end).collect();
-                let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
-                match tell.try_send(Line { stream: source.stream, text, lost }) {
-                    Ok(()) => lost = 0,
-                    Err(_) => lost += 1,
-                }
-            }
-            if count > 0 {
-                open.push_back(source);
-            }
-        }
-        sources = open;
-    }
-}
-
-fn line_end(part: &[u8], is_end: bool) -> Option<usize> {
-    let end = part.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-    end.or_else(|| ((is_end && !part.is_empty()) || part.len() >= LINE_BYTES_MAX).then_some(part.len()))
 }

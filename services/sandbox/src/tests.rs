@@ -13,6 +13,7 @@
     reason = "tests; one link-section attribute"
 )]
 
+mod ahead;
 mod backends;
 mod confined;
 mod contained;
@@ -45,6 +46,7 @@ extern "C" fn entry() {
         Some("sandbox-init") => init_main(),
         Some("attack") => attack::main(&arguments[1..]).into(),
         Some("as-guard") => as_guard(),
+        Some("as-guard-ahead") => ahead::as_guard(),
         Some("as-service") => as_service(),
         Some("as-member") => groups::as_member(Path::new(&arguments[1])),
         _ => return,

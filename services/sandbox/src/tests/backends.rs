@@ -5,7 +5,8 @@ use std::process::Command;
 use super::*;
 
 /// Tests of this crate that hold under both; each in a process of its own, which has the word for bubblewrap.
-const SAME: [&str; 23] = [
+const SAME: [&str; 24] = [
+    "ahead::an_init_that_waits_is_used_for_one_start_and_nothing_is_lost_with_it",
     "contained::a_dropped_handle_kills",
     "contained::a_frozen_sandbox_stands_still_and_can_be_looked_into",
     "contained::a_service_that_ignores_its_end_is_gone_with_all_it_started_once_the_grace_is_over",

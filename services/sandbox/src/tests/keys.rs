@@ -9,7 +9,7 @@ use super::*;
 const NOBODY: u32 = 65_534;
 
 /// Another user where this is root, so that nothing below is refused or allowed for root's sake.
-fn as_nobody(command: &mut Command) -> &mut Command {
+pub(super) fn as_nobody(command: &mut Command) -> &mut Command {
     if nix::unistd::geteuid().is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
 }
 
@@ -30,7 +30,7 @@ const SPY: &str = "import ctypes, os, sys\n\
     \x20 if libc.ptrace(request, pid, 0, 0) == 0: won.append(name)\n\
     print(' '.join(won))";
 
-fn spied(pid: u32) -> String {
+pub(super) fn spied(pid: u32) -> String {
     let out = as_nobody(&mut Command::new("/usr/bin/python3")).args(["-c", SPY, &pid.to_string()]).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
