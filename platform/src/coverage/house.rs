@@ -197,6 +197,7 @@ impl House {
         std::fs::create_dir_all(at("objects")).unwrap();
         let parts = ::objects::Parts {
             folder: at("objects"),
+            free_bytes_min: 0,
             rules: Arc::new(ObjectRules(FromView::new(holders["objects"].clone(), make))),
             queue: QueueClient(wire(&queue.0, "objects")),
             origin: ORIGIN.to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use contract::queue::QueueClient;
-use objects::{Messenger, Objects, Parts, Rulebook, Rules};
+use objects::{FREE_BYTES_MIN, Messenger, Objects, Parts, Rulebook, Rules};
 use proxy::client::Patience;
 use proxy::enforce::Views;
 use proxy::view::Loaded;
@@ -23,6 +23,7 @@ pub async fn run(process: Arc<Process>) -> Result<(), StartError> {
     process.first_view(&joined.view).await?;
     let parts = Parts {
         folder: process.folder("store")?,
+        free_bytes_min: FREE_BYTES_MIN,
         origin: settings.origin,
         rules: Arc::new(ObjectRules(FromView::new(joined.view.clone(), rulebook))),
         queue: QueueClient(joined.peers(Patience::Call).role("queue")?),

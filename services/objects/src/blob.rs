@@ -4,11 +4,15 @@
 //! then renamed into `blobs`. What a crash leaves behind is swept at the start. Every MiB is checked against its digest before a byte
 //! of it is handed out, so a read is right or fails.
 //!
-//! Guarantees: G3 and G6 (cut at the limit, nothing kept), tampering is found (no wrong byte leaves), memory of one MiB per transfer.
+//! Below a floor of free bytes on the disk nothing is received, so that uploads do not take the room that records and databases need.
+//!
+//! Guarantees: G3 and G6 (cut at the limit, nothing kept), A13 (the floor), tampering is found (no wrong byte leaves), memory of one MiB per transfer.
 
 use std::collections::BTreeSet;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use bytes::Bytes;
@@ -24,11 +28,17 @@ use crate::refusal::Refusal;
 /// Bytes under one digest.
 pub(crate) const CHUNK: usize = 1024 * 1024;
 
+/// Nothing is received while the store's disk has less free than this, in bytes: four times what the audit log stops at, since without the
+/// log nothing is allowed at all.
+pub const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+
 /// The folder of blobs.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     incoming: PathBuf,
     kept: PathBuf,
+    /// `FREE_BYTES_MIN`.
+    pub(crate) floor: Arc<AtomicU64>,
 }
 
 /// A blob's name, size and digests.
@@ -50,8 +60,9 @@ pub(crate) struct Received {
 
 impl Blobs {
     /// Opens the folder under `root`, makes it if absent, and empties `incoming`.
-    pub(crate) async fn open(root: &Path) -> io::Result<Self> {
-        let blobs = Self { incoming: root.join("incoming"), kept: root.join("blobs") };
+    pub(crate) async fn open(root: &Path, free_bytes_min: u64) -> io::Result<Self> {
+        let floor = Arc::new(AtomicU64::new(free_bytes_min));
+        let blobs = Self { incoming: root.join("incoming"), kept: root.join("blobs"), floor };
         for folder in [&blobs.incoming, &blobs.kept] {
             fs::create_dir_all(folder).await?;
         }
@@ -74,6 +85,14 @@ impl Blobs {
             }
         }
         Ok(swept)
+    }
+
+    /// Whether the disk has room for so many bytes more, above its floor. What others are sending meanwhile is not set aside for them, so
+    /// it is asked again with each MiB.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Refusal> {
+        let disk = rustix::fs::statvfs(&self.incoming).map_err(io::Error::from)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < self.floor.load(Ordering::Relaxed).saturating_add(bytes) { Err(Refusal::NoRoom { free }) } else { Ok(()) }
     }
 
     /// Receives at most `limit` bytes; one more, and nothing is kept.
@@ -107,6 +126,7 @@ impl Blobs {
                 let part = piece.split_to(piece.len().min(CHUNK.saturating_sub(chunk.len())));
                 chunk.extend_from_slice(&part);
                 if chunk.len() == CHUNK {
+                    self.room_for(0)?;
                     flush(&mut file, &mut chunk, &mut received.blob.chunks).await?;
                 }
             }

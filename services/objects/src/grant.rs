@@ -59,6 +59,7 @@ impl Shelf {
                 if length > admitted.profile.object_bytes_max {
                     return Err(Refusal::TooLarge);
                 }
+                self.blobs.room_for(length)?;
             }
             _ => return Err(Refusal::Invalid("method is GET or HEAD (with no size or type), or PUT".to_owned())),
         }

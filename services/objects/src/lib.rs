@@ -28,6 +28,7 @@ mod sigv4;
 mod verdict;
 mod write;
 
+pub use blob::FREE_BYTES_MIN;
 pub use created::Messenger;
 pub use room::{Objects, OpenError, Parts};
 pub use rules::{Decide, Rulebook, Rules};

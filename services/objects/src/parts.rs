@@ -69,6 +69,8 @@ impl Shelf {
         }
         let upload = self.open_for_parts(visitor, at, &wish).await?;
         let stored = self.ledger.parts(&upload.id).await?;
+        let there = stored.iter().fold(0, |sum: u64, part| sum.saturating_add(part.blob.size));
+        self.blobs.room_for(wish.content_length.saturating_sub(there))?;
         let missing = plan(wish.content_length).filter(|(number, _)| !stored.iter().any(|part| part.number == *number));
         let created_s = self.clock.unix_s();
         let grants: Vec<Grant> = missing

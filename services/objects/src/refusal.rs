@@ -21,6 +21,10 @@ pub(crate) enum Refusal {
     NotModified,
     /// Larger than allowed.
     TooLarge,
+    /// The disk is full, but for what others than objects need; so many bytes are free.
+    NoRoom {
+        free: u64,
+    },
     /// A part but the last is smaller than 5 MiB.
     TooSmall,
     /// No such range in an object of this size.
@@ -80,6 +84,7 @@ impl Refusal {
             Self::Precondition => said(412, C::PreconditionFailed, "a precondition does not hold"),
             Self::NotModified => said(304, C::NotModified, "not modified"),
             Self::TooLarge => said(413, C::EntityTooLarge, "the object is larger than allowed"),
+            Self::NoRoom { .. } => (507, C::Custom("InsufficientStorage".into()), "the store's disk is full; try again later".to_owned()),
             Self::TooSmall => said(400, C::EntityTooSmall, "a part that is not the last has less than 5 MiB"),
             Self::Range(_) => said(416, C::InvalidRange, "the object has no such range"),
             Self::Incomplete => said(400, C::IncompleteBody, "fewer bytes came than were announced"),
@@ -94,8 +99,12 @@ impl Refusal {
     }
 
     fn note(&self) {
-        if let Self::Internal(cause) = self {
-            tracing::error!(%cause, "an act failed");
+        match self {
+            Self::Internal(cause) => tracing::error!(%cause, "an act failed"),
+            Self::NoRoom { free } => {
+                tracing::error!(free, "an upload was refused: the store's disk is full; make room, and it goes on by itself")
+            }
+            _ => {}
         }
     }
 

@@ -26,6 +26,8 @@ use crate::s3;
 pub struct Parts {
     /// Its folder: database, key, and bytes. Nobody else's.
     pub folder: PathBuf,
+    /// Nothing is received while its disk has less free than this, in bytes (`FREE_BYTES_MIN`).
+    pub free_bytes_min: u64,
     /// The present rules.
     pub rules: Arc<dyn Rules>,
     /// For leases, and for events of created objects.
@@ -91,9 +93,9 @@ impl Objects {
     }
 
     async fn with_leases(parts: Parts, asks: bool) -> Result<Self, OpenError> {
-        let Parts { folder, rules, queue, origin, clock, entropy, recorder } = parts;
+        let Parts { folder, free_bytes_min, rules, queue, origin, clock, entropy, recorder } = parts;
         let ledger = Arc::new(Ledger::open(&folder, &*entropy).await?);
-        let blobs = Blobs::open(&folder).await?;
+        let blobs = Blobs::open(&folder, free_bytes_min).await?;
         let swept = blobs.sweep(&ledger.blobs().await?).await?;
         if swept > 0 {
             tracing::warn!(swept, "bytes that no object has were removed");

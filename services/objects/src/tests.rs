@@ -192,6 +192,7 @@ impl World {
         let recorder = Recorder::new(self.sink.clone(), Arc::clone(&clock), Arc::clone(&entropy), Arc::new(Metrics::new()));
         let parts = Parts {
             folder: self.folder.path().to_owned(),
+            free_bytes_min: 0,
             rules: self.book.clone(),
             queue: QueueClient(Client::new(self.queue.clone())),
             origin: ORIGIN.into(),

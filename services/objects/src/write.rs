@@ -200,6 +200,7 @@ impl Shelf {
         if length.is_some_and(|length| length > limit) {
             return Err(Refusal::TooLarge);
         }
+        self.blobs.room_for(length.unwrap_or_default())?;
         let mut checks = announced.begin();
         let cut = length.unwrap_or(limit);
         let received = self.blobs.receive(&*self.entropy, bytes, cut, watch, |piece| checks.update(piece)).await?;

@@ -5,6 +5,9 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use futures::StreamExt;
+use serde_json::json;
+
 use super::*;
 
 fn only_blob(world: &World) -> PathBuf {
@@ -125,4 +128,65 @@ async fn a_large_object_passes_through_little_memory() {
     assert_eq!(length, 256 * MIB);
     let grown = peak_kib() - before;
     assert!(grown < 48 * 1024, "256 MiB in and out took {grown} KiB more");
+}
+
+// A13: uploads stop before the disk is full, by whatever way they come, and nothing of one that was cut is kept. What is there stays.
+#[tokio::test]
+async fn uploads_stop_before_the_disk_is_full_and_go_on_once_there_is_room() {
+    let world = World::new();
+    let objects = world.open().await;
+    put(&objects, &filer(), "/files/a/before", "text/plain", "before").await;
+    let plain = json!({ "method": "PUT", "expires_s": 60, "content_length": 10, "content_type": "video/mp4" });
+    let granted = granted(&objects, &api("upload"), "/originals/v1/original", plain.clone()).await;
+    let floor = objects.shelf.blobs.floor.clone();
+    floor.store(u64::MAX, Ordering::SeqCst);
+    let full = put(&objects, &filer(), "/files/a/more", "text/plain", "more").await;
+    assert_eq!(full.status(), StatusCode::INSUFFICIENT_STORAGE);
+    let said = text(full).await;
+    assert!(said.contains("InsufficientStorage") && said.contains("try again later"), "{said}");
+    // A URL that was given before there was none left, and one that is asked for now, in one piece and in parts.
+    let used = redeem(&objects, Method::PUT, &granted.url, &[("content-type", "video/mp4")], "0123456789").await;
+    assert_eq!(used.status(), StatusCode::INSUFFICIENT_STORAGE);
+    for (how, wish) in
+        [("presign", plain), ("presign-parts", json!({ "expires_s": 60, "content_length": 10, "content_type": "video/mp4" }))]
+    {
+        let uri = format!("/originals/v2/original?{how}");
+        let asked = send(&objects, &api("upload"), Method::POST, &uri, &[("content-type", "application/json")], wish.to_string()).await;
+        assert_eq!(asked.status(), StatusCode::INSUFFICIENT_STORAGE, "{how}");
+    }
+    assert_eq!(bytes(get(&objects, &filer(), "/files/a/before").await).await, "before");
+    // It gets full while one comes.
+    floor.store(0, Ordering::SeqCst);
+    let fills = floor.clone();
+    let pieces = futures::stream::iter(0..4).map(move |n| {
+        if n == 2 {
+            fills.store(u64::MAX, Ordering::SeqCst);
+        }
+        Ok::<_, contract::BoxError>(http_body::Frame::data(Bytes::from(vec![0; MIB])))
+    });
+    let mut request = request(Method::PUT, "/files/a/growing", &[], "");
+    request.headers_mut().insert("content-length", (4 * MIB).to_string().parse().unwrap());
+    *request.body_mut() = http_body_util::StreamBody::new(pieces).boxed_unsync();
+    assert_eq!(objects.call(filer(), request).await.status(), StatusCode::INSUFFICIENT_STORAGE);
+    assert_eq!((files_in(&world, "incoming"), files_in(&world, "blobs")), (0, 1));
+    floor.store(0, Ordering::SeqCst);
+    assert_eq!(put(&objects, &filer(), "/files/a/more", "text/plain", "more").await.status(), StatusCode::OK);
+    // The URL was not used up.
+    let used = redeem(&objects, Method::PUT, &granted.url, &[("content-type", "video/mp4")], "0123456789").await;
+    assert_eq!(used.status(), StatusCode::OK);
+}
+
+// The floor leaves the room that it says: it is asked of the disk that the store is on.
+#[tokio::test]
+async fn the_floor_is_what_the_disk_has_free() {
+    let world = World::new();
+    let objects = world.open().await;
+    let blobs = &objects.shelf.blobs;
+    let disk = rustix::fs::statvfs(world.folder.path()).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    // Others use this disk meanwhile, hence halves.
+    blobs.floor.store(free / 2, Ordering::SeqCst);
+    assert!(blobs.room_for(0).is_ok() && blobs.room_for(free).is_err());
+    blobs.floor.store(free.saturating_mul(2), Ordering::SeqCst);
+    assert!(blobs.room_for(0).is_err());
 }
