@@ -139,7 +139,8 @@ fn judged(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> (Outcome, Optio
         return (outcome, None);
     }
     // A request and its refusal are one moment; a denied call was made somewhere in the technique's time.
-    let since = |alarm: &Alarm| if calls { tried.until_ms.min(alarm.at_ms) } else { alarm.at_ms };
+    let later = |alarm: &Alarm| calls || alarm.what == GATHERED;
+    let since = |alarm: &Alarm| if later(alarm) { tried.until_ms.min(alarm.at_ms) } else { alarm.at_ms };
     let seen = mine.iter().map(|alarm| (alarm.taken_ms.saturating_sub(since(alarm)), alarm)).min_by_key(|(after, _)| *after);
     let detected = match seen {
         Some((after_ms, alarm)) if after_ms <= SEEN_MS_MAX => Detected::Yes { event: alarm.what.clone(), after_ms },
@@ -152,15 +153,19 @@ fn judged(profile: &Profile, tried: &Tried, alarms: &[Alarm]) -> (Outcome, Optio
 fn about<'a>(profile: &Profile, tried: &Tried, alarms: &'a [Alarm]) -> (bool, Vec<&'a Alarm>) {
     let (from, until) = (tried.from_ms.saturating_sub(SLACK_MS), tried.until_ms.saturating_add(SLACK_MS));
     let meanwhile = |alarm: &Alarm| (from..=until).contains(&alarm.at_ms) && of(profile, alarm);
+    let in_time = |alarm: &Alarm| (from..=until.saturating_add(SEEN_MS_MAX)).contains(&alarm.at_ms) && of(profile, alarm);
+    let singly = alarms.iter().any(|alarm| tried.traces.contains(&alarm.trace));
     let run = ALL.iter().find(|row| row.id == tried.technique).map(|row| row.run);
     let fits = |alarm: &&Alarm| match run {
         // A process alone makes no request. Denied calls are told by kind, and a little later.
         Some(Run::Alone(_, kinds)) => {
             let denied = tried.outcome == (Outcome::Stopped { by: Some(Control::Seccomp) }) || is_denial(&tried.seen);
-            let in_time = (from..=until.saturating_add(SEEN_MS_MAX)).contains(&alarm.at_ms) && of(profile, alarm);
-            denied && in_time && alarm.call.as_ref().is_some_and(|call| kinds.iter().any(|kind| is_of(call, kind)))
+            denied && in_time(alarm) && alarm.call.as_ref().is_some_and(|call| kinds.iter().any(|kind| is_of(call, kind)))
         }
-        Some(Run::Outside(..)) if !tried.traces.is_empty() => tried.traces.contains(&alarm.trace),
+        // Where nothing tells of them singly, they are in a number of refusals: of that point, and told a little later.
+        Some(Run::Outside(..)) if !tried.traces.is_empty() => {
+            tried.traces.contains(&alarm.trace) || (!singly && alarm.what == GATHERED && alarm.point == "edge" && in_time(alarm))
+        }
         // No request of a person: certificates that are shown, sockets that are called.
         Some(Run::Outside(..)) => {
             let silent = tried.outcome == (Outcome::Stopped { by: Some(Control::FileModes) });
@@ -296,6 +301,12 @@ mod tests {
         let at_edge = |trace| Alarm { principal: "internet".to_owned(), point: "edge".to_owned(), ..alarm(150, "role_missing", trace) };
         assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2")]), Some(false));
         assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2"), at_edge("t1")]), Some(true));
+        // Beyond what is recorded singly, the number tells of it, if it comes in time; not of what was recorded by itself.
+        let gathered = |at_ms| Alarm { what: GATHERED.to_owned(), at_ms, taken_ms: at_ms + 5, ..at_edge("") };
+        assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2"), gathered(900)]), Some(true));
+        assert_eq!(seen(&Profile::Person, &own, &[at_edge("t2"), gathered(1300)]), Some(false));
+        let late = Alarm { taken_ms: 5000, ..at_edge("t1") };
+        assert_eq!(seen(&Profile::Person, &own, &[late, gathered(900)]), Some(false));
     }
 
     // J11: a denied call is of a try that was denied one.
