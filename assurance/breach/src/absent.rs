@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::{Between, Change, What, compare};
 use crate::predict::Prediction;
-use crate::report::{Cell, Extent, Profile, Report};
+use crate::report::{Cell, Extent, LISTENERS, Profile, Report};
 use crate::technique::{Control, Outcome};
 
 /// One control that a copy went without.
@@ -51,6 +51,9 @@ pub struct Beyond {
     pub by: BTreeSet<String>,
     /// Whether the model lists it as behind this control alone.
     pub listed: bool,
+    /// Whether it may have been reached because of another control that was missing as well: no technique that reached it tests any of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
 }
 
 /// Names of what the technique `walls` finds missing begin so.
@@ -69,10 +72,10 @@ impl Absent {
         Self { stands, ..self }
     }
 
-    /// Whether it was found that it is missing.
+    /// Whether it was found that it is missing. What may be another's doing finds nothing.
     #[must_use]
     pub fn is_found(&self) -> bool {
-        !self.reached.is_empty() || !self.noticed.is_empty()
+        self.reached.iter().any(|beyond| !beyond.unsure) || !self.noticed.is_empty()
     }
 
     /// Whether everything that was reached is listed as behind it alone.
@@ -97,11 +100,21 @@ impl Absent {
         }
     }
 
+    /// Whether it stood, where it was left out, before what this attacker reached. What is asked of a caller is asked where they come in; the
+    /// others are around whoever is in a service.
+    fn stood_before(&self, profile: &Profile, cell: &Cell, services: &BTreeSet<String>) -> bool {
+        let asked_of_callers = matches!(self.control, Control::Policy | Control::GuardIn | Control::Mtls);
+        match (&self.at, place_of(cell)) {
+            (Some(at), Some(place)) if asked_of_callers => place == at,
+            _ => self.concerns(profile, services),
+        }
+    }
+
     fn judge(&mut self, prediction: &Prediction, measured: &Report, others: &[Self]) {
         let embodied = self.embodied();
         let attributed = Attributed { measured, others };
         for difference in compare(&prediction.report, measured, Between::Measurement).differences {
-            if difference.change != Change::Added || !self.concerns(&difference.profile, &measured.services) {
+            if difference.change != Change::Added {
                 continue;
             }
             let cell = match difference.what {
@@ -110,7 +123,7 @@ impl Absent {
                 What::Attacker => continue,
             };
             if let Some(wall) = cell.target.strip_prefix(WALL) {
-                if wall == self.control.as_str() {
+                if wall == self.control.as_str() && self.concerns(&difference.profile, &measured.services) {
                     self.noticed.insert(format!("{}: the wall itself is not there", difference.profile));
                 }
                 continue;
@@ -119,10 +132,15 @@ impl Absent {
                 let stopped_by_it = !way.stops.is_empty() && way.stops.is_subset(&embodied);
                 stopped_by_it && way.profile == difference.profile && way.cell.kind == cell.kind && way.cell.target == cell.target
             });
-            if !is_about(&attributed, &difference.by, &cell, self.control) {
+            if !self.stood_before(&difference.profile, &cell, &measured.services) {
                 continue;
             }
-            self.reached.push(Beyond { profile: difference.profile, cell, by: difference.by, listed });
+            let unsure = match is_about(&attributed, &difference.by, &cell, self.control) {
+                About::It => false,
+                About::Others => continue,
+                About::Unknown => others.len() > 1 && !listed,
+            };
+            self.reached.push(Beyond { profile: difference.profile, cell, by: difference.by, listed, unsure });
         }
         self.reached.sort();
         let tests: BTreeSet<&str> =
@@ -162,15 +180,39 @@ struct Attributed<'r> {
     others: &'r [Absent],
 }
 
-/// Whether something that was reached is put down to this control: one of the techniques that reached it tests it. What no technique tells
-/// of is put down to every control that was missing.
-fn is_about(of: &Attributed<'_>, by: &BTreeSet<String>, cell: &Cell, control: Control) -> bool {
+/// Which of the missing controls the techniques test that reached something.
+enum About {
+    /// This one.
+    It,
+    /// Only others.
+    Others,
+    /// None: every one of them may have stood before it, and where one alone was missing, that one did.
+    Unknown,
+}
+
+fn is_about(of: &Attributed<'_>, by: &BTreeSet<String>, cell: &Cell, control: Control) -> About {
     // A route is called by two techniques, which test the callee's answer in different ways.
     let calls = cell.target.starts_with("service.") && by.is_empty();
     let tests = |row: &&crate::Technique| by.contains(&row.id) || (calls && matches!(row.id.as_str(), "routes-of-others" | "own-work"));
     let controls: BTreeSet<Control> = of.measured.techniques.iter().filter(tests).flat_map(|row| row.controls.iter().copied()).collect();
-    let known = of.others.iter().any(|one| controls.contains(&one.control));
-    !known || controls.contains(&control)
+    match of.others.iter().any(|one| controls.contains(&one.control)) {
+        true if controls.contains(&control) => About::It,
+        true => About::Others,
+        false => About::Unknown,
+    }
+}
+
+/// Who is asked for it: the role that keeps it, or the service itself.
+fn place_of(cell: &Cell) -> Option<&str> {
+    if cell.target == LISTENERS {
+        return cell.action.rsplit('/').next();
+    }
+    match cell.target.split_once('.')? {
+        ("bucket", _) => Some("objects"),
+        ("queue", _) => Some("queue"),
+        ("service" | "role", name) => Some(name),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

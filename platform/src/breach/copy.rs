@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use breach::attacker::script::script_of;
 use breach::attacker::{NEEDS, SERVE};
 use breach::{Script, Targets};
 use manifest::Manifest;
@@ -137,11 +138,6 @@ fn changed(text: &str, attacker: &Path) -> io::Result<String> {
         }
     }
     toml::to_string(&whole).map_err(io::Error::other)
-}
-
-/// Where the script of a service of the copy is: a file of what it runs, of its own, so that one can be changed apart from the others.
-pub(super) fn script_of(service: &str) -> String {
-    format!("breach/{service}.script.json")
 }
 
 /// Where the list of a service of the copy is.

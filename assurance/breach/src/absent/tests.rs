@@ -48,11 +48,42 @@ fn what_is_reached_is_put_down_to_the_control_that_the_technique_tests() {
     measured.judge_absent(&prediction);
     let found: Vec<bool> = measured.absent.iter().map(Absent::is_found).collect();
     assert_eq!(found, [true, false], "the limits were not found: {:?}", measured.absent);
-    // What nobody tells of is put down to all of them.
+    // What nobody tells of is shown for all of them, and finds none; where one alone was missing, it can be no other's doing.
     measured.attackers.get_mut(&service("transcoder")).unwrap().add(Cell::egress("outside", "tcp", Extent::Standing), "doors");
     measured.absent = [Control::Policy, Control::Limits].map(|control| Absent::new(control, None, BTreeSet::new())).to_vec();
     measured.judge_absent(&prediction);
-    assert!(measured.absent.iter().all(Absent::is_found));
+    let unsure = |one: &Absent| one.reached.iter().filter(|beyond| beyond.unsure).count();
+    assert_eq!(measured.absent.iter().map(|one| (one.is_found(), unsure(one))).collect::<Vec<_>>(), [(true, 1), (false, 1)]);
+    measured.absent = vec![Absent::new(Control::Limits, None, BTreeSet::new())];
+    measured.judge_absent(&prediction);
+    assert!(measured.absent[0].is_found() && unsure(&measured.absent[0]) == 0);
+}
+
+// L13: one control that is missing at two places is found at each by what is reached there.
+#[test]
+fn a_control_is_found_at_the_place_that_was_asked_for_what_was_reached() {
+    let prediction = predicted(VIDEO);
+    let without = |absent: &[(Control, &str)], cells: &[(&str, Cell)]| -> Vec<bool> {
+        let mut measured = prediction.report.clone();
+        measured.techniques = crate::attacker::techniques::catalogue();
+        measured.absent = absent.iter().map(|(control, at)| Absent::new(*control, Some((*at).into()), BTreeSet::new())).collect();
+        for (name, cell) in cells {
+            measured.attackers.get_mut(&service(name)).unwrap().add(cell.clone(), "objects-of-others");
+        }
+        measured.judge_absent(&prediction);
+        measured.absent.iter().map(Absent::is_found).collect()
+    };
+    let stores = [(Control::Policy, "objects"), (Control::Policy, "queue"), (Control::Policy, "api")];
+    let object = ("transcoder", Cell::read("bucket.originals", Extent::Everybody));
+    let message = ("transcoder", Cell::done("queue.uploaded", "publish", Extent::InFlight));
+    let call = ("web", Cell::done("service.api", "POST /api/videos", Extent::InFlight));
+    assert_eq!(without(&stores, &[object.clone()]), [true, false, false]);
+    assert_eq!(without(&stores, &[message.clone()]), [false, true, false]);
+    assert_eq!(without(&stores, &[call]), [false, false, true]);
+    assert_eq!(without(&stores, &[object, message]), [true, true, false]);
+    // A sandbox's wall is around who is in it.
+    let kernel = ("web", Cell::done("kernel", "unshare", Extent::Standing));
+    assert_eq!(without(&[(Control::Policy, "web"), (Control::Policy, "api")], &[kernel]), [true, false]);
 }
 
 // L13: where another control still stops it, the missing one is seen, and those that stopped it are named.

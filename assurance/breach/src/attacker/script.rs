@@ -156,6 +156,12 @@ pub fn filled(template: &str, value: &str) -> String {
     parts.join("/")
 }
 
+/// Where the script of a service of the copy is: a file of what it runs, of its own, so that one can be changed apart from the others.
+#[must_use]
+pub fn script_of(service: &str) -> String {
+    format!("breach/{service}.script.json")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

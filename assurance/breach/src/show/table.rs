@@ -149,7 +149,11 @@ pub fn absent(report: &Report) -> String {
             wrapped(&mut out, "  it stands      ", stands);
         }
         for beyond in &one.reached {
-            let listed = if beyond.listed { "behind it alone" } else { "NOT LISTED as behind it alone" };
+            let listed = match (beyond.listed, beyond.unsure) {
+                (true, _) => "behind it alone",
+                (false, false) => "NOT LISTED as behind it alone",
+                (false, true) => "perhaps because of another that is missing, too: leave out one at a time",
+            };
             let by = beyond.by.iter().cloned().collect::<Vec<_>>().join(", ");
             wrapped(
                 &mut out,

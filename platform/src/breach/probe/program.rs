@@ -7,12 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use breach::attacker::note::now_ms;
+use breach::attacker::script::script_of;
 use breach::{Act, Control, Mark};
 use evidence::log::Entry;
 use serde_json::Value;
 
 use super::Probed;
-use crate::breach::copy::{Copy, script_of};
+use crate::breach::copy::Copy;
 use crate::breach::rounds::{Rounds, wave};
 use crate::breach::watch;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Alone, Notes, Row, Run, own_program, refusal};
+use crate::attacker::script::script_of;
 use crate::names;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -112,7 +113,7 @@ fn is_given(alone: &Alone<'_>, path: &Path) -> bool {
         .is_some_and(|part| part.files.iter().any(|file| path.to_string_lossy().contains(file.trim_start_matches("./"))));
     let program = own_program() == path;
     let state = std::env::var_os("STATE_DIR").is_some_and(|folder| path.starts_with(folder));
-    declared || program || state || path.ends_with("breach/script.json") || GIVEN.iter().any(|given| path.starts_with(given))
+    declared || program || state || path.ends_with(script_of(alone.service)) || GIVEN.iter().any(|given| path.starts_with(given))
 }
 
 pub(super) fn is_empty_but_given(alone: &Alone<'_>, folder: &Path) -> bool {
