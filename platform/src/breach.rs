@@ -14,6 +14,7 @@
 
 mod another;
 pub(crate) mod authenticator;
+mod bound;
 mod browser;
 mod copy;
 mod doors;

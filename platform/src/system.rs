@@ -150,6 +150,19 @@ pub fn faults_warning(manifest: &Manifest) -> Option<String> {
     ))
 }
 
+/// What everybody must know whose manifest declares what nothing serves yet: the flow is there, and leads nowhere.
+#[must_use]
+pub fn unserved_warning(manifest: &Manifest) -> Option<String> {
+    let each = |(service, flows): (String, std::collections::BTreeSet<String>)| {
+        format!("{service} declares {}", flows.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    let all: Vec<String> = manifest.unserved().into_iter().map(each).collect();
+    let all = if all.is_empty() { return None } else { all.join("; ") };
+    Some(format!(
+        "NOT SERVED YET: {all}: no role serves secrets, and the store has no route to share objects; the service finds no address for it"
+    ))
+}
+
 /// The digest of this very binary.
 ///
 /// # Errors

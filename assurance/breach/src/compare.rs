@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Cell, Extent, Profile, Radius, Report};
+use crate::report::{Cell, Profile, Radius, Report};
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,10 +116,6 @@ pub fn compare(before: &Report, after: &Report, between: Between) -> Comparison 
 pub fn measurable(mut predicted: Report, measured: &Report) -> Report {
     predicted.attackers.retain(|profile, _| measured.attackers.contains_key(profile));
     predicted.lateral.0.retain(|from, _| measured.attackers.contains_key(&Profile::Service(from.clone())));
-    // Nobody of the copy shares anything, so that what was shared cannot be measured.
-    for radius in predicted.attackers.values_mut() {
-        radius.reached.retain(|cell, _| cell.extent != Extent::Shared);
-    }
     predicted
 }
 

@@ -26,7 +26,7 @@ pub use defence::Protected;
 pub use predict::{PredictError, Prediction, Way, predict};
 pub use report::{
     Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Measured, Neighbour, Pace, Profile, Radius, Reached, Report, SLOWER_FACTOR, SLOWER_MS,
-    Took,
+    Theft, Thefts, Took,
 };
 pub use technique::{Attempt, Control, Detected, Outcome, Stride, Technique};
 pub use untried::Gap;

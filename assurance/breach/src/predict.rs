@@ -21,7 +21,7 @@ use std::rc::Rc;
 use manifest::Manifest;
 use policy::{Bundle, BundleError, Engine, Question};
 
-use crate::report::{Cell, Deputy, Extent, How, Lasts, Lateral, Profile, Radius, Report};
+use crate::report::{Cell, Deputy, How, Lasts, Lateral, Profile, Radius, Report};
 use crate::technique::Control;
 use held::Held;
 
@@ -147,17 +147,7 @@ impl Found {
         self.stopped(profile, probe.cell.clone(), probe.stops.iter().copied(), probe.by.clone());
     }
 
-    /// Where nobody may share anything, nothing is shared.
-    fn forget_unshared(&mut self) {
-        let shares = |way: &&Way| way.stops.is_empty() && way.cell.action == objects::SHARE;
-        let shared: BTreeSet<String> = self.ways.iter().filter(shares).map(|way| way.cell.target.clone()).collect();
-        let possible = |cell: &Cell| cell.extent != Extent::Shared || shared.contains(&cell.target);
-        self.ways.retain(|way| possible(&way.cell));
-        self.deputies.retain(|deputy| possible(&deputy.cell));
-    }
-
-    fn into_prediction(mut self, manifest: &Manifest) -> Prediction {
-        self.forget_unshared();
+    fn into_prediction(self, manifest: &Manifest) -> Prediction {
         let mut report = Report::new(How::Predicted, manifest);
         for (profile, lasts) in self.lasts {
             report.attackers.insert(profile, Radius { lasts, ..Radius::default() });

@@ -8,6 +8,7 @@
 mod circumstances;
 mod neighbour;
 mod profile;
+pub mod theft;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use trust::Digest;
 pub use circumstances::{Measured, SUITE_MS_MAX, Took, words};
 pub use neighbour::{Neighbour, Pace, SLOWER_FACTOR, SLOWER_MS};
 pub use profile::{Profile, ProfileError};
+pub use theft::{Theft, Thefts};
 
 use crate::absent::Absent;
 use crate::defence::Protected;
@@ -58,6 +60,12 @@ pub struct Report {
     /// Controls that the copy went without, and what came of each; empty but for a measurement that was to show that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
+    /// What became of things that were stolen, wherever they were shown; measured alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thefts: Vec<Theft>,
+    /// Declared flows that nothing serves yet, by service: nobody reaches anything by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unserved: BTreeMap<String, BTreeSet<String>>,
     /// The techniques that `attempts` speaks of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub techniques: Vec<Technique>,
@@ -164,7 +172,7 @@ pub enum Extent {
     JobFolder,
     /// Of the person whose request or job is in flight.
     InFlight,
-    /// What others shared with that person.
+    /// What others shared with that person; nobody's as long as the store has no route for that.
     Shared,
     /// Everybody's.
     Everybody,
@@ -221,6 +229,8 @@ impl Report {
             defence: Vec::new(),
             attempts: Vec::new(),
             absent: Vec::new(),
+            unserved: manifest.unserved(),
+            thefts: Vec::new(),
             techniques: Vec::new(),
             beyond: BTreeMap::new(),
             neighbours: Vec::new(),

@@ -139,6 +139,15 @@ pub(crate) fn take_apart(text: &str) -> Result<FlowText<'_>, &'static str> {
     Ok(FlowText { kind, name, operation, purposes })
 }
 
+impl Flow {
+    /// Whether something serves it yet. Secrets have no role, and the store has no route to share an object: a flow of these is checked,
+    /// and permitted by policy, and leads nowhere.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        !matches!(self, Self::Secret { .. } | Self::Bucket { operation: BucketOperation::Share, .. })
+    }
+}
+
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -353,6 +353,14 @@ pub struct Secret {
 }
 
 impl Manifest {
+    /// Declared flows that nothing serves yet, by service.
+    #[must_use]
+    pub fn unserved(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let of = |service: &Service| service.flows.iter().filter(|flow| !flow.is_served()).map(ToString::to_string).collect();
+        let all = self.services.iter().map(|(name, service)| (name.clone(), of(service)));
+        all.filter(|(_, flows): &(String, BTreeSet<String>)| !flows.is_empty()).collect()
+    }
+
     /// Parses and validates `text`; `file` names it in messages.
     ///
     /// # Errors

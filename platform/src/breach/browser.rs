@@ -80,6 +80,13 @@ impl Browser {
         Self { key: Some(key.to_owned()), ..self.bare() }
     }
 
+    /// The same place, over connections of its own that show a certificate: files of its chain and key.
+    pub(super) fn showing(&self, [chain, key]: [std::path::PathBuf; 2]) -> Self {
+        let certificate = Some((chain.display().to_string(), key.display().to_string()));
+        let line = Arc::new(OutsideLine::new(Arc::new(Here), SystemClock::shared()));
+        Self { to: Arc::new(Outside { certificate, ..(*self.to).clone() }), line, ..self.bare() }
+    }
+
     /// The same place, without any credential.
     pub(super) fn bare(&self) -> Self {
         Self {

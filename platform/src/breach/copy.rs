@@ -14,7 +14,7 @@ use breach::attacker::{NEEDS, SERVE};
 use breach::{Script, Targets};
 use manifest::Manifest;
 
-use super::{BreachError, Wish, doors};
+use super::{BreachError, Wish, bound, doors};
 use crate::system::Applied;
 
 /// Files of a manifest's folder that are copied, at most, and their bytes.
@@ -91,6 +91,7 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     for service in script.services.keys() {
         fs::write(folder.join(script_of(service)), &text).map_err(BreachError::Copy)?;
     }
+    bound::certificates(scratch, &folder).map_err(BreachError::Copy)?;
     let attacker = std::env::current_exe().map_err(BreachError::Copy)?;
     let beyond = lists(&applied, &folder).map_err(BreachError::Copy)?;
     // What seals the manifest keeps this, too.
@@ -109,6 +110,7 @@ fn changed(text: &str, attacker: &Path) -> io::Result<String> {
         for outside in ["acme", "certificates", "certificate", "proxies", "client_ca"] {
             edge.remove(outside);
         }
+        bound::declare(edge);
         let hosts = edge.entry("hosts").or_insert_with(|| toml::Value::Array(Vec::new()));
         if let Some(hosts) = hosts.as_array_mut()
             && !hosts.iter().any(|host| host.as_str() == Some("localhost"))

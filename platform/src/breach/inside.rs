@@ -10,6 +10,7 @@ use breach::{Act, Control, Mark, Notes, Profile, Report};
 use sandbox::attack::outer;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::bound::Tokens;
 use super::browser::Browser;
 use super::nearby::Neighbourhood;
 use super::neighbours::{self, Neighbours};
@@ -95,6 +96,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     progress.tell("people have come in and have things of every kind");
     let mut seen = measured::Seen::default();
     let wanted = |profile: &Profile| wish.profiles.is_empty() || wish.profiles.contains(profile);
+    let visits = Visits { scratch, stage: &stage, people: &people, script: &copy.script, progress: &progress, wanted: &wanted };
     doors.came();
     for service in copy.original.services.keys().filter(|service| wanted(&Profile::Service((*service).clone()))) {
         rounds.attack(service);
@@ -116,7 +118,6 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
             progress.tell(&format!("{service} used up what it could"));
         }
     }
-    let nearby = Neighbourhood::of(&stage.origin).map_err(BreachError::Process)?;
     // Each has things of its own, which nobody has touched yet.
     let everybody = [(&people.bob, VICTIM), (&people.ada, "ada"), (&people.root, "root"), (&people.partner, "partner")];
     if [Profile::Person, Profile::Insider, Profile::InsiderMfa, Profile::Vendor].iter().any(&wanted) {
@@ -126,22 +127,14 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         // The same person, whose first turn has stored what it was granted.
         rounds.things(&[(&people.root, "root")], OUTSIDE_PROVEN);
     }
-    for (who, profile) in [
+    let whos = [
         (Who::Stranger, Profile::External),
         (Who::Person, Profile::Person),
         (Who::Insider, Profile::Insider),
         (Who::InsiderMfa, Profile::InsiderMfa),
         (Who::Vendor, Profile::Vendor),
-    ] {
-        if wanted(&profile) {
-            let another = |socket: &str, modes_aside: bool| another::call(scratch, socket, modes_aside);
-            // Signed in just now, and not before it is their turn: a proof is one of just now for five minutes.
-            let proven = matches!(who, Who::InsiderMfa).then(|| people.proven()).transpose().map_err(BreachError::Process)?;
-            let tries = from_outside((who, proven.as_ref()), &copy.script, &people, &rounds.stolen, &another, &nearby);
-            progress.tell(&format!("{profile} has tried"));
-            seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
-        }
-    }
+    ];
+    visits.all(&whos, &rounds.stolen, &mut seen)?;
     let services = copy.original.services.keys().map(String::as_str).collect();
     let switches = dangerous_switches(&wish.dangerous_without, &services).map_err(BreachError::Ended)?;
     let (mut probed, called) = while_it_runs(&handle, &rounds, &copy, scratch, &switches).map_err(BreachError::Process)?;
@@ -209,16 +202,49 @@ const OUTSIDE: u32 = 2_000;
 /// The same of an administrator with a second proof.
 const OUTSIDE_PROVEN: u32 = 2_010;
 const VICTIM: &str = "bob";
+/// Who comes to the door.
+struct Visits<'a> {
+    scratch: &'a Path,
+    stage: &'a Stage,
+    people: &'a People,
+    script: &'a breach::Script,
+    progress: &'a Progress,
+    wanted: &'a dyn Fn(&Profile) -> bool,
+}
+
+impl Visits<'_> {
+    /// Each of these in turn, with what was stolen inside.
+    fn all(&self, whos: &[(Who, Profile)], stolen: &[(String, String)], seen: &mut measured::Seen) -> Result<(), BreachError> {
+        let wanted: Vec<_> = whos.iter().filter(|(_, profile)| (self.wanted)(profile)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let own = Mark::new(Act::Calm, "none", "ada", 0).to_string();
+        let tokens = Tokens::of(self.scratch, self.stage, self.people, self.script, &own).map_err(BreachError::Process)?;
+        let nearby = Neighbourhood::of(&self.stage.origin).map_err(BreachError::Process)?;
+        let another = |socket: &str, modes_aside: bool| another::call(self.scratch, socket, modes_aside);
+        let around = Around { stolen, tokens: &tokens, nearby: &nearby, as_another_user: &another };
+        for (who, profile) in wanted {
+            // Signed in just now, and not before it is their turn: a proof is one of just now for five minutes.
+            let proven = matches!(who, Who::InsiderMfa).then(|| self.people.proven()).transpose().map_err(BreachError::Process)?;
+            let tries = from_outside((*who, proven.as_ref()), self.script, self.people, &around);
+            self.progress.tell(&format!("{profile} has tried"));
+            seen.outside.extend(tries.into_iter().map(|tried| (profile.clone(), tried)));
+        }
+        Ok(())
+    }
+}
+
+/// What there is to be had besides the door.
+struct Around<'a> {
+    stolen: &'a [(String, String)],
+    tokens: &'a Tokens,
+    nearby: &'a Neighbourhood,
+    as_another_user: &'a dyn Fn(&str, bool) -> std::io::Result<String>,
+}
 
 /// Everything that one visitor tries.
-fn from_outside(
-    (who, proven): (Who, Option<&Browser>),
-    script: &breach::Script,
-    people: &People,
-    stolen: &[(String, String)],
-    as_another_user: &dyn Fn(&str, bool) -> std::io::Result<String>,
-    nearby: &Neighbourhood,
-) -> Vec<Tried> {
+fn from_outside((who, proven): (Who, Option<&Browser>), script: &breach::Script, people: &People, around: &Around<'_>) -> Vec<Tried> {
     let door: &Browser = match who {
         Who::Stranger => &people.stranger,
         Who::Person => &people.ada,
@@ -233,7 +259,8 @@ fn from_outside(
     };
     let own = Mark::new(Act::Calm, "none", owner, if who == Who::InsiderMfa { OUTSIDE_PROVEN } else { OUTSIDE });
     let owners = [(&people.ada, "a person's session"), (&people.root, "an administrator's session"), (&people.partner, "a partner's key")];
-    let credentials: Vec<_> = owners.into_iter().filter_map(|(browser, what)| browser.credential(what)).collect();
+    let credentials: Vec<_> =
+        owners.into_iter().filter_map(|(browser, what)| browser.credential(what)).chain(around.tokens.bearers.clone()).collect();
     let visitor = Visitor {
         who,
         door,
@@ -243,10 +270,13 @@ fn from_outside(
         victim: Mark::new(Act::Calm, "none", VICTIM, OUTSIDE).to_string(),
         scopes: (who == Who::Vendor).then(|| people.partner_scopes.clone()),
         lesser: (who == Who::Vendor).then_some(&people.lesser as &dyn Ask),
-        stolen,
+        stolen: around.stolen,
         credentials: &credentials,
-        as_another_user,
-        nearby,
+        bound: &around.tokens.bound,
+        unbound: &around.tokens.unbound,
+        thief: &around.tokens.thief,
+        as_another_user: around.as_another_user,
+        nearby: around.nearby,
         by_password_alone: &|| people.by_password_alone(),
     };
     let mut tries = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use breach::attacker::heard::control;
 use breach::attacker::note::{Said, Tried};
 use breach::attacker::techniques::{ALL, NO_WAY, NOT_PERMITTED, Run, catalogue};
-use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Neighbour, Outcome, Profile, Radius, Report, names};
+use breach::{Act, Attempt, Cell, Control, Detected, Extent, How, Lasts, Mark, Neighbour, Outcome, Profile, Radius, Report, Thefts, names};
 use manifest::{Fresh, Manifest};
 
 use super::rounds::EXHAUSTION;
@@ -46,6 +46,7 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
     report.attackers.retain(|profile, _| wanted(profile));
     report.unheard = unheard(&seen, wanted);
     let mut attempts: BTreeMap<(Profile, String, Outcome, String), Option<Detected>> = BTreeMap::new();
+    let mut thefts = Thefts::default();
     let inside = seen.said.iter().filter_map(|(service, said)| match said {
         Said::Tried(tried) if Mark::find(&tried.mark).is_some_and(|mark| mark.act != Act::Calm) => {
             Some((Profile::Service(service.clone()), tried.clone()))
@@ -69,6 +70,9 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
             continue;
         }
         let (outcome, detected) = judged(&profile, &tried, &seen.alarms);
+        for (artefact, context) in &tried.thefts {
+            thefts.add(artefact, context, &outcome, &tried.technique);
+        }
         let place = (profile, tried.technique, outcome, tried.seen);
         let kept = attempts.entry(place).or_default();
         if !matches!(kept, Some(Detected::Yes { .. })) {
@@ -87,6 +91,7 @@ pub(super) fn report(manifest: &Manifest, seen: Seen, wanted: &dyn Fn(&Profile) 
         }
     }
     report.neighbours = seen.neighbours;
+    report.thefts = thefts.gathered();
     report.attempts = attempts
         .into_iter()
         .map(|((profile, technique, outcome, seen), detected)| Attempt { profile, technique, outcome, seen, detected })
@@ -233,6 +238,7 @@ mod tests {
             sent: 1,
             reasons: BTreeSet::new(),
             unsaid: false,
+            thefts: BTreeSet::new(),
             traces: BTreeSet::new(),
             from_ms: 100,
             until_ms: 200,

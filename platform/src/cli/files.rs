@@ -19,7 +19,9 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
         Format::Json => {
             let services = manifest.services.len();
             let (name, digest) = (&manifest.name, manifest.digest());
-            say(serde_json::json!({ "system": name, "digest": digest, "services": services, "egress": manifest.egress, "faults": faults }))
+            say(
+                serde_json::json!({ "system": name, "digest": digest, "services": services, "egress": manifest.egress, "faults": faults, "unserved": manifest.unserved() }),
+            )
         }
         Format::Text => say(format_args!(
             "{}: {} services, {} buckets, {} queues\n{}",
@@ -34,7 +36,8 @@ pub(super) fn check(path: &Path, format: Format) -> Result<ExitCode, Failure> {
         let why = to.declassified.as_ref().map_or_else(String::new, |why| format!("; declassified: {why}"));
         say(format_args!("egress.{name}: {}:{} may have '{}'{why}", to.host, to.port, to.data));
     }
-    if let Some(warning) = system::faults_warning(manifest).filter(|_| format == Format::Text) {
+    let warnings = [system::faults_warning(manifest), system::unserved_warning(manifest)];
+    for warning in warnings.into_iter().flatten().filter(|_| format == Format::Text) {
         say(warning);
     }
     Ok(ExitCode::SUCCESS)

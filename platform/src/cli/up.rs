@@ -66,7 +66,7 @@ impl Up {
                 dangerous::dangerous_switches(&self.dangerous_without, &services).map_err(|why| Failure::of(EXIT_CONFIG, why))?;
             system.dangerous_switch_off(&switches);
         }
-        if let Some(warning) = system::faults_warning(&applied.manifest) {
+        for warning in [system::faults_warning(&applied.manifest), system::unserved_warning(&applied.manifest)].into_iter().flatten() {
             tracing::warn!("{warning}");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;

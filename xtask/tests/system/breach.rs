@@ -27,7 +27,10 @@ fn reached(report: &Value, profile: &str, kind: &str) -> BTreeSet<String> {
 
 /// What those outside have; of every other technique, each service has it.
 const OUTSIDE: &[(&str, &[&str])] = &[
-    ("external", &["console", "edge-surfaces", "elsewhere", "handshakes", "login-surface", "own-token", "public-routes", "tokens-outside"]),
+    (
+        "external",
+        &["bound", "console", "edge-surfaces", "elsewhere", "handshakes", "login-surface", "own-token", "public-routes", "tokens-outside"],
+    ),
     ("person", &["console", "cross-person", "edge-surfaces", "login-surface", "rates"]),
     ("insider", &["console", "cross-person", "insider", "login-surface", "operator-sockets"]),
     ("insider-mfa", &["console", "cross-person", "insider", "login-surface", "operator-sockets"]),
@@ -36,7 +39,6 @@ const OUTSIDE: &[(&str, &[&str])] = &[
 
 /// What of the reference system is not tried, by whom, and the beginning of why.
 const UNTRIED: &[(&str, &str, &str)] = &[
-    ("external", "elsewhere", "nobody of the copy has a token that is bound"),
     ("insider", "operator-sockets", "nobody here can become another user"),
     ("insider-mfa", "operator-sockets", "nobody here can become another user"),
     ("service.api", "leftovers", "it ran, and there is nothing here"),
@@ -173,6 +175,30 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
     // D1: in ten ways at every inner listener, and each was refused.
     let knocks: Vec<&Value> = attempts.iter().filter(|attempt| attempt["technique"] == "handshakes").collect();
     assert!(knocks.len() >= 10 && knocks.iter().all(|one| one["outcome"]["by"] == "mtls"), "{knocks:?}");
+    // L11: what was stolen, in every context that was tried. What is bound counts nowhere; what is not counts where it is at home alone.
+    let thefts = report["thefts"].as_array().unwrap();
+    for (artefact, contexts) in [
+        ("a service's token", 7),
+        ("a job's lease", 3),
+        ("a person's session", 7),
+        ("a partner's key", 6),
+        ("an access token", 7),
+        ("an access token by reference", 7),
+        ("a token bound to a key", 13),
+        ("a token bound to a certificate", 12),
+        ("a code for a token bound to a key", 6),
+        ("a refresh token for a token bound to a key", 3),
+        ("a refresh token for a token bound to a certificate", 3),
+        ("a member's certificate", 1),
+        ("a presigned URL", 1),
+    ] {
+        let of: Vec<&Value> = thefts.iter().filter(|one| one["artefact"] == artefact).collect();
+        assert!(of.len() >= contexts, "{artefact}: {of:?}");
+        for one in of {
+            let at_home = one["context"].as_str().unwrap().starts_with("where it is at home");
+            assert_eq!(one["counts"].as_bool().unwrap(), at_home, "{one}");
+        }
+    }
     // I6, L8: it had the services' own lists of system calls, and what stands in docs/breach.md beyond them.
     assert_eq!(report["beyond"], serde_json::json!({ "transcoder": [], "validator": ["clone", "wait4"] }));
     let by_seccomp = |attempt: &&Value| attempt["outcome"]["by"] == "seccomp" && attempt["profile"] == "service.validator";

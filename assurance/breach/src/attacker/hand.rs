@@ -166,6 +166,22 @@ impl<'a> Hand<'a> {
         key.split('/').next().unwrap_or_default().to_owned()
     }
 
+    /// The key that its output in a bucket has. A job without an input has no folder: its own are the keys without one.
+    #[must_use]
+    pub fn output(&self, bucket: &str) -> String {
+        if self.is_job() && self.input.is_none() { format!("{}_{bucket}", self.mark) } else { format!("{}/{bucket}", self.folder()) }
+    }
+
+    /// The key in a bucket that its work is about: its input, or what the work before it made there.
+    #[must_use]
+    pub fn own(&self, bucket: &str) -> String {
+        match &self.input {
+            Some((of, key)) if of == bucket => key.clone(),
+            _ if self.is_job() => self.output(bucket),
+            _ => self.mark.key(bucket),
+        }
+    }
+
     /// Sends a request to a peer, with its own token if there is one.
     ///
     /// # Errors

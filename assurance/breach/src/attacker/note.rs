@@ -37,6 +37,9 @@ pub struct Tried {
     pub unsaid: bool,
     /// Traces that their answers belong to, where the edge named them.
     pub traces: BTreeSet<String>,
+    /// What was stolen and shown, and in which context.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub thefts: BTreeSet<(String, String)>,
     /// When the technique was begun, milliseconds since the epoch.
     pub from_ms: u64,
     /// When it was over.
@@ -93,10 +96,12 @@ pub struct Notes {
     mark: String,
     from_ms: u64,
     kept: BTreeMap<(Outcome, String), Tried>,
+    /// What is being shown: artefact and context.
+    showing: Option<(String, String)>,
 }
 
 /// Refusals of one technique at most that are told apart; of those beyond only their number would grow. What was reached is never dropped.
-const STOPPED_MAX: usize = 64;
+const STOPPED_MAX: usize = 256;
 
 /// The longest line that is told in one, in bytes: guards tear those of more than 16 KiB.
 const LINE_BYTES_MAX: usize = 8 * 1024;
@@ -114,7 +119,17 @@ impl Notes {
     pub fn new(technique: &'static str, mark: &Mark) -> Self {
         // What another technique heard is not about this one.
         let _before = heard::take();
-        Self { technique, mark: mark.to_string(), from_ms: now_ms(), kept: BTreeMap::new() }
+        Self { technique, mark: mark.to_string(), from_ms: now_ms(), kept: BTreeMap::new(), showing: None }
+    }
+
+    /// What is noted from now on is about this artefact in that context, or about none.
+    pub fn shows(&mut self, artefact: Option<(&str, &str)>) {
+        self.showing = artefact.map(|(what, context)| (what.to_owned(), context.to_owned()));
+    }
+
+    /// What is shown is good there, as it is meant to be: that is no reach of its own.
+    pub fn counts(&mut self, seen: impl Into<String>) {
+        self.note(Outcome::Reached, seen.into(), |_| {});
     }
 
     /// It was refused, or nothing was there. What the refusal itself tells of who refused counts more than `by`.
@@ -176,6 +191,7 @@ impl Notes {
             cells: Vec::new(),
             routes: Vec::new(),
             stolen: Vec::new(),
+            thefts: BTreeSet::new(),
             sent: 0,
             reasons: BTreeSet::new(),
             unsaid: false,
@@ -189,6 +205,7 @@ impl Notes {
         if tried.traces.len() < TRACES_MAX {
             tried.traces.extend(heard.trace);
         }
+        tried.thefts.extend(self.showing.clone());
         add(tried);
     }
 

@@ -106,7 +106,7 @@ fn on_bucket(
         BucketOperation::Write => {
             let body = content.clone().unwrap_or_else(|| self::content(&hand.mark.to_string(), "", hand.carry.as_deref()));
             let media_type = hand.script.buckets.get(bucket)?.0.clone();
-            let request = Request::new("PUT", format!("/{bucket}/{}/{bucket}", hand.folder())).body(&media_type, body);
+            let request = Request::new("PUT", format!("/{bucket}/{}", hand.output(bucket))).body(&media_type, body);
             status(hand.ask(Peer::Objects, request))
         }
         BucketOperation::PresignPut => {

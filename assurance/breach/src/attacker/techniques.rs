@@ -6,10 +6,12 @@
 //! Guarantees: L10.
 
 use std::io;
+use std::time::Duration;
 
+pub use bound::{Bound, BoundTo, Thief, proven};
 pub use elsewhere::Credential;
 
-use super::http::{Answer, Ask};
+use super::http::{Answer, Ask, Request};
 use super::nearby::Nearby;
 use super::note::Notes;
 use super::script::Script;
@@ -18,6 +20,7 @@ use crate::{Cell, Control, Stride, Technique};
 
 mod addresses;
 mod after;
+mod bound;
 mod calls_of_kernel;
 mod console;
 mod cross_person;
@@ -162,6 +165,12 @@ pub struct Visitor<'a> {
     pub stolen: &'a [(String, String)],
     /// Sessions and keys that were stolen from others.
     pub credentials: &'a [Credential],
+    /// Tokens that were stolen from applications, and are bound to a key or a certificate.
+    pub bound: &'a [Bound],
+    /// Why some of these could not be had.
+    pub unbound: &'a [String],
+    /// What a thief of such a token has.
+    pub thief: &'a dyn Thief,
     /// Calls a UNIX socket as another user of the machine, if wished with the modes of all files on the way set aside; gives what was said.
     pub as_another_user: &'a dyn Fn(&str, bool) -> io::Result<String>,
     /// A place in the network of the system.
@@ -223,6 +232,7 @@ pub const ALL: &[Row] = &[
     scopes::ROW,
     insider::ROW,
     operator_sockets::ROW,
+    bound::ROW,
     handshakes::ROW,
     rates::ROW,
 ];
@@ -242,6 +252,22 @@ pub fn catalogue() -> Vec<Technique> {
 
 /// What is seen where a request could not be sent at all.
 pub const NO_WAY: &str = "there is no way to it";
+
+/// How long somebody waits who was told to, and how often.
+const TOO_FAST: Duration = Duration::from_millis(100);
+const TOO_FAST_MAX: usize = 100;
+
+/// Asks as slowly as it takes: that somebody asks too often says nothing of what they were shown.
+fn patiently(ask: &dyn Ask, request: &Request) -> io::Result<Answer> {
+    for _ in 0..TOO_FAST_MAX {
+        let answer = ask.ask(request)?;
+        if answer.status != 429 {
+            return Ok(answer);
+        }
+        std::thread::sleep(TOO_FAST);
+    }
+    ask.ask(request)
+}
 
 /// Notes what came of a call of a destination outside. That its guard let it out is what counts: nobody needs to be there.
 fn let_out(notes: &mut Notes, answer: io::Result<Answer>, cell: Cell) {

@@ -14,17 +14,13 @@ use super::{Model, Probe};
 use crate::report::{Cell, Extent};
 use crate::technique::Control;
 
-/// The act of sharing.
-pub(crate) const SHARE: &str = "share";
-
-/// What may be asked of an object, and what that comes to.
+/// What may be asked of an object, and what that comes to. Sharing has no route at the store, so nothing is shared.
 const ACTS: &[(Action, &str)] = &[
     (Action::ObjectRead, "read"),
     (Action::ObjectPresignGet, "read"),
     (Action::ObjectWrite, "written"),
     (Action::ObjectPresignPut, "written"),
     (Action::ObjectDelete, "written"),
-    (Action::ObjectShare, SHARE),
     (Action::ObjectVerdict, "verdict"),
 ];
 
@@ -38,12 +34,11 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Person,
-    Shared,
     Another,
     Nobody,
 }
 
-const OWNERS: &[Owner] = &[Owner::Person, Owner::Shared, Owner::Another];
+const OWNERS: &[Owner] = &[Owner::Person, Owner::Another];
 const VERDICTS: &[Verdict] = &[Verdict::Clean, Verdict::Untyped];
 
 /// What `caller` may do in `bucket` with what it holds, asked at the store.
@@ -112,7 +107,6 @@ fn extent(place: Place, owner: Owner) -> Extent {
     match (owner, place) {
         (Owner::Nobody, _) => Extent::Standing,
         (Owner::Another, _) => Extent::Everybody,
-        (Owner::Shared, _) => Extent::Shared,
         (Owner::Person, Place::Input) => Extent::JobInput,
         (Owner::Person, Place::Folder) => Extent::JobFolder,
         (Owner::Person, Place::Elsewhere) => Extent::InFlight,
@@ -142,12 +136,12 @@ impl Asked<'_> {
     }
 
     fn ask(&self, reference: ObjectRef, owner: Owner, verdict: Verdict) -> Option<String> {
-        let (owner, shared_with) = match owner {
-            Owner::Nobody => (None, BTreeSet::new()),
-            Owner::Person => (Some(PERSON.to_owned()), BTreeSet::new()),
-            Owner::Another => (Some(ANOTHER.to_owned()), BTreeSet::new()),
-            Owner::Shared => (Some(ANOTHER.to_owned()), BTreeSet::from([PERSON.to_owned()])),
+        let owner = match owner {
+            Owner::Nobody => None,
+            Owner::Person => Some(PERSON.to_owned()),
+            Owner::Another => Some(ANOTHER.to_owned()),
         };
+        let shared_with = BTreeSet::new();
         let resource = Resource::Object(ObjectFacts { reference, verdict, owner, shared_with });
         self.model.allowed(&Question { caller: self.caller, action: self.action, resource: &resource, authority: self.authority })
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::headline;
 use crate::compare::{Between, Change, Comparison};
+use crate::report::theft::lines;
 use crate::report::{Kind, Report};
 
 /// The report, and what differs if something was compared.
@@ -22,6 +23,16 @@ pub fn markdown(report: &Report, comparison: Option<&Comparison>) -> String {
     out.push('\n');
     for profile in report.attackers.keys() {
         let _ = writeln!(out, "- {}", headline(report, profile));
+    }
+    for (service, flows) in &report.unserved {
+        let flows = flows.iter().map(|flow| format!("`{}`", escaped(flow))).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "- `{service}` declares {flows}: served by nothing yet, so nobody reaches anything by it.");
+    }
+    if !report.thefts.is_empty() {
+        out.push_str("\n| stolen | shown | came of it |\n|---|---|---|\n");
+        for (artefact, contexts, came) in lines(&report.thefts) {
+            let _ = writeln!(out, "| {} | {} | {} |", escaped(artefact), escaped(&contexts.join("; ")), escaped(&came));
+        }
     }
     let _ = writeln!(out, "\nManifest `{}`.", report.manifest);
     out

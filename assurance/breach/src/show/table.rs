@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::{headline, widest};
 use crate::compare::Comparison;
+use crate::report::theft::lines;
 use crate::report::{Extent, How, Kind, Measured, Pace, Profile, Report, SLOWER_FACTOR, SLOWER_MS, words};
 use crate::technique::Outcome;
 
@@ -43,7 +44,9 @@ pub fn table(report: &Report) -> String {
     }
     movement(&mut out, report);
     alone(&mut out, report);
+    unserved(&mut out, report);
     neighbours(&mut out, report);
+    thefts(&mut out, report);
     attempts(&mut out, report);
     circumstances(&mut out, report);
     out
@@ -224,6 +227,26 @@ fn neighbours(out: &mut String, report: &Report) {
         let verdict = if one.is_disturbed() { "  disturbed" } else { "" };
         let (who, quiet, during) = (one.profile.to_string(), pace(&one.quiet), pace(&one.during));
         let _ = writeln!(out, "  {who:<22}{:<16}{during:>22}   quiet {quiet:>20}{verdict}", one.neighbour);
+    }
+}
+
+fn unserved(out: &mut String, report: &Report) {
+    if report.unserved.is_empty() {
+        return;
+    }
+    out.push_str("\ndeclared, and served by nothing yet, so that nobody reaches anything by it\n");
+    for (service, flows) in &report.unserved {
+        wrapped(out, &format!("  {service}: "), &flows.iter().cloned().collect::<Vec<_>>().join(", "));
+    }
+}
+
+fn thefts(out: &mut String, report: &Report) {
+    if report.thefts.is_empty() {
+        return;
+    }
+    out.push_str("\nwhat was stolen, where it was shown, and what came of that\n");
+    for (artefact, contexts, came) in lines(&report.thefts) {
+        wrapped(out, &format!("  {artefact:<38} {came:<30} "), &contexts.join("; "));
     }
 }
 

@@ -10,7 +10,7 @@ use xtask::demo::Scratch;
 use super::{as_nobody, reached};
 
 /// A corner shop: somebody orders at the front, the desk writes the receipt and passes the order on, the till charges a card outside, the
-/// books are kept of what was paid. None of its programs exists: the attacker plays them all.
+/// books are kept of what was paid, with the till's slips. None of its programs exists: the attacker plays them all.
 const SHOP: &str = r#"
 [system]
 name = "corner-shop"
@@ -48,17 +48,23 @@ run = ["./stand-in"]
 data = "money"
 consumes = "queue.placed"
 syscalls = "lists/till.syscalls"
-calls = ["egress.acquirer:POST /charges for settle", "queue.settled:publish for settle"]
+calls = [
+  "egress.acquirer:POST /charges for settle",
+  "queue.settled:publish for settle",
+  "bucket.slips:write for settle",
+  "secret.terminal:read",
+]
 
 [service.books]
 run = ["./stand-in"]
 state = true
 data = "money"
 consumes = "queue.settled"
+calls = ["bucket.slips:read for settle"]
 
 [bucket.slips]
 data = "money"
-clean_from = ["order-desk"]
+clean_from = ["order-desk", "till"]
 max_object = "1MiB"
 types = ["text/plain"]
 
@@ -68,6 +74,9 @@ purpose = "settle"
 [queue.settled]
 data = "money"
 purpose = "settle"
+
+[secret.terminal]
+data = "money"
 
 [egress.acquirer]
 host = "acquirer.example"
@@ -98,7 +107,7 @@ fn opened(scratch: &Scratch) -> (PathBuf, PathBuf) {
 fn what_is_measured_in_another_system_is_what_its_manifest_predicts() {
     let scratch = Scratch::new().unwrap();
     let (palisade, manifest) = opened(&scratch);
-    let services = ["storefront", "order-desk", "till"];
+    let services = ["storefront", "order-desk", "till", "books"];
     let only: Vec<&str> = services.iter().flat_map(|service| ["--only", service]).collect();
     let output = as_nobody(&scratch, &palisade, &manifest, &only);
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -118,6 +127,12 @@ fn what_is_measured_in_another_system_is_what_its_manifest_predicts() {
     has("order-desk", "written", "bucket.slips  in-flight");
     has("order-desk", "done", "queue.placed publish in-flight");
     has("till", "read", "queue.placed  job");
+    // Jobs without an input have no folder that would bound them: what the person has is theirs, and so it was predicted.
+    has("till", "written", "bucket.slips  in-flight");
+    has("books", "read", "bucket.slips  in-flight");
+    // Declared, and served by nothing: told, and no difference.
+    assert_eq!(report["unserved"], serde_json::json!({ "till": ["secret.terminal:read"] }));
+    assert_eq!(reached(report, "service.till", "secret"), std::collections::BTreeSet::new());
     has("till", "egress", "egress.acquirer POST /charges in-flight");
     assert_eq!(reached(report, "service.storefront", "egress"), std::collections::BTreeSet::new(), "the till alone has a way out");
     assert_eq!(report["lateral"], serde_json::json!({ "storefront": { "order-desk": ["POST /orders"] } }));

@@ -18,6 +18,7 @@ pub(super) const ROW: Row = Row {
 };
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
+    notes.shows(Some(("a service's token", "where it was in flight, after its end")));
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, operation: BucketOperation::PresignGet, .. } => {
@@ -27,7 +28,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), "after its end");
             }
             Flow::Bucket { bucket, .. } => {
-                let key = hand.input.as_ref().filter(|(of, _)| of == bucket).map_or_else(|| hand.mark.key(bucket), |(_, key)| key.clone());
+                let key = hand.own(bucket);
                 let answer = hand.ask(Peer::Objects, Request::new("GET", format!("/{bucket}/{key}")));
                 judged(notes, answer, Cell::read(format!("bucket.{bucket}"), Extent::Everybody), "after its end");
             }

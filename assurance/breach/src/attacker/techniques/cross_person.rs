@@ -101,6 +101,7 @@ fn handed_out(script: &Script) -> BTreeSet<&'static str> {
 fn grants(visitor: &Visitor<'_>, notes: &mut Notes, own: &str, text: &str) -> BTreeSet<&'static str> {
     let answer: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     let mut good = BTreeSet::new();
+    notes.shows(Some(("a presigned URL", "bent towards another object or a longer life")));
     for (name, method) in [("downloads", "GET"), ("uploads", "PUT")] {
         for grant in answer.get(name).and_then(serde_json::Value::as_array).into_iter().flatten() {
             let (Some(url), Some(bucket)) = (text_of(grant, "url"), text_of(grant, "bucket")) else { continue };
@@ -125,6 +126,7 @@ fn grants(visitor: &Visitor<'_>, notes: &mut Notes, own: &str, text: &str) -> BT
             }
         }
     }
+    notes.shows(None);
     good
 }
 

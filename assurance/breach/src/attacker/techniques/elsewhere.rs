@@ -4,7 +4,8 @@
 //! Where it is at home a credential is whose it is, whoever shows it: sessions and keys are not bound to an address. That is what `person`,
 //! `insider` and `vendor` are about.
 
-use super::{Notes, Row, Run, Visitor, Who};
+use super::{Notes, Row, Run, Visitor, Who, patiently};
+use crate::attacker::hand::HOPS_MAX;
 use crate::attacker::http::Request;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
@@ -24,7 +25,7 @@ pub(super) const ROW: Row = Row {
 pub struct Credential {
     /// Whose, in words.
     pub what: String,
-    /// Field that it is at home in, and the text of that field.
+    /// Field that it is at home in, and the text of that field; empty where it counts nowhere by itself.
     pub home: (&'static str, String),
     /// The text itself.
     pub text: String,
@@ -37,13 +38,15 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
     ];
     for (service, part) in &visitor.script.services {
         let route = part.routes.iter().find(|route| route.public && route.method == "GET" && !route.page);
-        places.extend(route.map(|route| (service.clone(), filled(&route.path, "x"), format!("\"breach_service\":\"{service}\""))));
+        let target = |path: &str| format!("{}?breach={}&hops={HOPS_MAX}", filled(path, &visitor.own), visitor.own);
+        places.extend(route.map(|route| (service.clone(), target(&route.path), format!("\"breach_service\":\"{service}\""))));
     }
-    for bucket in visitor.script.buckets.keys() {
+    for bucket in visitor.script.buckets.keys().take(1) {
         places.push(("the store".to_owned(), format!("/{bucket}/{}/{bucket}", visitor.own), "canary".to_owned()));
     }
     for credential in visitor.credentials {
         let text = &credential.text;
+        at_home(visitor, notes, credential, &places);
         let fields = [
             ("authorization", format!("Bearer {text}")),
             ("authorization", format!("DPoP {text}")),
@@ -54,8 +57,9 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
             ("cookie", format!("__Host-palisade-sign-in={text}")),
         ];
         for (name, value) in fields.into_iter().filter(|(name, value)| !is_home(credential, name, value)) {
+            notes.shows(Some((&credential.what, &format!("in the field {name}{}", scheme(&value)))));
             for (place, path, said) in &places {
-                match visitor.bare.ask(&Request::new("GET", path.clone()).with(name, value.clone())) {
+                match patiently(visitor.bare, &Request::new("GET", path.clone()).with(name, value.clone())) {
                     Ok(answer) if answer.is_success() && answer.text().contains(said.as_str()) => {
                         let cell = Cell::read(format!("elsewhere.{place}"), Extent::Everybody);
                         notes.reached(cell, format!("{} in {name} opens {place}", credential.what));
@@ -66,7 +70,32 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
             }
         }
     }
-    notes.untried(format!("{} to a key or a certificate; no application of it is given any", crate::untried::NONE_BOUND));
+    notes.shows(None);
+}
+
+/// Where its owner shows it, too, from wherever that is.
+fn at_home(visitor: &Visitor<'_>, notes: &mut Notes, credential: &Credential, places: &[(String, String, String)]) {
+    let (name, value) = &credential.home;
+    // What is bound is nowhere at home by itself.
+    if name.is_empty() {
+        return;
+    }
+    notes.shows(Some((&credential.what, "where it is at home, from another place")));
+    for (place, path, said) in places {
+        let answer = patiently(visitor.bare, &Request::new("GET", path.clone()).with(name, value.clone()));
+        if answer.is_ok_and(|answer| answer.is_success() && answer.text().contains(said.as_str())) {
+            notes.counts(format!("{} at home: {place} answers", credential.what));
+        }
+    }
+    notes.shows(None);
+}
+
+/// The scheme in a field's text, as a part of its name; a cookie's name.
+fn scheme(value: &str) -> String {
+    match value.split_once([' ', '=']) {
+        Some((scheme @ ("Bearer" | "DPoP" | "Basic" | "__Host-palisade" | "__Host-palisade-sign-in"), _)) => format!(" ({scheme})"),
+        _ => String::new(),
+    }
 }
 
 /// A key may come as a bearer's, too.

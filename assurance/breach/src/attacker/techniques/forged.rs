@@ -24,6 +24,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let Some(token) = hand.token.as_deref() else { return notes.untried(crate::untried::NO_TOKEN) };
     let victim = if hand.mark.person == "ada" { "bob" } else { "ada" };
     for (how, forged) in forgeries(token, victim) {
+        notes.shows(Some(("a service's token", "changed")));
         for flow in &hand.part.flows {
             match flow {
                 Flow::Bucket { bucket, .. } => {

@@ -57,6 +57,8 @@ fn at_each(nearby: &dyn Nearby, notes: &mut Notes) {
             shown.extend([Shown::OwnAuthority(name.clone()), Shown::InAuthoritysName(name), Shown::Genuine(of)]);
         }
         for shown in shown {
+            let is_genuine = matches!(shown, Shown::Genuine(_));
+            notes.shows(is_genuine.then_some(("a member's certificate", "without its key, at every inner listener")));
             let knocked = nearby.knock(*at, &shown, Speaks::Http2);
             note(notes, Some(who), &shown, Speaks::Http2, knocked);
         }

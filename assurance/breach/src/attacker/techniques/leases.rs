@@ -28,7 +28,8 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     };
     for (method, act) in [("POST", "extend"), ("POST", "ack"), ("POST", "nack"), ("GET", "")] {
         let path = format!("/leases/{lease}/{act}");
-        for token in [Some(stolen), hand.token.as_deref(), None] {
+        for (token, how) in [(Some(stolen), "its token"), (hand.token.as_deref(), "its own token"), (None, "no token")] {
+            notes.shows(Some(("a job's lease", &format!("by another service, with {how}"))));
             let request = Request::new(method, path.trim_end_matches('/'));
             let request = if method == "POST" { request.body("application/json", "{}") } else { request };
             let what = format!("another's lease, {}", if act.is_empty() { "inspect" } else { act });

@@ -72,8 +72,12 @@ pub(super) fn outside(method: &str, path: &str) -> Request {
 fn on_bucket(hand: &Hand<'_>, notes: &mut Notes, bucket: &str, operation: BucketOperation) {
     let input = hand.input.clone().filter(|(of, _)| of == bucket);
     let name = format!("bucket.{bucket}");
-    let own = format!("/{bucket}/{}", input.as_ref().map_or_else(|| hand.mark.key(bucket), |(_, key)| key.clone()));
-    let extent = if hand.is_job() { Extent::JobInput } else { Extent::InFlight };
+    let own = format!("/{bucket}/{}", hand.own(bucket));
+    let extent = match (hand.is_job(), &input) {
+        (true, Some(_)) => Extent::JobInput,
+        (true, None) => Extent::JobFolder,
+        (false, _) => Extent::InFlight,
+    };
     let media_type = hand.script.buckets.get(bucket).map_or("", |it| it.0.as_str());
     let post = |path: String, body: serde_json::Value| Request::new("POST", path).body("application/json", body.to_string());
     match operation {
@@ -81,14 +85,14 @@ fn on_bucket(hand: &Hand<'_>, notes: &mut Notes, bucket: &str, operation: Bucket
             judged(notes, hand.ask(Peer::Objects, Request::new("GET", own)), Cell::read(name, extent), "read");
         }
         BucketOperation::Write => {
-            let path = format!("/{bucket}/{}/{bucket}", hand.folder());
+            let path = format!("/{bucket}/{}", hand.output(bucket));
             let body = Request::new("PUT", path).body(media_type, vec![b' '; CONTENT_BYTES]);
             let extent = if hand.is_job() { Extent::JobFolder } else { Extent::InFlight };
             judged(notes, hand.ask(Peer::Objects, body), Cell::written(name, extent), "write");
         }
         BucketOperation::Delete => {
             let extent = if hand.is_job() { Extent::JobFolder } else { Extent::InFlight };
-            let path = format!("/{bucket}/{}/{bucket}-of-no-use", hand.folder());
+            let path = format!("/{bucket}/{}-of-no-use", hand.output(bucket));
             judged(notes, hand.ask(Peer::Objects, Request::new("DELETE", path)), Cell::written(name, extent), "delete");
         }
         BucketOperation::Verdict => {

@@ -1,6 +1,7 @@
 //! Every public route and method, as a stranger.
 
-use super::{Notes, Row, Run, Visitor, Who};
+use super::{Notes, Row, Run, Visitor, Who, patiently};
+use crate::attacker::hand::HOPS_MAX;
 use crate::attacker::http::Request;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
@@ -31,8 +32,8 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
         for route in part.routes.iter().filter(|route| route.method != "TCP") {
             for method in METHODS.iter().filter(|method| **method == route.method || route.method == "GET") {
                 for (name, value) in CLAIMS {
-                    let target = filled(&route.path, &visitor.victim);
-                    let answer = visitor.bare.ask(&Request::new(method, target).with(name, *value));
+                    let target = format!("{}?breach={}&hops={HOPS_MAX}", filled(&route.path, &visitor.victim), visitor.victim);
+                    let answer = patiently(visitor.bare, &Request::new(method, target).with(name, *value));
                     let said = format!("\"breach_service\":\"{service}\"");
                     match answer {
                         Ok(answer) if answer.text().contains(&said) => {

@@ -22,6 +22,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let Some((mark, stolen)) = hand.carry.as_deref().and_then(|carry| carry.split_once('~')) else {
         return notes.untried(crate::untried::NOTHING_STOLEN);
     };
+    notes.shows(Some(("a service's token", "by another service, while it is in flight")));
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, .. } => {

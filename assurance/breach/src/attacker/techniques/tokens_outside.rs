@@ -1,7 +1,8 @@
 //! Tokens that were stolen inside, shown outside.
 
 use super::forged::forgeries;
-use super::{Notes, Row, Run, Visitor, Who};
+use super::{Notes, Row, Run, Visitor, Who, patiently};
+use crate::attacker::hand::HOPS_MAX;
 use crate::attacker::http::Request;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
@@ -21,20 +22,24 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
         return notes.untried(crate::untried::NOTHING_STOLEN);
     }
     for (what, token) in visitor.stolen {
-        let mut tried = vec![token.clone()];
-        tried.extend(forgeries(token, "bob").into_iter().map(|(_, forged)| forged));
-        for token in tried {
-            for (name, value) in [
-                ("authorization", format!("Bearer {token}")),
+        let mut tried = vec![(token.clone(), true)];
+        tried.extend(forgeries(token, "bob").into_iter().map(|(_, forged)| (forged, false)));
+        for (token, genuine) in tried {
+            let bearer = ("authorization", format!("Bearer {token}"));
+            let elsewhere = [
                 ("authorization", format!("DPoP {token}")),
                 ("txn-token", token.clone()),
                 ("x-api-key", token.clone()),
                 ("cookie", format!("__Host-palisade={token}")),
-            ] {
+            ];
+            // What was changed is tried where it would be read as a token at all.
+            for (name, value) in std::iter::once(bearer).chain(elsewhere.into_iter().filter(|_| genuine)) {
+                notes.shows(Some(("a service's token", &format!("at the edge, in the field {name}"))));
                 for (service, part) in &visitor.script.services {
                     let Some(route) = part.routes.iter().find(|route| route.public && route.method == "GET") else { continue };
+                    let target = format!("{}?breach={}&hops={HOPS_MAX}", filled(&route.path, &visitor.own), visitor.own);
                     let said = format!("\"breach_service\":\"{service}\"");
-                    match visitor.bare.ask(&Request::new("GET", filled(&route.path, "x")).with(name, value.clone())) {
+                    match patiently(visitor.bare, &Request::new("GET", target).with(name, value.clone())) {
                         Ok(answer) if answer.text().contains(&said) => {
                             notes.reached(Cell::read(format!("service.{service}"), Extent::Everybody), format!("{what} opens the edge"));
                         }

@@ -67,7 +67,9 @@ fn six_services_of_a_shop_have_the_radius_that_was_worked_out_by_hand() {
     let lateral: Vec<(&str, Vec<&str>)> =
         shop.report.lateral.0.iter().map(|(from, to)| (from.as_str(), to.keys().map(String::as_str).collect())).collect();
     assert_eq!(lateral, [("ordering", vec!["basket"]), ("webapp", vec!["basket", "catalog", "ordering"])]);
-    assert_eq!(cells(&shop, "service.payment", Kind::Secret), ["secret.bank"]);
+    // Declared, and no role serves secrets yet.
+    assert_eq!(cells(&shop, "service.payment", Kind::Secret), Vec::<String>::new());
+    assert_eq!(shop.report.unserved["payment"].iter().collect::<Vec<_>>(), ["secret.bank:read"]);
     assert_eq!(cells(&shop, "service.payment", Kind::Egress), ["egress.bank POST /charges: of the person in flight"]);
     for other in ["webapp", "catalog", "basket", "ordering", "webhooks"] {
         let who = format!("service.{other}");

@@ -10,6 +10,7 @@ use crate::attacker::http::{Answer, Ask};
 use crate::attacker::nearby::{Knocked, Nearby, Shown, Speaks};
 use crate::attacker::play::CONTENT_BYTES;
 use crate::attacker::script::Targets;
+use crate::attacker::techniques::Thief;
 use crate::predict::tests::{VIDEO, parsed};
 use crate::{Act, Mark, Outcome};
 
@@ -65,6 +66,15 @@ impl Nearby for Nobody {
     }
 }
 
+impl Thief for Nobody {
+    fn prove(&self, _method: &str, _path: &str, _token: Option<&str>, _nonce: Option<&str>) -> io::Result<String> {
+        panic!("nobody proves anything here")
+    }
+    fn with_another_certificate(&self) -> &dyn Ask {
+        panic!("nobody has a certificate here")
+    }
+}
+
 fn tried(edge: &Edge) -> Vec<crate::Tried> {
     let script = Script::of(&parsed(VIDEO), Targets::default(), Vec::new());
     let visitor = Visitor {
@@ -78,6 +88,9 @@ fn tried(edge: &Edge) -> Vec<crate::Tried> {
         lesser: None,
         stolen: &[],
         credentials: &[],
+        bound: &[],
+        unbound: &[],
+        thief: &Nobody,
         as_another_user: &|_, _| Err(io::ErrorKind::PermissionDenied.into()),
         nearby: &Nobody,
         by_password_alone: &|| Ok(false),
