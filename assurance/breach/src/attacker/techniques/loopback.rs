@@ -21,7 +21,8 @@ pub(super) const ROW: Row = Row {
 fn run(_alone: &Alone<'_>, notes: &mut Notes) {
     let mut known: BTreeSet<u16> = hand::ports().values().map(|port| port.0.port()).collect();
     known.extend(std::env::var("PORT").ok().and_then(|port| port.parse::<u16>().ok()));
-    let answers = |to: SocketAddr| TcpStream::connect(to).is_ok();
+    // Whoever tries every port comes upon its own: a connection from a port to itself succeeds, and nobody has answered.
+    let answers = |to: SocketAddr| TcpStream::connect(to).is_ok_and(|stream| stream.local_addr().ok() != Some(to));
     let mut own = (1..=u16::MAX).filter(|port| !known.contains(port)).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let beside = [SocketAddr::from((Ipv6Addr::LOCALHOST, 443)), SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 80))];
     if own.any(answers) || beside.into_iter().any(answers) {
