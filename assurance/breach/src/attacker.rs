@@ -81,7 +81,7 @@ pub fn another(path: &Path) -> String {
 #[must_use]
 pub fn alone(path: &Path, name: &str, mark: &str, technique: &str, calls: TryCalls) -> u8 {
     let (Ok(script), Some(mark)) = (Script::open(path), Mark::find(mark)) else { return 64 };
-    let cell = techniques::Alone { script: &script, service: name, try_calls: calls };
+    let cell = techniques::Alone { script: &script, service: name, person: &mark.person, try_calls: calls };
     let Some(technique) = techniques::ALL.iter().find(|row| row.id == technique && row.is_alone(mark.act)) else { return 64 };
     let (techniques::Run::Alone(run, _) | techniques::Run::Pressing(run)) = technique.run else { return 64 };
     let mut notes = Notes::new(technique.id, &mark);

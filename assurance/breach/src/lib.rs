@@ -23,7 +23,7 @@ pub use absent::{Absent, Beyond};
 pub use attacker::{Act, Hand, Mark, Notes, Script, Targets, Tried};
 pub use compare::{Between, Change, Comparison, Difference, What, compare, measurable};
 pub use defence::Protected;
-pub use predict::{PredictError, Prediction, Way, predict};
+pub use predict::{PredictError, Prediction, Way, predict, vendor_scopes};
 pub use report::{
     Cell, Deputy, Extent, How, Kind, Lasts, Lateral, Measured, Neighbour, Pace, Profile, Radius, Reached, Report, SLOWER_FACTOR, SLOWER_MS,
     Theft, Thefts, Took,

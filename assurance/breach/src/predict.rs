@@ -24,6 +24,7 @@ use policy::{Bundle, BundleError, Engine, Question};
 use crate::report::{Cell, Deputy, How, Lasts, Lateral, Profile, Radius, Report};
 use crate::technique::Control;
 use held::Held;
+pub use people::vendor_scopes;
 
 /// A prediction: the report, and the ways that it was made of.
 #[derive(Debug, Clone)]

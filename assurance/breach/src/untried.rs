@@ -30,11 +30,16 @@ pub const NO_WORK: &str = "no work comes to it by this manifest";
 pub const ENDS_WITH_ITS_JOB: &str = "its sandbox ends with its job, and what it kept with that";
 /// It was tried by another service, which tells of it.
 pub const HANDED_ON: &str = "whoever it was handed to tells of it";
+/// What is not in the kernel can neither be reached nor kept from anybody.
+pub const KERNEL_LACKS: &str = "this kernel has no such thing";
+/// What a service was given it does not hold; what it takes of itself it does.
+pub const BY_PUSH: &str = "deliveries come to services of themselves here";
 /// What an expected technique has that nobody told anything of.
 pub const MISSING: &str = "nothing was told of it: it did not run, or did not come to its end";
 
 /// Reasons that hold wherever a technique gives them, by their beginnings. Whatever else was not tried is a gap.
-const EXPLAINED: &[&str] = &[NOTHING_HERE, NO_TOKEN, NOBODY_ELSE, NOBODY_THERE, NONE_BOUND, NO_WORK, ENDS_WITH_ITS_JOB, HANDED_ON];
+const EXPLAINED: &[&str] =
+    &[NOTHING_HERE, NO_TOKEN, NOBODY_ELSE, NOBODY_THERE, NONE_BOUND, NO_WORK, ENDS_WITH_ITS_JOB, HANDED_ON, KERNEL_LACKS, BY_PUSH];
 
 /// A technique that was not tried by somebody who has it, for no reason that is known beforehand, or whose end nobody heard of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

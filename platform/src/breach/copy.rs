@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -189,7 +188,7 @@ fn targets(scratch: &Path, folder: &Path, dir: &Path, manifest: &Manifest) -> io
         evidence: Some(dir.join("data/evidence").display().to_string()),
         sockets: sockets.to_vec(),
         abstract_name: doors::abstract_name(scratch),
-        hosts: doors::ADDRESSES.iter().copied().map(IpAddr::V4).collect(),
+        hosts: doors::addresses(),
         ports: doors::TCP_PORTS.to_vec(),
         canaries_backwards: vec![format!("canary-{canary}").chars().rev().collect()],
     })

@@ -1,7 +1,7 @@
 //! Doors outside of every sandbox: addresses that the run puts up itself, each with somebody who notices who comes.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -11,10 +11,18 @@ use std::time::Duration;
 /// A metadata service, a neighbour, and the internet.
 pub(crate) const ADDRESSES: &[Ipv4Addr] =
     &[Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(93, 184, 215, 14)];
-/// Ports that they listen on.
-pub(super) const TCP_PORTS: &[u16] = &[22, 53, 80, 443];
+/// A neighbour by IPv6.
+pub(crate) const ADDRESSES_6: &[Ipv6Addr] = &[Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2)];
+/// Ports that they listen on: of machines, databases, brokers, and of what runs containers.
+pub(super) const TCP_PORTS: &[u16] = &[22, 25, 53, 80, 443, 2375, 3306, 5432, 6379, 6443, 8080, 10250];
 /// A place at one of the addresses where nobody listens.
 pub(super) const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(93, 184, 215, 14), 444);
+/// Every address that is put up here: those of IPv6 where the kernel has it.
+pub(super) fn addresses() -> Vec<IpAddr> {
+    let is_up = |address: &&Ipv6Addr| TcpListener::bind((**address, 0)).is_ok();
+    ADDRESSES.iter().copied().map(IpAddr::V4).chain(ADDRESSES_6.iter().filter(is_up).copied().map(IpAddr::V6)).collect()
+}
+
 /// Ports for datagrams.
 const UDP_PORTS: &[u16] = &[53, 443];
 
@@ -31,12 +39,12 @@ impl Doors {
     /// Opens them all, and sees that they notice.
     pub(super) fn open(scratch: &Path) -> std::io::Result<Self> {
         let doors = Self::default();
-        for address in ADDRESSES {
+        for address in addresses() {
             for port in TCP_PORTS {
-                doors.tcp(SocketAddr::from((*address, *port)))?;
+                doors.tcp(SocketAddr::from((address, *port)))?;
             }
             for port in UDP_PORTS {
-                doors.udp(SocketAddr::from((*address, *port)))?;
+                doors.udp(SocketAddr::from((address, *port)))?;
             }
         }
         doors.named(scratch)?;
@@ -95,13 +103,15 @@ impl Doors {
 
     /// A door that notices nobody would prove nothing.
     fn try_them(&self) -> std::io::Result<()> {
-        for address in ADDRESSES {
+        let all = addresses();
+        for address in &all {
             drop(TcpStream::connect((*address, 80))?);
-            UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (*address, 53))?;
+            let any = if address.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+            UdpSocket::bind((any, 0))?.send_to(b"x", (*address, 53))?;
         }
         for _ in 0..100 {
             let noticed = self.0.lock().unwrap_or_else(PoisonError::into_inner).len();
-            if noticed >= ADDRESSES.len().saturating_mul(2) {
+            if noticed >= all.len().saturating_mul(2) {
                 self.came();
                 return Ok(());
             }

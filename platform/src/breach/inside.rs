@@ -33,7 +33,7 @@ pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 #[must_use]
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     // Before anything else: whatever happens later happens where nothing leads out.
-    if let Err(error) = outer::enter(doors::ADDRESSES) {
+    if let Err(error) = outer::enter(doors::ADDRESSES, doors::ADDRESSES_6) {
         crate::cli::complain(format_args!("this machine gives no network of its own to break in, so nothing is started: {error}"));
         return ExitCode::from(EXIT_UNAVAILABLE);
     }
@@ -87,10 +87,7 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     let copy = copy::make(scratch, &wish)?;
     let stage = Stage::start(&copy.path, &copy.dir, &wish.dangerous_without)?;
     progress.tell("the copy is up");
-    let scopes = copy.original.services.values().flat_map(|service| &service.routes).filter_map(|route| route.scope.clone());
-    let scopes: std::collections::BTreeSet<String> = scopes.collect();
-    let scopes: Vec<String> = scopes.into_iter().collect();
-    let people = People::come(&handle, &stage, &scopes).map_err(BreachError::Process)?;
+    let people = People::come(&handle, &stage, breach::vendor_scopes(&copy.original)).map_err(BreachError::Process)?;
     let mut rounds = Rounds { script: &copy.script, people: &people, watch: Watch::new(copy.dir.join("log")), stolen: Vec::new() };
     rounds.calm().map_err(BreachError::Ended)?;
     progress.tell("people have come in and have things of every kind");

@@ -1,6 +1,6 @@
 //! People of the copy: each comes in as people do, by a one-time link and a password, or with a key that an operator made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(super) struct People {
     pub(super) ada: Browser,
     /// Bob, the victim.
     pub(super) bob: Browser,
+    /// What tokens call Bob.
+    pub(super) bob_id: String,
     /// A partner's program, with a key of limited scope.
     pub(super) partner: Browser,
     /// Scopes of that key.
@@ -48,7 +50,7 @@ pub(super) struct People {
 
 impl People {
     /// Lets everybody in.
-    pub(super) fn come(handle: &Handle, stage: &Stage, scopes: &[String]) -> io::Result<Self> {
+    pub(super) fn come(handle: &Handle, stage: &Stage, scopes: BTreeSet<String>) -> io::Result<Self> {
         let stranger = Browser::new(handle, &stage.origin, &stage.certificate)?;
         let operator = Client::new(proxy::client::UnixTransport::new(Layout { dir: stage.dir.clone() }.operator("login")));
         let root = stranger.bare();
@@ -65,14 +67,15 @@ impl People {
             invited.insert(name, browser);
         }
         let people: Vec<Person> = handle.block_on(async { operator.get(&Call::default(), "/users").await }).map_err(fault)?;
-        let id = people.iter().find(|person| person.name == "partner").map(|person| person.user.clone()).unwrap_or_default();
-        let partner_scopes = scopes.to_vec();
-        let key = |name: &str, scopes: &[String]| {
-            let new = NewKey { user: id.clone(), name: name.to_owned(), scopes: scopes.iter().cloned().collect(), life_s: 24 * 3600 };
+        let id_of = |name: &str| people.iter().find(|person| person.name == name).map(|person| person.user.clone()).unwrap_or_default();
+        let (id, bob_id) = (id_of("partner"), id_of("bob"));
+        let partner_scopes = scopes.iter().cloned().collect();
+        let key = |name: &str, scopes: BTreeSet<String>| {
+            let new = NewKey { user: id.clone(), name: name.to_owned(), scopes, life_s: 24 * 3600 };
             let made = async { operator.json::<_, KeyMade>(&Call::default(), Method::POST, "/keys", &new).await };
             handle.block_on(made).map_err(fault)
         };
-        let (made, lesser) = (key("partner", &partner_scopes)?, key("lesser", &[])?);
+        let (made, lesser) = (key("partner", scopes)?, key("lesser", BTreeSet::new())?);
         let mut take = |name: &str| invited.remove(name).ok_or_else(|| io::Error::other("nobody of that name came in"));
         Ok(Self {
             root,
@@ -80,6 +83,7 @@ impl People {
             clock,
             ada: take("ada")?,
             bob: take("bob")?,
+            bob_id,
             partner: stranger.with_key(&made.key),
             partner_scopes,
             lesser: stranger.with_key(&lesser.key),

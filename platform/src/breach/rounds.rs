@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use breach::attacker::http::{Ask, Request, text_of};
 use breach::attacker::note::Said;
-use breach::attacker::play::content;
+use breach::attacker::play::{canary_of, content};
 use breach::attacker::script::filled;
+use breach::attacker::techniques::carried;
 use breach::{Act, Mark, Script};
 use serde_json::{Value, json};
 
@@ -63,9 +64,9 @@ impl Rounds<'_> {
         let number = turn_number(script, service);
         self.things(&[(&people.bob, "bob"), (&people.ada, "ada")], number);
         let mark = Mark::new(Act::Attack, service, "ada", number);
-        let text = mark.to_string();
+        let (text, told) = (mark.to_string(), carried("bob", &people.bob_id));
         std::thread::scope(|scope| {
-            let begun = scope.spawn(|| wave(script, &people.ada, &mark, None));
+            let begun = scope.spawn(|| wave(script, &people.ada, &mark, Some(&told)));
             let (mut waited, mut quiet, mut replays) = (Duration::ZERO, Duration::ZERO, Vec::new());
             while waited < ROUND_MAX {
                 std::thread::sleep(LOOK);
@@ -194,7 +195,7 @@ fn upload(browser: &Browser, grant: &Value, mark: &Mark, carry: Option<&str>) {
     for (name, value) in grant.get("headers").and_then(Value::as_object).into_iter().flatten() {
         request = request.with(name, value.as_str().unwrap_or_default());
     }
-    request.body = content(&mark.to_string(), &format!("canary of {}", mark.person), carry);
+    request.body = content(&mark.to_string(), &canary_of(&mark.person), carry);
     // As with routes: what is not stored is seen by what follows from it.
     let _refused = browser.ask(&request);
 }

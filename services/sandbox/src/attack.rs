@@ -172,7 +172,7 @@ pub fn reach(plan: &Plan) -> Reached {
         spied: processes.iter().filter(spy).copied().collect(),
         descriptors: descriptors(),
         processes,
-        calls: calls::try_those(&|_| true),
+        calls: calls::try_those(&|name| name != FILTER),
         canaries: find(&plan.canaries, &walked),
         walked,
         environment: std::env::vars_os()
@@ -293,8 +293,11 @@ fn talk(address: &str) -> u8 {
     say(&answer.unwrap_or_else(|cause| format!("error: {cause}")))
 }
 
+/// What [`fates`] says whether this process has a filter of system calls by: `there` or `none`.
+pub const FILTER: &str = "filter";
+
 /// Tries the system calls, socket families and ways out of these names, each in a process of its own, and gives each one's fate by its
-/// name: `done`, the name of an error, or `killed by SIGKILL`. To be called while this process has one thread.
+/// name: `done`, the name of an error, `killed by SIGKILL`, or `not tried` and why. To be called while this process has one thread.
 ///
 /// Some of them change what is mounted, or where the root is. Root is no user of any sandbox, so as root nothing is tried.
 #[must_use]
@@ -306,6 +309,17 @@ pub fn fates(names: &[&str]) -> BTreeMap<String, String> {
     let mut fates = calls::try_those(&wanted);
     fates.extend(escape::try_those(&wanted));
     fates
+}
+
+/// Who started this process. A list of calls may lack the one that asks; `/proc` tells it as well.
+fn parent() -> libc::c_long {
+    let told = nix::unistd::getppid().as_raw();
+    if told > 0 {
+        return told.into();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.and_then(|pid| pid.trim().parse().ok()).unwrap_or_default()
 }
 
 /// Runs `act` in a child and names its fate.

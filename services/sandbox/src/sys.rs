@@ -229,6 +229,20 @@ pub(crate) fn interface_address(socket: BorrowedFd<'_>, name: &CStr, address: st
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, std::ptr::from_ref(&request)) }.into()).map(drop)
 }
 
+/// Gives the interface of this number an IPv6 address, alone in its network.
+pub(crate) fn interface_address_6(socket: BorrowedFd<'_>, interface: u32, address: std::net::Ipv6Addr) -> io::Result<()> {
+    /// `struct in6_ifreq` (linux/ipv6.h).
+    #[repr(C)]
+    struct Request {
+        address: [u8; 16],
+        prefix: u32,
+        interface: u32,
+    }
+    let request = Request { address: address.octets(), prefix: 128, interface };
+    // SAFETY: the request lives through the call and has the type that this ioctl expects of a socket of IPv6.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, std::ptr::from_ref(&request)) }.into()).map(drop)
+}
+
 /// Empties the bounding and ambient sets and locks the secure bits; then gives up every capability.
 ///
 /// With `bounding` false (no `CAP_SETPCAP` to begin with) the bounding set is left alone.

@@ -43,7 +43,6 @@ const UNTRIED: &[(&str, &str, &str)] = &[
     ("insider-mfa", "operator-sockets", "nobody here can become another user"),
     ("service.api", "leftovers", "it ran, and there is nothing here"),
     ("service.web", "leftovers", "it ran, and there is nothing here"),
-    ("service.web", "after", "it ran, and there is nothing here"),
     ("service.api", "unvalidated", "it ran, and there is nothing here"),
     ("service.web", "unvalidated", "it ran, and there is nothing here"),
     ("service.validator", "unvalidated", "whoever it was handed to"),
@@ -51,6 +50,8 @@ const UNTRIED: &[(&str, &str, &str)] = &[
     ("service.web", "other-destinations", "it ran, and there is nothing here"),
     ("service.transcoder", "other-destinations", "it ran, and there is nothing here"),
     ("service.validator", "other-destinations", "it ran, and there is nothing here"),
+    ("service.transcoder", "leases", "deliveries come to services of themselves"),
+    ("service.validator", "leases", "deliveries come to services of themselves"),
     ("service.transcoder", "after", "its sandbox ends with its job"),
     ("service.validator", "after", "its sandbox ends with its job"),
 ];

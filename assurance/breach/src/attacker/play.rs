@@ -36,6 +36,21 @@ impl Played {
     }
 }
 
+/// Whose objects there are.
+pub const PERSONS: &[&str] = &["ada", "bob"];
+
+/// What is in every object of a person, and in nobody else's.
+#[must_use]
+pub fn canary_of(person: &str) -> String {
+    format!("canary of {person}")
+}
+
+/// The same backwards, without ever making it: for whoever looks through memory.
+#[must_use]
+pub fn canary_backwards(person: &str) -> String {
+    person.chars().rev().chain(" fo yranac".chars()).collect()
+}
+
 /// A canary object: whose it is, and what travels along, at its fixed size.
 #[must_use]
 pub fn content(mark: &str, canary: &str, carry: Option<&str>) -> Vec<u8> {
@@ -145,4 +160,16 @@ fn call(hand: &Hand<'_>, service: &str, method: &str, path: &str) -> Option<u16>
         request = request.body("application/json", "{}");
     }
     status(hand.ask(Peer::Named(service), request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_backwards_is_one() {
+        for person in PERSONS {
+            assert_eq!(canary_backwards(person).chars().rev().collect::<String>(), canary_of(person));
+        }
+    }
 }

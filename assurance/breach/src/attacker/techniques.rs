@@ -10,13 +10,15 @@ use std::time::Duration;
 
 pub use bound::{Bound, BoundTo, Thief, proven};
 pub use elsewhere::Credential;
+pub use forged::carried;
 
 use super::http::{Answer, Ask, Request};
 use super::nearby::Nearby;
 use super::note::Notes;
 use super::script::Script;
 use super::{Act, Hand, TryCalls};
-use crate::{Cell, Control, Stride, Technique};
+use crate::untried::KERNEL_LACKS;
+use crate::{Cell, Control, Outcome, Stride, Technique};
 
 mod addresses;
 mod after;
@@ -54,13 +56,14 @@ mod parsing;
 mod privileges;
 mod proc_sys;
 mod processes;
-mod programs;
+pub(crate) mod programs;
 mod public_routes;
 mod queues_of_others;
 mod rates;
 mod replay;
 mod routes_of_others;
 mod scopes;
+mod signals;
 mod sockets;
 mod standing;
 mod tokens_outside;
@@ -139,6 +142,8 @@ pub struct Alone<'a> {
     pub script: &'a Script,
     /// Which service it is in.
     pub service: &'a str,
+    /// Whose work it came with.
+    pub person: &'a str,
     /// Tries system calls by their names.
     pub try_calls: TryCalls,
 }
@@ -187,6 +192,7 @@ pub const ALL: &[Row] = &[
     writing::ROW,
     mounts::ROW,
     processes::ROW,
+    signals::ROW,
     tracing::ROW,
     namespaces::ROW,
     privileges::ROW,
@@ -304,18 +310,59 @@ fn own_program() -> std::path::PathBuf {
 
 /// Tries calls of these names, and notes what the kernel answered.
 fn fated(alone: &Alone<'_>, notes: &mut Notes, names: &[&str]) {
-    let fates = (alone.try_calls)(names);
+    fated_as(alone, notes, names, &|name| Cell::done("kernel", name, crate::Extent::Standing));
+}
+
+/// As `fated`, with what each is worth that is done.
+fn fated_as(alone: &Alone<'_>, notes: &mut Notes, names: &[&str], worth: &dyn Fn(&str) -> Cell) {
+    /// The name by which `sandbox` tells whether there is a filter at all.
+    const FILTER: &str = "filter";
+    let asked: Vec<&str> = names.iter().copied().chain([FILTER]).collect();
+    let fates = (alone.try_calls)(&asked);
+    let filtered = fates.get(FILTER).is_some_and(|said| said == "there");
     for name in names {
-        match fates.get(*name).map(String::as_str) {
-            Some("done") => notes.reached(Cell::done("kernel", *name, crate::Extent::Standing), format!("{name}: done")),
-            Some(fate) if fate.starts_with("killed") || matches!(fate, "ENOSYS" | "EAFNOSUPPORT") => {
-                notes.stopped(Some(Control::Seccomp), format!("{name}: {fate}"));
-            }
-            // The call itself is allowed, with whom it is about; what it asks for takes a capability.
-            Some("EPERM") if *name == "raise own limit" => notes.stopped(Some(Control::NoNewPrivileges), format!("{name}: EPERM")),
-            Some(fate) => notes.stopped(None, format!("{name}: {fate}")),
-            None => notes.untried(format!("{name} could not be tried in this sandbox")),
+        let Some(fate) = fates.get(*name) else {
+            notes.untried(format!("{name} could not be tried in this sandbox"));
+            continue;
+        };
+        match judged_fate(name, fate, filtered) {
+            Outcome::Reached => notes.reached(worth(name), format!("{name}: {fate}")),
+            Outcome::Stopped { by } => notes.stopped(by, format!("{name}: {fate}")),
+            Outcome::Untried { why } => notes.untried(why),
         }
+    }
+}
+
+/// What the kernel's answer to a call tells. Who stopped it is said where the answer can be of that one alone; where nothing refused and
+/// nothing was done either, nothing is known.
+fn judged_fate(name: &str, fate: &str, filtered: bool) -> Outcome {
+    let stopped = |by| Outcome::Stopped { by: Some(by) };
+    match (name, fate) {
+        (_, "done") => Outcome::Reached,
+        // It may, and only did not know where: the same question with the right address is answered.
+        ("process_vm_readv parent", "EFAULT") | ("tcp fast open", "ECONNREFUSED" | "ENETUNREACH") => Outcome::Reached,
+        (_, "ENOSYS" | "EAFNOSUPPORT") if filtered => stopped(Control::Seccomp),
+        (_, "ENOSYS" | "EAFNOSUPPORT" | "EPROTONOSUPPORT" | "ESOCKTNOSUPPORT" | "ENODEV") => {
+            Outcome::Untried { why: format!("{KERNEL_LACKS}: {name}, {fate}") }
+        }
+        (_, killed) if killed.starts_with("killed") => Outcome::Stopped { by: filtered.then_some(Control::Seccomp) },
+        // The call itself is allowed, with whom it is about; what it asks for takes a capability.
+        ("raise own limit", "EPERM") => stopped(Control::NoNewPrivileges),
+        // Without a filter only capabilities and rules about files are left.
+        (_, "EPERM") if !filtered && name.starts_with("mount") | name.starts_with("pivot_root") && name.ends_with("own root") => {
+            stopped(Control::Landlock)
+        }
+        ("kexec_load" | "init_module" | "bpf" | "perf_event_open" | "setns" | "socket raw4" | "socket packet", "EPERM" | "EACCES")
+            if !filtered =>
+        {
+            stopped(Control::NoNewPrivileges)
+        }
+        ("setuid root" | "setgid root", "EINVAL") => stopped(Control::UserNamespace),
+        ("core dump", "no core") => stopped(Control::Limits),
+        ("push terminal input", "ENOTTY") => stopped(Control::MountNamespace),
+        (_, "ESRCH") => stopped(Control::ProcessNamespace),
+        (_, "EPERM" | "EACCES" | "EROFS") => Outcome::Stopped { by: None },
+        (_, fate) => Outcome::Untried { why: format!("{name}: {fate}; nothing refused it, and it did nothing") },
     }
 }
 
@@ -346,6 +393,36 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    // L10, L13: what was not there to be reached is no proof of a control, and what is only badly asked for is none either.
+    #[test]
+    fn a_control_is_credited_where_it_can_be_the_one_alone() {
+        let by = |name, fate, filtered| match judged_fate(name, fate, filtered) {
+            Outcome::Reached => "reached".to_owned(),
+            Outcome::Untried { .. } => "untried".to_owned(),
+            Outcome::Stopped { by } => by.map_or_else(|| "stopped".to_owned(), |by| by.to_string()),
+        };
+        for (name, fate, filtered, expect) in [
+            ("bpf", "done", true, "reached"),
+            ("bpf", "killed by SIGKILL", true, "seccomp"),
+            ("bpf", "killed by SIGKILL", false, "stopped"),
+            ("bpf", "ENOSYS", true, "seccomp"),
+            ("bpf", "ENOSYS", false, "untried"),
+            ("socket alg", "EAFNOSUPPORT", true, "seccomp"),
+            ("socket alg", "EAFNOSUPPORT", false, "untried"),
+            ("add_key", "EFAULT", true, "untried"),
+            ("add_key", "not tried: no more processes", true, "untried"),
+            ("process_vm_readv parent", "EFAULT", false, "reached"),
+            ("process_vm_readv parent", "EPERM", false, "stopped"),
+            ("tcp fast open", "ENOTSOCK", true, "untried"),
+            ("kexec_load", "EPERM", true, "stopped"),
+            ("kexec_load", "EPERM", false, "no-new-privileges"),
+            ("mount tmpfs as its own root", "EPERM", false, "landlock"),
+            ("signal others", "ESRCH", true, "process-namespace"),
+        ] {
+            assert_eq!(by(name, fate, filtered), expect, "{name}: {fate}, filter: {filtered}");
+        }
+    }
 
     // L10: each technique has an id of its own, an ATT&CK id, and controls that it tests.
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use contract::Who;
+use manifest::Manifest;
 use policy::{Action, PLANES, Question, Resource};
 use trust::Authority;
 
@@ -85,14 +86,20 @@ pub(crate) fn signed_in(model: &Model<'_>, found: &mut Found, profile: Profile) 
     console(model, found, &profile, Some(&asking("", &scopes)));
 }
 
-/// Scopes of its token or key. A partner's are those that providers may bring, where some are declared; else every one, as an API key
-/// may have.
+/// Scopes of its token or key.
 fn scopes(model: &Model<'_>, profile: &Profile) -> BTreeSet<String> {
-    let issuers = &model.manifest.edge.issuers;
-    if *profile == Profile::Vendor && !issuers.is_empty() {
-        return issuers.values().flat_map(|issuer| issuer.scopes.iter().cloned()).collect();
-    }
-    model.manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect()
+    if *profile == Profile::Vendor { vendor_scopes(model.manifest) } else { all_scopes(model.manifest) }
+}
+
+fn all_scopes(manifest: &Manifest) -> BTreeSet<String> {
+    manifest.services.values().flat_map(|s| &s.routes).filter_map(|r| r.scope.clone()).collect()
+}
+
+/// Scopes of a partner's key: those that providers may bring, where some are declared; else every one, as an API key may have.
+#[must_use]
+pub fn vendor_scopes(manifest: &Manifest) -> BTreeSet<String> {
+    let issuers = &manifest.edge.issuers;
+    if issuers.is_empty() { all_scopes(manifest) } else { issuers.values().flat_map(|issuer| issuer.scopes.iter().cloned()).collect() }
 }
 
 /// A key of the same owner without scopes: the gateway alone asks for them, since the authority that goes on has the scope of its route.

@@ -10,6 +10,7 @@ use super::deputy;
 use super::held::{self, Held};
 use super::objects;
 use super::{Found, Model, Probe, Work};
+use crate::attacker::techniques::programs::BY_LOADER;
 use crate::names;
 use crate::report::{Cell, Extent, Kind, Lasts, Profile};
 use crate::technique::Control as C;
@@ -221,6 +222,12 @@ fn around(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, o
     let kernel = Cell::done("kernel", "calls that only escapes need", Extent::Standing);
     found.stopped(profile, kernel, [C::Seccomp], "calls the kernel");
     found.stopped(profile, Cell::done("programs", "execute", Extent::Standing), [C::Landlock], "starts a program that was not declared");
+    // Any of the distribution that it may read, in the same sandbox.
+    let loaded = Cell::done("programs", BY_LOADER, Extent::Standing);
+    found.open(profile, loaded, "the dynamic loader runs any program");
+    found.stopped(profile, Cell::done("machine.cores", "leave", Extent::Standing), [C::Limits], "crashes");
+    let others: BTreeSet<C> = [Some(C::Landlock), namespace(C::ProcessNamespace)].into_iter().flatten().collect();
+    found.stopped(profile, Cell::done(names::PROCESSES, "signal", Extent::Everybody), others, "signals whoever is there");
     for used_up in ["machine.memory", "machine.processes"] {
         found.stopped(profile, Cell::disturbed(used_up), [C::Limits], "takes more than it may");
     }

@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use nix::fcntl::OFlag;
@@ -26,15 +26,16 @@ use nix::unistd::{Pid, getegid, geteuid, pipe2};
 
 use crate::{net, sys};
 
-/// Enters namespaces of its own: a network with loopback up and `addresses` on it, mounts with a `/proc` of its own, processes, IPC and host
-/// name; as an unprivileged user a user namespace as well, in which it stays who it was. To be called while this process has one thread.
+/// Enters namespaces of its own: a network with loopback up and these addresses on it (of IPv6 where the kernel has that), mounts with a
+/// `/proc` of its own, processes, IPC and host name; as an unprivileged user a user namespace as well, in which it stays who it was. To be
+/// called while this process has one thread.
 ///
 /// It returns in another process, the second one in there. This one waits for that one's end, and ends with its code; when it is killed,
 /// or its parent is, the first process in there is killed with it, and with that one everything that was ever started in there.
 ///
 /// # Errors
 /// The kernel grants no namespaces here (then nothing was entered, or what was entered leads nowhere); an address cannot be put up.
-pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
+pub fn enter(addresses: &[Ipv4Addr], addresses_6: &[Ipv6Addr]) -> io::Result<()> {
     if sys::threads() > 1 {
         return Err(io::Error::other("only a process with one thread can enter a namespace"));
     }
@@ -63,6 +64,17 @@ pub fn enter(addresses: &[Ipv4Addr]) -> io::Result<()> {
     for (number, address) in addresses.iter().enumerate() {
         let alias = CString::new(format!("lo:{number}")).map_err(io::Error::other)?;
         sys::interface_address(ioctl.as_fd(), &alias, *address)?;
+    }
+    // A kernel without IPv6 has none of these, and nothing can be reached by them either.
+    if let Ok(ioctl) = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) {
+        let loopback = nix::net::if_::if_nametoindex("lo")?;
+        for address in addresses_6 {
+            match sys::interface_address_6(ioctl.as_fd(), loopback, *address) {
+                // Switched off by `net.ipv6.conf.*.disable_ipv6`.
+                Err(error) if error.raw_os_error() == Some(nix::Error::EACCES as i32) => {}
+                done => done?,
+            }
+        }
     }
     if is_closed()? { Ok(()) } else { Err(io::Error::other("this network namespace has more than loopback in it")) }
 }

@@ -1,6 +1,6 @@
 //! Addresses beyond loopback: a neighbour, the internet.
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 
 use super::{Alone, Notes, Row, Run, refusal};
 use crate::names;
@@ -9,7 +9,7 @@ use crate::{Cell, Control, Extent, Stride};
 /// The row.
 pub(super) const ROW: Row = Row {
     id: "addresses",
-    title: "Sends out by TCP and UDP, to a neighbour and to the internet.",
+    title: "Sends out by TCP and UDP, by IPv4 and IPv6, to a neighbour and to the internet.",
     attack: "T1048",
     stride: Stride::I,
     controls: &[Control::NetworkNamespace, Control::Landlock, Control::Seccomp],
@@ -30,7 +30,8 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
                 }
             }
         }
-        let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(alone.service.as_bytes(), (*host, 443)));
+        let any = if host.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let sent = UdpSocket::bind((any, 0)).and_then(|socket| socket.send_to(alone.service.as_bytes(), (*host, 443)));
         match sent {
             Ok(_) => notes.reached(Cell::egress(names::OUTSIDE, names::UDP, Extent::Standing), "a datagram leaves"),
             Err(error) => {

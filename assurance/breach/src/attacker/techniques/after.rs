@@ -2,9 +2,11 @@
 
 use manifest::{BucketOperation, Flow};
 
-use super::{Hand, Notes, Row, Run, judged};
-use crate::attacker::hand::Peer;
+use super::own_work::outside;
+use super::{Hand, Notes, Row, Run, judged, let_out};
+use crate::attacker::hand::{HOPS_MAX, Peer};
 use crate::attacker::http::Request;
+use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -36,7 +38,17 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask(Peer::Queue, hand.event(queue, "after"));
                 judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), "after its end");
             }
-            _ => {}
+            Flow::Call { service, method, path } if method != "TCP" => {
+                let request = Request::new(method, format!("{}?hops={HOPS_MAX}", filled(path, &hand.mark.to_string())));
+                let request = if method == "GET" { request } else { request.body("application/json", "{}") };
+                let cell = Cell::done(format!("service.{service}"), format!("{method} {path}"), Extent::Everybody);
+                judged(notes, hand.ask(Peer::Named(service), request), cell, "after its end");
+            }
+            Flow::Egress { destination, method, path, .. } => {
+                let answer = hand.ask(Peer::Named(destination), outside(method, path));
+                let_out(notes, answer, Cell::egress(format!("egress.{destination}"), format!("{method} {path}"), Extent::Everybody));
+            }
+            Flow::Call { .. } | Flow::Secret { .. } => {}
         }
     }
 }

@@ -9,7 +9,7 @@ pub(super) const ROW: Row = Row {
     title: "Uses kernel interfaces in which most escapes were found: io_uring, bpf, keyrings, userfaultfd, perf, modules.",
     attack: "T1068",
     stride: Stride::E,
-    controls: &[Control::Seccomp],
+    controls: &[Control::Seccomp, Control::NoNewPrivileges],
     run: Run::Alone(
         run,
         &["io_uring_setup", "keyctl", "add_key", "bpf", "userfaultfd", "perf_event_open", "kexec_load", "init_module", "seccomp", "prctl"],

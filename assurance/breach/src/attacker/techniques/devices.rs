@@ -9,7 +9,7 @@ pub(super) const ROW: Row = Row {
     title: "Makes device nodes of disk and memory, and types into a terminal.",
     attack: "T1006",
     stride: Stride::E,
-    controls: &[Control::NoNewPrivileges, Control::UserNamespace, Control::Seccomp],
+    controls: &[Control::NoNewPrivileges, Control::UserNamespace, Control::Seccomp, Control::MountNamespace],
     run: Run::Alone(run, &["mknodat", "ioctl"]),
 };
 

@@ -1,4 +1,4 @@
-//! Jobs and leases that are not its own.
+//! Jobs that are not its own. Leases that others hold are tried by `leases`, by their names.
 
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
@@ -8,10 +8,10 @@ use crate::{Cell, Control, Extent, Stride};
 /// The row.
 pub(super) const ROW: Row = Row {
     id: "jobs-of-others",
-    title: "Takes, extends, ends and inspects deliveries of others.",
+    title: "Takes deliveries of others' queues, and looks at what waits in them.",
     attack: "T1078",
     stride: Stride::E,
-    controls: &[Control::Policy, Control::GuardOut, Control::Lease],
+    controls: &[Control::Policy, Control::GuardOut],
     run: Run::InHand(run, Act::Attack),
 };
 
@@ -21,15 +21,6 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         let lease = Request::new("POST", format!("/queues/{queue}/lease")).body("application/json", "{}");
         judged(notes, hand.ask(Peer::Queue, lease), Cell::read(format!("queue.{queue}"), Extent::Everybody), "take a delivery");
     }
-    for (method, path, what) in [
-        ("GET", "/leases/1", "inspect a lease"),
-        ("POST", "/leases/1/extend", "extend a lease"),
-        ("POST", "/leases/1/ack", "end a delivery"),
-        ("POST", "/leases/1/nack", "give a delivery back"),
-        ("GET", "/queues", "figures of all queues"),
-    ] {
-        let request = Request::new(method, path);
-        let request = if method == "POST" { request.body("application/json", "{}") } else { request };
-        judged(notes, hand.ask(Peer::Queue, request), Cell::done("role.queue", what, Extent::Everybody), what);
-    }
+    let what = "figures of all queues";
+    judged(notes, hand.ask(Peer::Queue, Request::new("GET", "/queues")), Cell::done("role.queue", what, Extent::Everybody), what);
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
+use crate::untried::BY_PUSH;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -34,7 +35,15 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
             let request = if method == "POST" { request.body("application/json", "{}") } else { request };
             let what = format!("another's lease, {}", if act.is_empty() { "inspect" } else { act });
             let cell = Cell::done("role.queue", what.clone(), Extent::Everybody);
-            judged(notes, hand.ask_as(Peer::Queue, request, token), cell, &what);
+            match hand.ask_as(Peer::Queue, request, token) {
+                // What was delivered cannot be asked about, extended or ended by anybody: only what was taken can.
+                Ok(answer) if answer.status == 404 => {
+                    notes.untried(format!("{BY_PUSH}, and nobody holds one that they took: {what}"));
+                }
+                answer => {
+                    judged(notes, answer, cell, &what);
+                }
+            }
         }
     }
 }

@@ -24,8 +24,10 @@ fn run(_alone: &Alone<'_>, notes: &mut Notes) {
     // Whoever tries every port comes upon its own: a connection from a port to itself succeeds, and nobody has answered.
     let answers = |to: SocketAddr| TcpStream::connect(to).is_ok_and(|stream| stream.local_addr().ok() != Some(to));
     let mut own = (1..=u16::MAX).filter(|port| !known.contains(port)).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let beside = [SocketAddr::from((Ipv6Addr::LOCALHOST, 443)), SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 80))];
-    if own.any(answers) || beside.into_iter().any(answers) {
+    // Of IPv6 what machines listen on; the rest of that loopback is the same network, or is not.
+    let beside = (1..=1024).map(|port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    let mut beside = beside.chain([SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 80))]);
+    if own.any(answers) || beside.any(answers) {
         notes.reached(Cell::egress(names::LOOPBACK, names::TCP, Extent::Standing), "a port of the machine answers");
     } else {
         notes.stopped(Some(Control::NetworkNamespace), "its own flows, and nothing else");

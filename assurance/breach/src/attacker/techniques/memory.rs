@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::environment::found;
+use super::environment::{found, of_others};
 use super::{Act, Hand, Notes, Row, Run};
 use crate::{Cell, Control, Stride};
 
@@ -43,6 +43,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         if let Some(what) = found(hand.script, &bytes) {
             notes.reached(Cell::secret(format!("secret.{what}")), format!("{what} in its memory"));
         }
+        of_others(hand.script, hand.service, &hand.mark.person, &bytes, "its memory", notes);
     }
     notes.stopped(Some(Control::GuardOut), "what there is of others is not in its memory");
 }

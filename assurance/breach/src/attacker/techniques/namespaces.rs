@@ -26,6 +26,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
             "unshare cgroup namespace",
             "clone user",
             "setns",
+            "setns as its own root",
         ],
     );
 }

@@ -1,19 +1,20 @@
 //! The kernel's switches: core dumps, cgroup release agents, everything below `/proc/sys` and `/sys`.
 
-use super::{Alone, Notes, Row, Run, refusal};
+use super::{Alone, Notes, Row, Run, fated_as, refusal};
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
 pub(super) const ROW: Row = Row {
     id: "proc-sys",
-    title: "Has the kernel run a program of its own: core_pattern, release_agent, uevent_helper, binfmt_misc, sysrq.",
+    title: "Has the kernel run a program of its own (core_pattern, release_agent, uevent_helper, binfmt_misc, sysrq), and crashes to leave its memory.",
     attack: "T1611",
     stride: Stride::E,
-    controls: &[Control::MountNamespace, Control::UserNamespace, Control::Landlock],
+    controls: &[Control::MountNamespace, Control::UserNamespace, Control::Landlock, Control::Limits],
     run: Run::Alone(run, &[]),
 };
 
-fn run(_alone: &Alone<'_>, notes: &mut Notes) {
+fn run(alone: &Alone<'_>, notes: &mut Notes) {
+    fated_as(alone, notes, &["core dump"], &|_| Cell::done("machine.cores", "leave", Extent::Standing));
     for path in [
         "/proc/sys/kernel/core_pattern",
         "/proc/sys/kernel/modprobe",

@@ -24,7 +24,8 @@ const CLAIMS: &[(&str, &str)] = &[
     ("authorization", "Bearer eyJhbGciOiJub25lIn0.e30."),
     ("x-forwarded-user", "ada"),
     ("x-original-url", "/console"),
-    ("x-api-key", "palisade_key_0"),
+    ("x-api-key", "palk_0000000000000000000000000000000000000000000000000000000000000000"),
+    ("authorization", "Bearer palt_0000000000000000000000000000000000000000000000000000000000000000"),
 ];
 
 fn run(visitor: &Visitor<'_>, notes: &mut Notes) {

@@ -1,11 +1,13 @@
 //! What it may do on nobody's authority: between requests, or with one that it does not pass along.
 
 use manifest::{BucketOperation, Flow};
+use serde_json::json;
 
 use super::own_work::outside;
 use super::{Act, Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
+use crate::attacker::play::CONTENT_BYTES;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -28,18 +30,28 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let (request, cell) = match operation {
                     BucketOperation::Read => (Request::new("GET", path), Cell::read(name, Extent::Standing)),
                     BucketOperation::Write => {
-                        (Request::new("PUT", path).body("application/octet-stream", "x"), Cell::written(name, Extent::Standing))
+                        // What the bucket takes, where nothing is yet: after the policy nothing else refuses.
+                        let media_type = hand.script.buckets.get(bucket).map_or("", |it| it.0.as_str());
+                        let path = format!("/{bucket}/{}/standing", hand.folder());
+                        (Request::new("PUT", path).body(media_type, vec![b' '; CONTENT_BYTES]), Cell::written(name, Extent::Standing))
                     }
                     BucketOperation::Delete => (Request::new("DELETE", path), Cell::written(name, Extent::Standing)),
                     BucketOperation::List => {
                         (Request::new("GET", format!("/{bucket}?list-type=2")), Cell::done(name, "list", Extent::Standing))
                     }
                     BucketOperation::Verdict => {
-                        let body = "{\"verdict\":\"clean\",\"reason\":\"\"}";
+                        let media_type = hand.script.buckets.get(bucket).map_or("", |it| it.0.as_str());
+                        let body = json!({ "verdict": "clean", "reason": "", "media_type": media_type }).to_string();
                         let request = Request::new("POST", format!("{path}?verdict")).body("application/json", body);
                         (request, Cell::done(name, "verdict", Extent::Standing))
                     }
-                    BucketOperation::PresignGet | BucketOperation::PresignPut | BucketOperation::Share => {
+                    BucketOperation::PresignPut => {
+                        let media_type = hand.script.buckets.get(bucket).map_or("", |it| it.0.as_str());
+                        let wish = json!({ "method": "PUT", "expires_s": 60, "content_length": CONTENT_BYTES, "content_type": media_type });
+                        let path = format!("/{bucket}/{}/standing?presign", hand.folder());
+                        (Request::new("POST", path).body("application/json", wish.to_string()), Cell::written(name, Extent::Standing))
+                    }
+                    BucketOperation::PresignGet | BucketOperation::Share => {
                         let body = "{\"method\":\"GET\",\"expires_s\":60}";
                         let request = Request::new("POST", format!("{path}?presign")).body("application/json", body);
                         (request, Cell::read(name, Extent::Standing))

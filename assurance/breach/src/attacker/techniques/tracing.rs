@@ -10,7 +10,7 @@ pub(super) const ROW: Row = Row {
     attack: "T1055.008",
     stride: Stride::E,
     controls: &[Control::Seccomp, Control::ProcessNamespace],
-    run: Run::Alone(run, &["ptrace", "process_vm_readv", "pidfd_getfd"]),
+    run: Run::Alone(run, &["ptrace", "process_vm_readv", "pidfd_getfd", "pidfd_open"]),
 };
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
