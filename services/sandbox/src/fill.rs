@@ -28,28 +28,42 @@ struct Count {
     seen: BTreeSet<u64>,
 }
 
+/// What is wrong with what a service keeps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Filled {
+    /// It takes too much, or the folder cannot be looked into.
+    #[error("{0}")]
+    Over(String),
+    /// What a process of it holds cannot be seen. For a moment of `execve(2)` that is so of every process that was made by one that is
+    /// hidden, as init is.
+    #[error("{0}")]
+    Hidden(String),
+}
+
 /// Looks whether what is below `state`, and what these processes hold of it, takes more than `bytes_max` on the disk. A removed file that is
 /// mapped only counts as `file_bytes`, the most that it can be.
 ///
 /// # Errors
 /// It does, or cannot be looked into: in words.
-pub(crate) fn check(state: &Path, processes: &[i32], bytes_max: u64, file_bytes: u64) -> Result<(), String> {
-    let device = fs::metadata(state).map_err(|cause| format!("{}: {cause}", state.display()))?.dev();
+pub(crate) fn check(state: &Path, processes: &[i32], bytes_max: u64, file_bytes: u64) -> Result<(), Filled> {
+    let device = fs::metadata(state).map_err(|cause| Filled::Over(format!("{}: {cause}", state.display())))?.dev();
     let mut count = Count { device, bytes: 0, entries: 0, seen: BTreeSet::new() };
-    count.folders(state)?;
+    count.folders(state).map_err(Filled::Over)?;
+    let mut hidden = None;
     for pid in processes {
-        count.open(*pid)?;
-        count.mapped(*pid, file_bytes)?;
+        if let Err(why) = count.open(*pid).and_then(|()| count.mapped(*pid, file_bytes)) {
+            hidden = Some(why);
+        }
     }
     if count.bytes > bytes_max {
-        return Err(format!(
+        return Err(Filled::Over(format!(
             "it takes {} MiB of the {} MiB that limits.state allows; remove something from {} or raise the limit",
             count.bytes >> 20,
             bytes_max >> 20,
             state.display()
-        ));
+        )));
     }
-    Ok(())
+    hidden.map_or(Ok(()), |why| Err(Filled::Hidden(why)))
 }
 
 impl Count {
@@ -164,6 +178,20 @@ mod tests {
         assert!(check(&ground.path().join("gone"), &[], MIB, MIB).is_err());
         assert!(check(ground.path(), &[i32::MAX], MIB, MIB).is_ok(), "a process that has ended holds nothing");
         let line = "7f0-7f1 rw-s 00000000 fe:00 1234  /data/x (deleted)";
+        // A process that nobody may look into; what can be seen counts all the same.
+        let mut hidden = std::process::Command::new("/usr/bin/python3");
+        hidden.args(["-c", "import ctypes, sys; ctypes.CDLL(None).prctl(4, 0); print(flush=True); sys.stdin.read()"]);
+        hidden.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut hidden = hidden.spawn().unwrap();
+        std::io::Read::read_exact(hidden.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let pid = [i32::try_from(hidden.id()).unwrap()];
+        if !nix::unistd::geteuid().is_root() {
+            assert!(matches!(check(ground.path(), &pid, MIB, MIB), Err(Filled::Hidden(_))));
+        }
+        fs::write(ground.path().join("much"), vec![1; 1 << 20]).unwrap();
+        assert!(matches!(check(ground.path(), &pid, 1, MIB), Err(Filled::Over(_))));
+        drop(hidden.stdin.take());
+        hidden.wait().unwrap();
         assert_eq!(line.split_whitespace().nth(3).and_then(device), Some(libc::makedev(0xfe, 0)));
     }
 }

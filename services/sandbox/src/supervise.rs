@@ -18,7 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::artefact::Bound;
-use crate::fill;
+use crate::fill::{self, Filled};
 use crate::net::{self, Attempt};
 use crate::notify::Notifier;
 use crate::profile::{Level, Profile};
@@ -80,7 +80,8 @@ impl Watch<'_> {
 
     fn watch(&mut self) -> io::Result<Exit> {
         let end = self.profile.limits.wall_ms.map(|wall| self.started + Duration::from_millis(wall));
-        let mut look = self.started + LOOK_EVERY;
+        let mut look = now() + LOOK_EVERY;
+        let mut was_hidden = false;
         loop {
             if let Some(exit) = self.reap()? {
                 return Ok(exit);
@@ -94,9 +95,12 @@ impl Watch<'_> {
                 if let Err(drift) = self.artefacts.iter().try_for_each(|bound| bound.drift(self.level == Level::Confined)) {
                     return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Drifted(drift) });
                 }
-                if let Err(filled) = self.fill() {
-                    return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Filled(filled) });
-                }
+                was_hidden = match self.fill() {
+                    Ok(()) => false,
+                    // It may be executing just now.
+                    Err(Filled::Hidden(_)) if !was_hidden => true,
+                    Err(filled) => return Ok(Exit { code: None, signal: Some(9), cause: ExitCause::Filled(filled.to_string()) }),
+                };
                 // A large folder is looked at less often, so that looking costs little.
                 look = look.max(now() + now().saturating_duration_since(begun).saturating_mul(LOOK_SHARE));
             }
@@ -124,7 +128,7 @@ impl Watch<'_> {
     }
 
     /// Whether its state folder is within its limit.
-    fn fill(&self) -> Result<(), String> {
+    fn fill(&self) -> Result<(), Filled> {
         let Some(state) = &self.profile.state else { return Ok(()) };
         let limits = &self.profile.limits;
         fill::check(state, &self.processes(), limits.state_bytes, limits.file_bytes)
