@@ -13,6 +13,7 @@
 //! Not here:   starting the copy, what people do from outside, and what the tries amount to (`palisade`); unsafe calls (`sandbox`).
 #![allow(clippy::disallowed_methods, reason = "a program of the outside world: it waits and looks at the clock as it likes")]
 
+pub mod grpc;
 pub mod hand;
 pub mod heard;
 pub mod http;
@@ -21,6 +22,7 @@ pub mod nearby;
 pub mod needs;
 pub mod note;
 pub mod play;
+pub mod raw;
 pub mod script;
 mod server;
 pub mod techniques;

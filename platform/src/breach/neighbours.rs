@@ -5,11 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use breach::attacker::grpc;
 use breach::attacker::hand::HOPS_MAX;
 use breach::attacker::http::{Ask, Request};
 use breach::attacker::note::now_ms;
 use breach::attacker::script::filled;
 use breach::{Act, Mark, Neighbour, Pace, Profile, Script};
+use manifest::Protocol;
 use serde_json::Value;
 
 use super::browser::Browser;
@@ -41,16 +43,19 @@ impl<'a> Neighbours<'a> {
         let keys = Request::new("GET", format!("{}/jwks", contract::login::ISSUER_PATH));
         let mut wanted = vec![("role.login".to_owned(), keys)];
         for (name, part) in &script.services {
-            let reads = |route: &&manifest::Route| route.public && route.method == "GET" && !route.websocket;
+            let is_grpc = part.protocol == Protocol::Grpc;
+            let reads = |route: &&manifest::Route| route.public && (route.method == "GET" || is_grpc) && !route.websocket;
             for route in part.routes.iter().filter(reads) {
                 // By itself: what it would have others do is not its own pace.
                 let target = format!("{}?breach={mark}&hops={HOPS_MAX}", filled(&route.path, &mark));
-                wanted.push((format!("service.{name}"), Request::new("GET", target)));
+                let request = Request::new(&route.method, target);
+                let request = if is_grpc { grpc::called(request, b"{}") } else { request };
+                wanted.push((format!("service.{name}"), request));
             }
         }
         for (neighbour, request) in wanted {
             let Ok(answer) = bob.ask(&request) else { continue };
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let said: Value = serde_json::from_slice(grpc::message(&answer.body)).unwrap_or_default();
             for grant in said.get("downloads").and_then(Value::as_array).into_iter().flatten() {
                 let Some(url) = grant.get("url").and_then(Value::as_str) else { continue };
                 let stored = Request::new("GET", bob.path_of(url));

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use breach::attacker::grpc;
 use breach::attacker::http::{Ask, Request, text_of};
 use breach::attacker::note::Said;
 use breach::attacker::play::{canary_of, content};
 use breach::attacker::script::filled;
 use breach::attacker::techniques::carried;
 use breach::{Act, Mark, Script};
+use manifest::Protocol;
 use serde_json::{Value, json};
 
 use super::browser::Browser;
@@ -174,11 +176,15 @@ pub(super) fn wave(script: &Script, browser: &Browser, mark: &Mark, carry: Optio
             }
             let request = Request::new(&route.method, target);
             let bodied = !matches!(route.method.as_str(), "GET" | "HEAD" | "DELETE");
-            let request =
-                if bodied { request.body("application/json", json!({ "mark": text, "carry": carry }).to_string()) } else { request };
+            let words = json!({ "mark": text, "carry": carry }).to_string();
+            let request = match part.protocol {
+                Protocol::Grpc => grpc::called(request, words.as_bytes()),
+                _ if bodied => request.body("application/json", words),
+                _ => request,
+            };
             // A route that gives no answer is seen by what its service does not say.
             let Ok(answer) = browser.ask(&request) else { continue };
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let said: Value = serde_json::from_slice(grpc::message(&answer.body)).unwrap_or_default();
             for grant in said.get("uploads").and_then(Value::as_array).into_iter().flatten() {
                 let place = (text_of(grant, "bucket").unwrap_or_default().to_owned(), text_of(grant, "key").unwrap_or_default().to_owned());
                 if stored.insert(place) {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use manifest::{BucketOperation, Flow};
+use manifest::{BucketOperation, Flow, Protocol};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Ask, Port, Request, parameter, text_of};
 use super::mark::{Act, Mark};
 use super::script::{Part, Script};
+use super::{grpc, raw};
 
 /// How a service was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +203,25 @@ impl<'a> Hand<'a> {
         if let Some(trace) = &self.trace {
             request = request.with("traceparent", trace.clone());
         }
-        port(peer).ok_or(io::ErrorKind::NotFound)?.ask(&request)
+        let port = port(peer).ok_or(io::ErrorKind::NotFound)?;
+        let speaks = if let Peer::Named(name) = peer { self.script.services.get(name).map(|part| part.protocol) } else { None };
+        match speaks {
+            Some(Protocol::Grpc) => grpc::ask(port.0, &request),
+            Some(Protocol::Tcp) => raw::ask(port, &request.body),
+            Some(Protocol::Http) | None => port.ask(&request),
+        }
+    }
+
+    /// What travels with a call in its message, where a protocol has no query.
+    #[must_use]
+    pub fn words(&self, hops: u64) -> Vec<u8> {
+        json!({ "mark": self.mark.to_string(), "hops": hops, "carry": self.carry }).to_string().into_bytes()
+    }
+
+    /// Whether it came over a raw flow: with nobody's authority.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        matches!(&self.entry, Entry::Route { method, .. } if method == raw::METHOD)
     }
 
     /// An event of the work, to be published. It names an object only where the work is about one: nobody may name another.

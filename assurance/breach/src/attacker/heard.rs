@@ -48,6 +48,10 @@ fn reason(answer: &Answer) -> Option<String> {
     if answer.is_success() || answer.body.len() > REASON_BYTES_MAX {
         return None;
     }
+    // A refusal of a gRPC call tells its reason here (docs/protocols.md).
+    if let Some(reason) = answer.header("grpc-message") {
+        return Some(reason.to_owned());
+    }
     let said: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
     Some(said.get("reason")?.as_str()?.to_owned())
 }
@@ -92,6 +96,9 @@ mod tests {
         let heard = take();
         assert_eq!((heard.sent, heard.reason.as_deref(), heard.trace.as_deref()), (1, Some("policy_denied"), Some("t1")));
         assert_eq!(take(), Heard::default());
+        let refused = vec![("grpc-status".to_owned(), "7".to_owned()), ("grpc-message".to_owned(), "policy_denied".to_owned())];
+        hear(Some(&Answer { status: 200, headers: refused, body: Vec::new() }));
+        assert_eq!(take().reason.as_deref(), Some("policy_denied"));
         hear(Some(&answer(403, "<Error/>", None)));
         hear(None);
         let heard = take();

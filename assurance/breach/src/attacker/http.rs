@@ -119,7 +119,8 @@ impl Answer {
     /// Whether it was done.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        // A refusal of a gRPC call is an answer like any other, but for this field.
+        (200..300).contains(&self.status) && self.header("grpc-status").is_none_or(|status| status == "0")
     }
 
     /// The body as text.

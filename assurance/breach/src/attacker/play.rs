@@ -1,8 +1,9 @@
 //! Playing along: every declared flow is performed as the manifest says it, with canaries for content.
 
-use manifest::{BucketOperation, Flow};
+use manifest::{BucketOperation, Flow, Protocol};
 use serde_json::{Value, json};
 
+use super::grpc::MEDIA_TYPE;
 use super::hand::{HOPS_MAX, Hand, Peer};
 use super::http::{Answer, Request, text_of};
 use super::script::filled;
@@ -78,7 +79,7 @@ pub(super) fn along(hand: &mut Hand<'_>) -> Played {
         let status = match flow {
             Flow::Bucket { bucket, operation, .. } => on_bucket(hand, bucket, *operation, &mut content, &mut played),
             Flow::Publish { queue, .. } if hand.hops < HOPS_MAX => status(hand.ask(Peer::Queue, hand.event(queue, "step"))),
-            Flow::Call { service, method, path } if hand.hops < HOPS_MAX && method != "TCP" => call(hand, service, method, path),
+            Flow::Call { service, method, path } if hand.hops < HOPS_MAX => call(hand, service, method, path),
             Flow::Publish { .. } | Flow::Call { .. } | Flow::Secret { .. } | Flow::Egress { .. } => None,
         };
         if let Some(status) = status {
@@ -151,6 +152,11 @@ fn presign(hand: &Hand<'_>, bucket: &str, wish: &Value, granted: &mut Vec<Value>
 
 fn call(hand: &Hand<'_>, service: &str, method: &str, path: &str) -> Option<u16> {
     let mark = hand.mark.to_string();
+    let speaks = hand.script.services.get(service).map(|part| part.protocol).unwrap_or_default();
+    if speaks != Protocol::Http {
+        let request = Request::new(method, filled(path, &mark)).body(MEDIA_TYPE, hand.words(hand.hops.saturating_add(1)));
+        return status(hand.ask(Peer::Named(service), request));
+    }
     let mut target = format!("{}?breach={mark}&hops={}", filled(path, &mark), hand.hops.saturating_add(1));
     if let Some(carry) = &hand.carry {
         target.push_str(&format!("&carry={carry}"));

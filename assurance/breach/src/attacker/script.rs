@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use manifest::{Flow, Fresh, Isolation, Manifest, Route};
+use manifest::{Flow, Fresh, Isolation, Manifest, Protocol, Route};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -30,6 +30,8 @@ pub struct Script {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
+    /// What it speaks on its port.
+    pub protocol: Protocol,
     /// Its routes.
     pub routes: Vec<Route>,
     /// Queues that it consumes.
@@ -82,6 +84,7 @@ impl Script {
     #[must_use]
     pub fn of(manifest: &Manifest, targets: Targets, only: Vec<String>) -> Self {
         let part = |service: &manifest::Service| Part {
+            protocol: service.protocol,
             routes: service.routes.clone(),
             consumes: service.consumes.clone(),
             flows: service.flows.iter().cloned().collect(),
@@ -117,6 +120,22 @@ impl Script {
     #[must_use]
     pub fn wants(&self, technique: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| technique.starts_with(wanted.as_str()))
+    }
+
+    /// Whether work of `from` comes to `service` by calls: then what that one holds is what this one passed on.
+    #[must_use]
+    pub fn passes_on(&self, from: &str, service: &str) -> bool {
+        let (mut seen, mut waiting) = (BTreeSet::new(), vec![from]);
+        while let Some(next) = waiting.pop() {
+            for flow in self.services.get(next).into_iter().flat_map(|part| &part.flows) {
+                match flow {
+                    Flow::Call { service: to, .. } if to == service => return true,
+                    Flow::Call { service: to, .. } if seen.insert(to.as_str()) => waiting.push(to),
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     /// What must be found nowhere.
@@ -165,6 +184,14 @@ pub fn script_of(service: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::predict::tests::{VIDEO, parsed};
+
+    #[test]
+    fn work_is_passed_on_by_calls_alone() {
+        let script = Script::of(&parsed(VIDEO), Targets::default(), Vec::new());
+        assert!(script.passes_on("web", "api"));
+        assert!(!script.passes_on("api", "web") && !script.passes_on("api", "transcoder"));
+    }
 
     #[test]
     fn paths_fit_their_templates() {

@@ -1,12 +1,14 @@
 //! The server: what the manifest's service listens on, with a thread for each connection.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use manifest::Protocol;
 
 use super::hand::Hand;
 use super::http::{Answer, Request};
@@ -15,6 +17,7 @@ use super::note::{Notes, Said, say};
 use super::play;
 use super::script::Script;
 use super::techniques::{self, Run, unvalidated};
+use super::{grpc, raw};
 
 /// How long tries without a request in hand may take, all of them.
 const ALONE_MAX: Duration = Duration::from_secs(45);
@@ -55,10 +58,18 @@ pub(super) fn run(script: Script, path: &Path, name: &str) -> u8 {
         alone: Mutex::default(),
         turn: Mutex::default(),
     });
+    let speaks = server.script.services.get(name).map(|part| part.protocol).unwrap_or_default();
+    if speaks == Protocol::Grpc {
+        let ended = grpc::serve(listener, Arc::new(move |request, reply| server.call(&request, reply)));
+        eprintln!("gRPC is not served here: {ended:?}");
+        return 71;
+    }
     for stream in listener.incoming().flatten() {
         let server = Arc::clone(&server);
         // Without a thread this connection is closed, as by any service that has too much to do.
-        let _started = std::thread::Builder::new().stack_size(512 * 1024).spawn(move || server.connection(stream));
+        let _started = std::thread::Builder::new()
+            .stack_size(512 * 1024)
+            .spawn(move || if speaks == Protocol::Tcp { server.raw(stream) } else { server.connection(stream) });
     }
     71
 }
@@ -76,6 +87,29 @@ impl Server {
                 pause(AFTER);
                 self.after(&hand);
             }
+        }
+    }
+
+    /// One call, whatever comes after its answer.
+    fn call(&self, request: &Request, reply: grpc::Reply) {
+        let (answer, kept) = self.answer(request);
+        reply(answer);
+        if let Some(hand) = kept {
+            pause(AFTER);
+            self.after(&hand);
+        }
+    }
+
+    /// One raw flow: a line, and a line back.
+    fn raw(&self, mut stream: TcpStream) {
+        let Ok(request) = raw::heard(&stream) else { return };
+        let (answer, kept) = self.answer(&request);
+        // Who said it may have gone.
+        let _gone = stream.write_all(&[answer.body.as_slice(), b"\n"].concat());
+        drop(stream);
+        if let Some(hand) = kept {
+            pause(AFTER);
+            self.after(&hand);
         }
     }
 

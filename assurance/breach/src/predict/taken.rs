@@ -87,7 +87,8 @@ fn calls(model: &Model<'_>, own: &Service, name: &str, held: &Held) -> Vec<Probe
                 _ => None,
             })
             .collect();
-        for route in &to.routes {
+        // With a raw flow comes nobody's authority, whatever is in hand.
+        for route in to.routes.iter().filter(|route| !route.is_tcp() || authority.is_none()) {
             let resource = Resource::route(callee, &route.method, &route.path);
             let question = Question { caller: name, action: Action::Call, resource: &resource, authority: authority.as_ref() };
             let mut stops = if socket.is_empty() { network(own, true) } else { BTreeSet::new() };
@@ -128,6 +129,12 @@ fn given(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, he
                 }
             }
         }
+    }
+    let flows = model.manifest.services.values().flat_map(|service| &service.flows);
+    let mut raw = flows.filter(|flow| matches!(flow, Flow::Call { service, method, .. } if service == name && method == "TCP"));
+    if raw.next().is_some() {
+        found.open(profile, Cell::read(format!("service.{name}"), Extent::Standing), "raw flows to it");
+        found.open(profile, Cell::written(format!("service.{name}"), Extent::Standing), "raw flows to it");
     }
     for queue in model.manifest.queues.keys() {
         let own = model.manifest.services.get(name).is_some_and(|own| own.consumes.contains(queue));

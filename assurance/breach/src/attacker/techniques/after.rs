@@ -6,6 +6,7 @@ use super::own_work::outside;
 use super::{Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::{HOPS_MAX, Peer};
 use crate::attacker::http::Request;
+use crate::attacker::raw;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -38,8 +39,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask(Peer::Queue, hand.event(queue, "after"));
                 judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), "after its end");
             }
-            Flow::Call { service, method, path } if method != "TCP" => {
-                let request = Request::new(method, format!("{}?hops={HOPS_MAX}", filled(path, &hand.mark.to_string())));
+            Flow::Call { service, method, path } if method != raw::METHOD => {
+                let request =
+                    Request::new(method, format!("{}?breach={}&hops={HOPS_MAX}", filled(path, &hand.mark.to_string()), hand.mark));
                 let request = if method == "GET" { request } else { request.body("application/json", "{}") };
                 let cell = Cell::done(format!("service.{service}"), format!("{method} {path}"), Extent::Everybody);
                 judged(notes, hand.ask(Peer::Named(service), request), cell, "after its end");

@@ -6,6 +6,7 @@ use manifest::{BucketOperation, Flow};
 
 use super::{Notes, Row, Run, Visitor, Who};
 use crate::attacker::Mark;
+use crate::attacker::grpc;
 use crate::attacker::http::{Request, parameter, text_of};
 use crate::attacker::play::content;
 use crate::attacker::script::{Script, filled};
@@ -32,10 +33,10 @@ fn run(visitor: &Visitor<'_>, notes: &mut Notes) {
                     for cell in Cell::of_call(&format!("service.{service}"), &route.method, &name, Extent::Own) {
                         notes.reached(cell, "its own route");
                     }
-                    good.extend(grants(visitor, notes, &visitor.own, &answer.text()));
+                    good.extend(grants(visitor, notes, &visitor.own, grpc::message(&answer.body)));
                     // What is stored already cannot be stored again: a grant for that is of a new thing.
                     if let Ok(answer) = visitor.door.ask(&own_request(route, &fresh)) {
-                        good.extend(grants(visitor, notes, &fresh, &answer.text()));
+                        good.extend(grants(visitor, notes, &fresh, grpc::message(&answer.body)));
                     }
                 }
                 Ok(answer) => {
@@ -98,8 +99,8 @@ fn handed_out(script: &Script) -> BTreeSet<&'static str> {
 
 /// Presigned URLs that it was given, bent towards another's object and beyond their life; gives the methods of those that are good as they
 /// are. Whatever is sent is what the grant is for, to the byte: nothing but the signature refuses it.
-fn grants(visitor: &Visitor<'_>, notes: &mut Notes, own: &str, text: &str) -> BTreeSet<&'static str> {
-    let answer: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+fn grants(visitor: &Visitor<'_>, notes: &mut Notes, own: &str, body: &[u8]) -> BTreeSet<&'static str> {
+    let answer: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let mut good = BTreeSet::new();
     notes.shows(Some(("a presigned URL", "bent towards another object or a longer life")));
     for (name, method) in [("downloads", "GET"), ("uploads", "PUT")] {

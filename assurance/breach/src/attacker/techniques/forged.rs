@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
+use crate::attacker::raw;
+use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -63,10 +65,10 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                     judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), how);
                 }
             }
-            Flow::Call { service, method, path } if method == "GET" && !path.contains('{') => {
+            Flow::Call { service, method, path } if method != raw::METHOD => {
                 for (how, forged) in forgeries(token, &id) {
-                    let answer = hand.ask_as(Peer::Named(service), Request::new("GET", path.clone()), Some(&forged));
-                    judged(notes, answer, Cell::done(format!("service.{service}"), format!("GET {path}"), Extent::Everybody), how);
+                    let answer = hand.ask_as(Peer::Named(service), Request::new(method, filled(path, "x")), Some(&forged));
+                    judged(notes, answer, Cell::done(format!("service.{service}"), format!("{method} {path}"), Extent::Everybody), how);
                 }
             }
             _ => {}

@@ -7,6 +7,7 @@ use super::{Act, Hand, Notes, Row, Run, judged, let_out};
 use crate::attacker::hand::{Entry, HOPS_MAX, Peer};
 use crate::attacker::http::Request;
 use crate::attacker::play::CONTENT_BYTES;
+use crate::attacker::raw;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -28,11 +29,13 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         }
         Entry::Route { .. } => {
             let own = format!("service.{}", hand.service);
-            notes.reached(Cell::read(own.clone(), Extent::InFlight), "the request in hand");
-            notes.reached(Cell::written(own, Extent::InFlight), "the answer is its own");
+            // With a raw flow comes nobody's authority.
+            let extent = if hand.is_raw() { Extent::Standing } else { Extent::InFlight };
+            notes.reached(Cell::read(own.clone(), extent), "the request in hand");
+            notes.reached(Cell::written(own, extent), "the answer is its own");
         }
     }
-    let whole = Extent::InFlight;
+    let whole = if hand.is_raw() { Extent::Standing } else { Extent::InFlight };
     for flow in hand.flows() {
         match flow {
             Flow::Bucket { bucket, operation, .. } => on_bucket(hand, notes, bucket, *operation),
@@ -40,7 +43,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask(Peer::Queue, hand.event(queue, "attack"));
                 judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", whole), "publish");
             }
-            Flow::Call { service, method, path } if method != "TCP" => {
+            Flow::Call { service, method, path } if method != raw::METHOD => {
                 let route = format!("{method} {path}");
                 let target = format!("{}?breach={}&hops={HOPS_MAX}", filled(path, &hand.mark.to_string()), hand.mark);
                 let request = Request::new(method, target);

@@ -6,6 +6,8 @@ use super::{Act, Hand, Notes, Row, Run, judged};
 use crate::attacker::hand::Peer;
 use crate::attacker::http::Request;
 use crate::attacker::mark::Mark;
+use crate::attacker::raw;
+use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
 /// The row.
@@ -23,6 +25,9 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
         return notes.untried(crate::untried::NOTHING_STOLEN);
     };
     notes.shows(Some(("a service's token", "by another service, while it is in flight")));
+    // What it passed on itself is its own, and still in flight here: no theft.
+    let of = Mark::find(mark).map(|mark| mark.service).unwrap_or_default();
+    let is_own = hand.script.passes_on(hand.service, &of);
     for flow in &hand.part.flows {
         match flow {
             Flow::Bucket { bucket, .. } => {
@@ -36,12 +41,12 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask_as(Peer::Queue, hand.event(queue, "replay"), Some(stolen));
                 judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Everybody), "another's token");
             }
-            Flow::Call { service, method, path } if method == "GET" && !path.contains('{') => {
-                let answer = hand.ask_as(Peer::Named(service), Request::new("GET", path.clone()), Some(stolen));
+            Flow::Call { service, method, path } if method != raw::METHOD && !is_own => {
+                let answer = hand.ask_as(Peer::Named(service), Request::new(method, filled(path, "x")), Some(stolen));
                 judged(
                     notes,
                     answer,
-                    Cell::done(format!("service.{service}"), format!("GET {path}"), Extent::Everybody),
+                    Cell::done(format!("service.{service}"), format!("{method} {path}"), Extent::Everybody),
                     "another's token",
                 );
             }

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::own_work::outside;
 use super::{Act, Hand, Notes, Row, Run, judged, let_out};
-use crate::attacker::hand::Peer;
+use crate::attacker::hand::{HOPS_MAX, Peer};
 use crate::attacker::http::Request;
 use crate::attacker::play::CONTENT_BYTES;
+use crate::attacker::raw;
 use crate::attacker::script::filled;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -63,7 +64,7 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask_as(Peer::Queue, hand.event(queue, "standing"), None);
                 judged(notes, answer, Cell::done(format!("queue.{queue}"), "publish", Extent::Standing), "on nobody's authority");
             }
-            Flow::Call { service, method, path } if method != "TCP" => {
+            Flow::Call { service, method, path } if method != raw::METHOD => {
                 let route = format!("{method} {path}");
                 let request = Request::new(method, filled(path, "x"));
                 let answer = hand.ask_as(Peer::Named(service), request, None);
@@ -73,7 +74,22 @@ fn run(hand: &Hand<'_>, notes: &mut Notes) {
                 let answer = hand.ask_as(Peer::Named(destination), outside(method, path), None);
                 let_out(notes, answer, Cell::egress(format!("egress.{destination}"), format!("{method} {path}"), Extent::Standing));
             }
-            Flow::Call { .. } | Flow::Secret { .. } => {}
+            Flow::Call { service, method, path } => {
+                let request = Request::new(method, path.clone()).body("application/json", hand.words(HOPS_MAX));
+                let (target, route) = (format!("service.{service}"), format!("{method} {path}"));
+                let said = format!("\"breach_service\":\"{service}\"");
+                match hand.ask_as(Peer::Named(service), request, None) {
+                    Ok(answer) if answer.text().contains(&said) => {
+                        for cell in Cell::of_call(&target, method, &route, Extent::Standing) {
+                            notes.reached(cell, "a raw flow");
+                        }
+                        notes.answered(service, &route);
+                    }
+                    Ok(_) => notes.stopped(None, "a raw flow: not its answer"),
+                    Err(_) => notes.stopped(None, "a raw flow: no answer"),
+                }
+            }
+            Flow::Secret { .. } => {}
         }
     }
 }
