@@ -133,7 +133,7 @@ mod tests {
         ];
         let paces = paces(&quiet, &during, "web", 1_000, 2_000);
         assert_eq!(paces.len(), 1);
-        assert_eq!((paces[0].quiet.p99_ms, paces[0].during.p99_ms), (20, 700));
+        assert_eq!((paces[0].quiet.p95_ms, paces[0].during.p95_ms), (20, 700));
         assert_eq!((paces[0].during.requests, paces[0].during.errors), (2, 0));
         assert!(paces[0].is_disturbed());
     }

@@ -219,11 +219,11 @@ fn neighbours(out: &mut String, report: &Report) {
     }
     let _ = writeln!(
         out,
-        "\nothers' requests while one uses up all that it can, and in quiet: ms at the median / at the 99th percentile, errors\n  \
-         (disturbed: more errors, or a 99th percentile over {SLOWER_FACTOR} times that in quiet and over {SLOWER_MS} ms)"
+        "\nothers' requests while one uses up all that it can, and in quiet: ms at the median / at the 95th percentile, errors\n  \
+         (disturbed: more errors, or a 95th percentile over {SLOWER_FACTOR} times that in quiet and over {SLOWER_MS} ms)"
     );
     for one in &report.neighbours {
-        let pace = |pace: &Pace| format!("{} / {}, {} of {}", pace.p50_ms, pace.p99_ms, pace.errors, pace.requests);
+        let pace = |pace: &Pace| format!("{} / {}, {} of {}", pace.p50_ms, pace.p95_ms, pace.errors, pace.requests);
         let verdict = if one.is_disturbed() { "  disturbed" } else { "" };
         let (who, quiet, during) = (one.profile.to_string(), pace(&one.quiet), pace(&one.during));
         let _ = writeln!(out, "  {who:<22}{:<16}{during:>22}   quiet {quiet:>20}{verdict}", one.neighbour);

@@ -72,11 +72,30 @@ pub fn enter(addresses: &[Ipv4Addr], addresses_6: &[Ipv6Addr]) -> io::Result<()>
             match sys::interface_address_6(ioctl.as_fd(), loopback, *address) {
                 // Switched off by `net.ipv6.conf.*.disable_ipv6`.
                 Err(error) if error.raw_os_error() == Some(nix::Error::EACCES as i32) => {}
-                done => done?,
+                done => {
+                    done?;
+                    wait_for(*address)?;
+                }
             }
         }
     }
     if is_closed()? { Ok(()) } else { Err(io::Error::other("this network namespace has more than loopback in it")) }
+}
+
+/// How often an address is looked at until it is nobody's but ours.
+const LOOKS_MAX: u32 = 500;
+/// Between two looks.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Waits until an address of IPv6 can be used: the kernel looks for others who have it (RFC 4862, section 5.4), some moments later.
+fn wait_for(address: Ipv6Addr) -> io::Result<()> {
+    for _ in 0..LOOKS_MAX {
+        if std::net::UdpSocket::bind((address, 0)).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Err(io::Error::other(format!("the address {address} stays tentative")))
 }
 
 /// Forks twice. The first of the new PID namespace only reaps: when it ends, the kernel ends everything in there.
