@@ -21,7 +21,7 @@ const DANGEROUS: &[&str] = &[
     "platform/src/breach/inside.rs",
     "platform/src/breach/probe.rs",
     "platform/src/breach/probe/disk.rs",
-    "platform/src/breach/probe/stranger.rs",
+    "platform/src/breach/probe/genuine.rs",
     "platform/src/breach/review.rs",
     "platform/src/breach/stage.rs",
     "platform/src/cli.rs",

@@ -8,6 +8,7 @@
 mod circumstances;
 mod neighbour;
 mod profile;
+pub mod sight;
 pub mod theft;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,7 @@ use super::browser::Browser;
 use super::nearby::Neighbourhood;
 use super::neighbours::{self, Neighbours};
 use super::people::People;
-use super::probe::{self, Probed, chain, disk, program, stranger};
+use super::probe::{self, Probed, chain, disk, page, program, stranger};
 use super::rounds::{EXHAUSTION, Rounds};
 use super::stage::Stage;
 use super::watch::{self, Watch};
@@ -134,7 +134,8 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     visits.all(&whos, &rounds.stolen, &mut seen)?;
     let services = copy.original.services.keys().map(String::as_str).collect();
     let switches = dangerous_switches(&wish.dangerous_without, &services).map_err(BreachError::Ended)?;
-    let (mut probed, called) = while_it_runs(&handle, &rounds, &copy, scratch, &switches).map_err(BreachError::Process)?;
+    let Looked { mut probed, called, asked } =
+        while_it_runs(&handle, &mut rounds, &copy, scratch, &switches).map_err(BreachError::Process)?;
     seen.said.append(&mut rounds.watch.said);
     seen.lost.append(&mut rounds.watch.lost);
     drop(rounds);
@@ -143,7 +144,8 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     seen.alarms = watch::alarms(&log);
     let mut report = measured::report(&copy.original, seen, &wanted);
     if !switches.is_empty() {
-        let entries = watch::entries(&log);
+        let mut entries = watch::entries(&log);
+        entries.retain(|entry| Some(&entry.record.trace) != asked.as_ref());
         probed.extend(stranger::judged(&called, &entries));
         probed.push(chain::try_changes(&copy.dir, scratch).map_err(BreachError::Copy)?);
         if probe::is_out(&switches, Control::Sealing) {
@@ -157,17 +159,31 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
     Ok(report)
 }
 
+/// What was looked at in the copy while it ran.
+struct Looked {
+    probed: Vec<Probed>,
+    called: stranger::Called,
+    /// The trace of what the run asked for itself in the gateway's place.
+    asked: Option<String>,
+}
+
 /// What is looked at in the copy while it runs, of controls that are left out somewhere.
 fn while_it_runs(
     handle: &tokio::runtime::Handle,
-    rounds: &Rounds<'_>,
+    rounds: &mut Rounds<'_>,
     copy: &copy::Copy,
     scratch: &Path,
     switches: &[DangerousSwitch],
-) -> std::io::Result<(Vec<Probed>, stranger::Called)> {
-    let (mut probed, mut called) = (Vec::new(), stranger::Called::new());
+) -> std::io::Result<Looked> {
+    let (mut probed, mut called, mut asked) = (Vec::new(), stranger::Called::new(), None);
     if probe::is_out(switches, Control::GuardIn) {
         called = stranger::as_no_caller(handle, &copy.dir, scratch)?;
+    }
+    if probe::is_out(switches, Control::Role) {
+        let token = rounds.lent().ok_or_else(|| std::io::Error::other("no service of the copy has a person's authority to ask with"))?;
+        let page = page::asked(handle, &copy.dir, scratch, &token)?;
+        probed.push(page.probed);
+        asked = Some(page.trace);
     }
     if probe::is_out(switches, Control::ArtefactDigest) {
         let (out, stand): (Vec<&String>, Vec<&String>) =
@@ -177,7 +193,7 @@ fn while_it_runs(
             probed.extend(program::change(rounds, copy, service, number)?);
         }
     }
-    Ok((probed, called))
+    Ok(Looked { probed, called, asked })
 }
 
 /// How long quiet is looked at.

@@ -1,6 +1,6 @@
 //! Probes: what the run looks at itself, where no attacker of the model comes by a control because another stands before it.
 //!
-//! Whoever calls a guard with another service's certificate, reads the disk, changes a program or edits the audit log is nobody of the
+//! Whoever calls a guard with another service's certificate or a page's owner in the gateway's place, reads the disk, changes a program or edits the audit log is nobody of the
 //! model: there the run does it, in a copy that goes without such a control, at the place that goes without it and at those that do not. A probe has two
 //! answers: the control stands there, or it is missing.
 //!
@@ -9,6 +9,8 @@
 
 pub(super) mod chain;
 pub(super) mod disk;
+mod genuine;
+pub(super) mod page;
 pub(super) mod program;
 pub(super) mod stranger;
 

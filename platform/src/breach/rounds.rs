@@ -27,6 +27,8 @@ const QUIET: Duration = Duration::from_millis(1500);
 const REACH_MAX: Duration = Duration::from_secs(15);
 /// The technique that has a round of its own.
 pub(super) const EXHAUSTION: &str = "exhaustion";
+/// Number of what is sent so that a service lends its authority.
+const LENT: u32 = 3_000;
 /// The longest round.
 const ROUND_MAX: Duration = Duration::from_secs(75);
 
@@ -116,6 +118,21 @@ impl Rounds<'_> {
             over.store(true, Ordering::Relaxed);
             asking.and_then(|asking| asking.join().ok()).unwrap_or_default()
         })
+    }
+
+    /// The authority that some service has in hand just now: of Ada, who has no role.
+    pub(super) fn lent(&mut self) -> Option<String> {
+        let (script, people) = (self.script, self.people);
+        let entered = script.services.iter().filter(|(_, part)| part.routes.iter().any(|route| route.public));
+        for (service, number) in entered.map(|(name, _)| name).zip(LENT..) {
+            let mark = Mark::new(Act::Lend, service, "ada", number);
+            wave(script, &people.ada, &mark, None);
+            self.settle(REACH_MAX);
+            if let Some(token) = Turn::of(&self.watch, service, &mark.to_string()).token {
+                return Some(token);
+            }
+        }
+        None
     }
 
     /// Waits until nobody says anything any more.

@@ -2,6 +2,7 @@
 
 mod counter;
 mod proof;
+mod published;
 mod revisions;
 mod shop;
 
@@ -231,6 +232,9 @@ fn what_is_measured_by_breaking_in_is_what_the_manifest_predicts() {
     let seen =
         attempts.iter().any(|a| a["profile"] == taken_over && a["technique"] == "objects-of-others" && a["detected"]["seen"] == "yes");
     assert!(seen, "nobody saw it");
+
+    published::sights(report);
+    published::thefts(report);
 
     // Nothing of it is left.
     assert_eq!(std::fs::read_dir(&own).unwrap().count(), 0, "the copy is still there");

@@ -132,8 +132,9 @@ fn a_gateway_that_asks_for_less_is_found_by_whoever_has_less() {
     assert_eq!(listed(of("scope")), BTreeSet::from(["scope.videos"]));
     assert_eq!(listed(of("limits@edge")), BTreeSet::from(["role.edge"]));
     assert!(listed(of("job-token")).contains("bucket.originals"), "{}", of("job-token"));
-    // Whoever has the page asks for the role once more.
+    // Whoever has the page asks for the role once more, also the run, which comes in the gateway's place.
     assert!(noticed(of("role@edge")) > 0 && listed(of("role@edge")).is_empty(), "{}", of("role@edge"));
+    assert!(of("role@edge")["stands"].to_string().contains("evidence"), "{}", of("role@edge"));
     for (switch, one) in &absent {
         let unlisted = reached(one).difference(&listed(one)).copied().collect::<Vec<_>>();
         assert_eq!(unlisted, Vec::<&str>::new(), "{switch}: reached, and not listed as behind it alone");
@@ -153,6 +154,8 @@ fn doors_programs_disks_and_logs_are_looked_at_where_their_controls_are_left_out
         ("artefact-digest@web", "web", &["api"]),
         ("sealing@login", "login", &["identity", "control", "evidence"]),
         ("audit-chain", "evidence", &[]),
+        // Asked in the gateway's place, whoever has the pages gives them.
+        ("role", "evidence", &[]),
     ] {
         let told = |name: &str| -> BTreeSet<String> {
             let all = of(switch)[name].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -195,6 +198,7 @@ const AROUND: &[Row] = &[
     ("scope", &["vendor"]),
     ("role", &["person"]),
     ("role@edge", &["person"]),
+    ("role@evidence", &["person"]),
     ("limits@edge", &["person"]),
     ("mtls@objects", &["external"]),
     ("guard-in@api", &["web"]),

@@ -15,6 +15,8 @@ pub enum Act {
     Replay,
     /// The named service uses up all that it can have, while others are timed.
     Press,
+    /// The named service lends the run the authority that it has in hand, and attacks nobody.
+    Lend,
 }
 
 /// A mark.
@@ -49,6 +51,7 @@ impl Mark {
             "attack" => Act::Attack,
             "replay" => Act::Replay,
             "press" => Act::Press,
+            "lend" => Act::Lend,
             _ => return None,
         };
         let (service, person, number) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
@@ -69,6 +72,7 @@ impl fmt::Display for Mark {
             Act::Attack => "attack",
             Act::Replay => "replay",
             Act::Press => "press",
+            Act::Lend => "lend",
         };
         write!(f, "breach.{act}.{}.{}.{}", self.service, self.person, self.number)
     }

@@ -179,7 +179,7 @@ impl Server {
                 notes.tell();
             }
         }
-        if hand.mark.act == Act::Attack {
+        if matches!(hand.mark.act, Act::Attack | Act::Lend) {
             let mut notes = Notes::new("steal", &hand.mark);
             if let Some(token) = &hand.token {
                 notes.stole("transaction-token", token);
@@ -190,7 +190,7 @@ impl Server {
                 }
             }
             notes.tell();
-            if self.is_first(hand) {
+            if hand.mark.act == Act::Attack && self.is_first(hand) {
                 self.alone(&hand.mark);
                 pause(HELD);
             }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::headline;
 use crate::compare::{Between, Change, Comparison};
+use crate::report::sight::sights;
 use crate::report::theft::lines;
 use crate::report::{Kind, Report};
 
@@ -32,6 +33,13 @@ pub fn markdown(report: &Report, comparison: Option<&Comparison>) -> String {
         out.push_str("\n| stolen | shown | came of it |\n|---|---|---|\n");
         for (artefact, contexts, came) in lines(&report.thefts) {
             let _ = writeln!(out, "| {} | {} | {} |", escaped(artefact), escaped(&contexts.join("; ")), escaped(&came));
+        }
+    }
+    if !report.attempts.is_empty() {
+        out.push_str("\n| technique | ATT&CK | told of within a second | as |\n|---|---|---|---|\n");
+        for one in sights(report) {
+            let (id, attack, words) = (&one.technique.id, &one.technique.attack, one.words());
+            let _ = writeln!(out, "| `{id}` | {attack} | {words} | {} |", one.events.into_iter().collect::<Vec<_>>().join(", "));
         }
     }
     let _ = writeln!(out, "\nManifest `{}`.", report.manifest);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::{headline, widest};
 use crate::compare::Comparison;
+use crate::report::sight::{Sight, sights};
 use crate::report::theft::lines;
 use crate::report::{Extent, How, Kind, Measured, Pace, Profile, Report, SLOWER_FACTOR, SLOWER_MS, words};
 use crate::technique::Outcome;
@@ -264,6 +265,16 @@ fn attempts(out: &mut String, report: &Report) {
         of(|o| matches!(o, Outcome::Reached)),
         of(|o| matches!(o, Outcome::Untried { .. }))
     );
+    let sights = sights(report);
+    let looked: Vec<&Sight<'_>> = sights.iter().filter(|one| one.of > 0).collect();
+    let named = |is: fn(&Sight<'_>) -> bool| {
+        let names: Vec<&str> = looked.iter().copied().filter(|one| is(one)).map(|one| one.technique.id.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    let whole = looked.iter().filter(|one| one.by == one.of).count();
+    let _ = writeln!(out, "told of by the audit log within a second: {whole} of the {} techniques that were stopped", looked.len());
+    wrapped(out, "  of some attackers only: ", &named(|one| one.by > 0 && one.by < one.of));
+    wrapped(out, "  not told of: ", &named(|one| one.by == 0));
     for (service, calls) in &report.beyond {
         let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
         let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
