@@ -9,8 +9,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -41,9 +40,10 @@ pub fn init_main() -> ! {
     let parent = getppid();
     // What is built here must be passable for the service, whatever the guard keeps to itself.
     umask(Mode::from_bits_truncate(0o022));
-    // Before anything else: the descriptors of the guard that were not close-on-exec.
+    // First of all: the descriptors of the guard that were not close-on-exec.
     let started = sys::close_from(4).and_then(|()| sys::take_wire()).map(Wire::from);
     let Ok(guard) = started else { sys::exit_now(125) };
+    sys::take_short_turns();
     // It may wait long for its profile (`Ahead`), and nobody is to get into it meanwhile.
     if die_with(parent).is_err() || limits::forbid_dumps().is_err() {
         sys::exit_now(125);
@@ -206,6 +206,7 @@ impl Stage<'_> {
         let (hear, tell) = setup("pipe", pipe2(nix::fcntl::OFlag::O_CLOEXEC))?;
         let Some(child) = setup("forking PID 1", self.leaf.map_or_else(sys::fork, Leaf::fork))? else {
             drop((alive_write, tell));
+            sys::take_short_turns();
             let outcome =
                 need(LayerName::PidNamespace, die_with_parent(&alive_read)).and_then(|()| self.inside(report, opened, hear, &alive_read));
             if let Err(refusal) = outcome {
@@ -215,8 +216,7 @@ impl Stage<'_> {
             sys::exit_now(0);
         };
         drop((alive_read, hear));
-        // From here on it can do nothing but measure what runs, and wait.
-        // Under the same uid as PID 1, without which the kernel would not kill that with it.
+        // From here on it can measure what runs, and wait: with PID 1's uid, without which the kernel would not kill that with it.
         let powerless = namespaces::leave_powers(self.identity, true).and_then(|()| die_with(self.parent));
         // PID 1 misses what is not told, and refuses.
         let _ = artefact::tell_digests(&opened, tell);
@@ -290,7 +290,7 @@ impl Stage<'_> {
         let artefacts = each_artefact(self.profile, Bound::bind)?;
         let (settled, _kept) = self.pass_listeners()?;
         let stage = Stage { profile: &settled, ..*self };
-        let tmp = setup("temporary folder", private_tmp(self.identity))?;
+        let tmp = setup("temporary folder", root::private_tmp(self.identity))?;
         for name in [LayerName::MountNamespace, LayerName::PidNamespace, LayerName::OtherNamespaces] {
             report.absent(name, "needs a user namespace");
         }
@@ -488,13 +488,4 @@ fn wait_for(child: Pid) -> io::Result<()> {
             Err(cause) => return Err(cause.into()),
         }
     }
-}
-
-fn private_tmp(identity: Identity) -> io::Result<PathBuf> {
-    let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("sandbox-XXXXXX"))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
-    if identity.was_root {
-        nix::unistd::chown(&path, Some(identity.uid), Some(identity.gid))?;
-    }
-    Ok(path)
 }

@@ -228,3 +228,13 @@ fn make_parent(base: &Path, path: &Path) -> io::Result<()> {
 fn within(base: &Path, path: &Path) -> PathBuf {
     base.join(path.strip_prefix("/").unwrap_or(path))
 }
+
+/// A folder for what a service without a root of its own writes to `/tmp`.
+pub(crate) fn private_tmp(identity: Identity) -> io::Result<PathBuf> {
+    let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("sandbox-XXXXXX"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+    if identity.was_root {
+        chown(&path, Some(identity.uid), Some(identity.gid))?;
+    }
+    Ok(path)
+}

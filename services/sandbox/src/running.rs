@@ -28,6 +28,7 @@ use crate::lines::{Line, read_lines};
 use crate::profile::{Backend, Level, Profile};
 use crate::report::Report;
 use crate::seen::Seen;
+use crate::sys;
 use crate::wire::{Reply, Request, Wire};
 
 /// Tellings of what was seen that wait for the guard; init sends one a second at most, but for a trace.
@@ -170,7 +171,8 @@ impl Waiting {
         let by_bwrap = profile.backend == Backend::Bwrap;
         let order = Order { request: Request::Start(profile), tell, ended };
         self.order.send(order).map_err(|_| SandboxError::Ended)?;
-        let begun = told.recv().map_err(|_| SandboxError::Ended)??;
+        // The service executes already when this hears of it, and may have a whole processor.
+        let begun = sys::in_short_turns(|| told.recv()).map_err(|_| SandboxError::Ended)??;
         let Begun { shared, report, listeners, lines, seen, pid } = begun;
         let ends_itself = by_bwrap || report.level == Some(Level::Confined);
         Ok(Running { shared, ends_itself, report, pid, listeners, lines: Some(lines), seen: Some(seen), exit })
@@ -189,6 +191,7 @@ fn own(mut command: Command, wire: Wire, made: &blocking::SyncSender<io::Result<
             return;
         }
     };
+    sys::take_short_turns();
     let _ = made.send(Ok(init)); // A caller that went away gives no order.
     let Ok(Order { request, tell, ended }) = orders.recv() else {
         let _ = child.kill();

@@ -320,6 +320,41 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
 }
 
+/// The shortest turn that there is, in nanoseconds, and the usual one.
+const SHORT_NS: u64 = 100_000;
+const USUAL_NS: u64 = 0;
+
+/// Short turns for this thread from now on: as soon as it has something to do, it goes on before whoever has longer ones. It gets no more of
+/// the processors by that, and what it forks has the usual turns. Where the kernel has no such thing (before Linux 6.12), or refuses,
+/// whoever waits for this thread waits longer.
+pub(crate) fn take_short_turns() {
+    let _usual = set_turns(SHORT_NS, libc::SCHED_FLAG_RESET_ON_FORK);
+}
+
+/// The same for as long as the answer takes, in a thread that is somebody else's.
+pub(crate) fn in_short_turns<T>(answer: impl FnOnce() -> T) -> T {
+    let short = set_turns(SHORT_NS, 0);
+    let answer = answer();
+    let _usual = short.and_then(|()| set_turns(USUAL_NS, 0));
+    answer
+}
+
+/// `sched_setattr(2)`: how long the turns of an ordinary thread are. A thread of another kind keeps what it has.
+fn set_turns(slice_ns: u64, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let (kind, nice) = unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) };
+    if kind != libc::SCHED_OTHER {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: all zero is a valid value: an ordinary thread.
+    let mut wish: libc::sched_attr = unsafe { std::mem::zeroed() };
+    wish.size = u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?;
+    wish.sched_flags = u64::try_from(flags).map_err(io::Error::other)?;
+    (wish.sched_nice, wish.sched_runtime) = (nice, slice_ns);
+    // SAFETY: the value lives through the call, which only reads it.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wish, 0) }).map(drop)
+}
+
 /// Default dispositions and an empty mask: what a program expects to start with.
 pub(crate) fn reset_signals() -> io::Result<()> {
     for signal in 1..=64 {
