@@ -55,6 +55,8 @@ pub(crate) struct Wish {
     pub(crate) only: Vec<String>,
     /// Attackers; empty for all.
     pub(crate) profiles: Vec<Profile>,
+    /// Whether the copy has no user namespaces, so that its services have the weaker isolation that the manifest accepts.
+    pub(crate) confined: bool,
     /// Controls that the copy goes without, `CONTROL` or `CONTROL@PLACE`.
     pub(crate) dangerous_without: Vec<String>,
 }
@@ -94,7 +96,13 @@ pub(crate) fn measure(wish: &Wish) -> Result<Report, BreachError> {
     let asked = Arc::new(AtomicBool::new(false));
     let watching = interrupted(&asked).map_err(BreachError::Process)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg(inside::INSIDE).arg(&scratch.0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg(inside::INSIDE)
+        .arg(&scratch.0)
+        .args(wish.confined.then_some(inside::CONFINED))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     // Its own group: a Ctrl-C is for this process, which ends the run in order.
     command.process_group(0);
     let mut run = command.spawn().map_err(BreachError::Process)?;

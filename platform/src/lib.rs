@@ -59,7 +59,7 @@ fn as_part_of_a_breach() -> Option<ExitCode> {
             cli::say(attacker::another(path(0)));
             Some(ExitCode::SUCCESS)
         }
-        attacker::ALONE => Some(ExitCode::from(attacker::alone(path(0), text(1), text(2), text(3), sandbox::attack::fates))),
+        attacker::ALONE => Some(ExitCode::from(attacker::alone(path(0), text(1), [text(2), text(3), text(4)], sandbox::attack::fates))),
         breach::INSIDE => Some(breach::run_inside(rest)),
         breach::SYSTEM => Some(breach::run_system(rest)),
         _ => None,

@@ -39,8 +39,8 @@ pub use script::{Part, Script, Targets};
 /// What the kernel answered to each system call that was tried, by its name: `done`, the name of an error, `killed by SIGSYS`.
 pub type Fates = BTreeMap<String, String>;
 
-/// Tries the system calls of these names, which only one crate may: given by the assembly.
-pub type TryCalls = fn(&[&str]) -> Fates;
+/// Tries the system calls of these names, which only one crate may: given by the assembly. It is told who started this process.
+pub type TryCalls = fn(&[&str], Option<i32>) -> Fates;
 
 /// First argument of the process that calls a UNIX socket as another user of the machine.
 pub const ANOTHER: &str = "breach-another";
@@ -78,12 +78,13 @@ pub fn another(path: &Path) -> String {
     }
 }
 
-/// Tries one technique that needs no request in hand, in a process of its own with one thread; a line for each try on standard output. An
-/// exit code other than 0: it was not tried.
+/// Tries one technique that needs no request in hand, in a process of its own with one thread, which that of `started_by` has started; a
+/// line for each try on standard output. An exit code other than 0: it was not tried.
 #[must_use]
-pub fn alone(path: &Path, name: &str, mark: &str, technique: &str, calls: TryCalls) -> u8 {
+pub fn alone(path: &Path, name: &str, [mark, technique, started_by]: [&str; 3], calls: TryCalls) -> u8 {
     let (Ok(script), Some(mark)) = (Script::open(path), Mark::find(mark)) else { return 64 };
-    let cell = techniques::Alone { script: &script, service: name, person: &mark.person, try_calls: calls };
+    let started_by = started_by.parse().ok();
+    let cell = techniques::Alone { script: &script, service: name, person: &mark.person, started_by, calls };
     let Some(technique) = techniques::ALL.iter().find(|row| row.id == technique && row.is_alone(mark.act)) else { return 64 };
     let (techniques::Run::Alone(run, _) | techniques::Run::Pressing(run)) = technique.run else { return 64 };
     let mut notes = Notes::new(technique.id, &mark);

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use manifest::Isolation;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Cell, Profile, Radius, Report};
+use crate::names;
+use crate::report::{Cell, Extent, LISTENERS, Profile, Radius, Report};
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +113,15 @@ pub fn compare(before: &Report, after: &Report, between: Between) -> Comparison 
     Comparison { between, differences: differences.into_iter().filter(counts).collect() }
 }
 
-/// What of a prediction a measurement can agree with: of the attackers that were tried, and without what nobody of a copy has.
+/// What of a prediction a measurement can agree with: of the attackers that were tried, and without what a service's network shows to
+/// others where each sandbox had one of its own.
 #[must_use]
 pub fn measurable(mut predicted: Report, measured: &Report) -> Report {
     predicted.attackers.retain(|profile, _| measured.attackers.contains_key(profile));
+    if !measured.isolation.values().any(|levels| levels.at.contains(&Isolation::Confined)) {
+        let plain = Cell::done(LISTENERS, names::PLAIN_ANSWER, Extent::Public);
+        predicted.attackers.values_mut().for_each(|radius| drop(radius.reached.remove(&plain)));
+    }
     predicted.lateral.0.retain(|from, _| measured.attackers.contains_key(&Profile::Service(from.clone())));
     predicted
 }

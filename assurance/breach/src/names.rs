@@ -30,6 +30,8 @@ pub const SOCKETS: &str = "host.sockets";
 pub const CONNECT: &str = "connect";
 /// Memory, environment and files of other processes.
 pub const PROCESSES: &str = "process.others";
+/// What listeners of services that share the network of others say to whoever comes by, of whom nobody asks for a certificate.
+pub const PLAIN_ANSWER: &str = "answer of somebody";
 /// Where the audit log lies.
 pub const EVIDENCE: &str = "role.evidence";
 

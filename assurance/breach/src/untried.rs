@@ -34,12 +34,14 @@ pub const HANDED_ON: &str = "whoever it was handed to tells of it";
 pub const KERNEL_LACKS: &str = "this kernel has no such thing";
 /// What a service was given it does not hold; what it takes of itself it does.
 pub const BY_PUSH: &str = "deliveries come to services of themselves here";
+/// A sandbox without namespaces of its own has no `/proc` at all, and nothing else shows a program its own mappings.
+pub const NO_PROC: &str = "there is no /proc in this sandbox";
 /// What an expected technique has that nobody told anything of.
 pub const MISSING: &str = "nothing was told of it: it did not run, or did not come to its end";
 
 /// Reasons that hold wherever a technique gives them, by their beginnings. Whatever else was not tried is a gap.
 const EXPLAINED: &[&str] =
-    &[NOTHING_HERE, NO_TOKEN, NOBODY_ELSE, NOBODY_THERE, NONE_BOUND, NO_WORK, ENDS_WITH_ITS_JOB, HANDED_ON, KERNEL_LACKS, BY_PUSH];
+    &[NOTHING_HERE, NO_TOKEN, NOBODY_ELSE, NOBODY_THERE, NONE_BOUND, NO_WORK, ENDS_WITH_ITS_JOB, HANDED_ON, KERNEL_LACKS, BY_PUSH, NO_PROC];
 
 /// A technique that was not tried by somebody who has it, for no reason that is known beforehand, or whose end nobody heard of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

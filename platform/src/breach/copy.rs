@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use breach::attacker::script::script_of;
 use breach::attacker::{NEEDS, SERVE};
 use breach::{Script, Targets};
-use manifest::Manifest;
+use manifest::{Isolation, Manifest};
+use sandbox::Level;
 
 use super::{BreachError, Wish, bound, doors};
 use crate::system::Applied;
@@ -84,7 +85,11 @@ pub(super) fn make(scratch: &Path, wish: &Wish) -> Result<Copy, BreachError> {
     copy_folder(&applied.search.folder, &folder, &kept, &mut budget).map_err(BreachError::Copy)?;
     let dir = scratch.join("system");
     let targets = targets(scratch, &folder, &dir, &applied.manifest).map_err(BreachError::Copy)?;
-    let script = Script::of(&applied.manifest, targets, wish.only.clone());
+    let mut script = Script::of(&applied.manifest, targets, wish.only.clone());
+    // What accepts less gets what this place gives.
+    if sandbox::probe().level == Some(Level::Full) {
+        script.services.values_mut().for_each(|part| part.isolation = Isolation::Full);
+    }
     fs::create_dir_all(folder.join("breach")).map_err(BreachError::Copy)?;
     let text = serde_json::to_vec(&script).map_err(|error| BreachError::Copy(error.into()))?;
     for service in script.services.keys() {

@@ -7,7 +7,7 @@ use breach::attacker::http::Ask;
 use breach::attacker::note::{Said, Tried};
 use breach::attacker::techniques::{ALL, Run, Visitor, Who};
 use breach::{Act, Control, Mark, Notes, Profile, Report};
-use sandbox::attack::outer;
+use sandbox::attack::outer::{self, Inner};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::bound::Tokens;
@@ -24,6 +24,8 @@ use crate::dangerous::{DangerousSwitch, dangerous_switches};
 
 /// First argument of this process.
 pub(crate) const INSIDE: &str = "breach-inside";
+/// Second argument of it where the copy has no user namespaces.
+pub(crate) const CONFINED: &str = "confined";
 /// First argument of the process that runs the copy.
 pub(crate) const SYSTEM: &str = "breach-system";
 /// Exit code when something that is needed is not there (sysexits.h, EX_UNAVAILABLE).
@@ -33,7 +35,8 @@ pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 #[must_use]
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     // Before anything else: whatever happens later happens where nothing leads out.
-    if let Err(error) = outer::enter(doors::ADDRESSES, doors::ADDRESSES_6) {
+    let inner = if arguments.get(1).is_some_and(|word| word == CONFINED) { Inner::Refused } else { Inner::Granted };
+    if let Err(error) = outer::enter(doors::ADDRESSES, doors::ADDRESSES_6, inner) {
         crate::cli::complain(format_args!("this machine gives no network of its own to break in, so nothing is started: {error}"));
         return ExitCode::from(EXIT_UNAVAILABLE);
     }
@@ -154,6 +157,14 @@ fn measured(scratch: &Path) -> Result<Report, BreachError> {
         report.absent = review::absent(&copy, &switches, &probed, &entries)?;
     }
     report.isolation = watch::levels(&copy.original, &watch::entries(&log), &wanted);
+    let other = report
+        .isolation
+        .iter()
+        .find(|(name, levels)| levels.at.iter().any(|level| copy.script.services.get(*name).is_none_or(|part| part.isolation != *level)));
+    if let Some((name, levels)) = other {
+        let why = format!("{name} was started at isolation {:?}, and the attack was made for another", levels.at);
+        return Err(BreachError::Ended(why));
+    }
     report.beyond = copy.beyond;
     runtime.shutdown_background();
     Ok(report)

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use ::breach::show;
 use ::breach::{Absent, Between, Comparison, Control, Prediction, Profile, Report, Took, compare, measurable, predict};
+use manifest::Isolation;
 
 use super::{DirArgument, Failure, ManifestArgument, Written, say};
 use crate::breach::{Wish, measure};
@@ -42,6 +43,9 @@ pub(crate) struct Breach {
     /// Show it on the console of the system that runs.
     #[arg(long)]
     tell: bool,
+    /// Measure at the weaker isolation that every service of the manifest accepts, as on a machine without user namespaces. Not as root.
+    #[arg(long, conflicts_with_all = ["predict", "compare"])]
+    confined: bool,
     /// Measure a copy that goes without a control, everywhere or at one service or role, to see that this is found. Not as root.
     #[arg(long, value_name = "CONTROL[@PLACE]", conflicts_with_all = ["predict", "compare", "tell"])]
     dangerous_without: Vec<String>,
@@ -101,7 +105,11 @@ impl Breach {
                 return Err(Failure::of(EXIT_UNAVAILABLE, advice));
             }
         }
-        let wish = Wish { manifest: self.manifest.manifest.clone(), only: only.clone(), profiles, dangerous_without };
+        if self.confined {
+            accepts_confined(applied)?;
+        }
+        let (manifest, confined) = (self.manifest.manifest.clone(), self.confined);
+        let wish = Wish { manifest, only: only.clone(), profiles, confined, dangerous_without };
         let mut measured = measure(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::of(EXIT_UNAVAILABLE, format_args!("{error}{cause}"))
@@ -180,6 +188,26 @@ impl Breach {
         }
         Ok(if fails(report, comparison) { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
     }
+}
+
+/// Where user namespaces are refused, a service that accepts no weaker isolation does not start.
+fn accepts_confined(applied: &Applied) -> Result<(), Failure> {
+    let strict = applied.manifest.services.iter().filter(|(_, service)| service.isolation == Isolation::Full);
+    let strict: Vec<&str> = strict.map(|(name, _)| name.as_str()).collect();
+    if !strict.is_empty() {
+        let names = strict.join(", ");
+        return Err(Failure::of(
+            64,
+            format_args!(
+                "{names}: the manifest accepts no weaker isolation (`isolation = \"confined\"`), so there is nothing weaker to measure"
+            ),
+        ));
+    }
+    if nix::unistd::geteuid().is_root() {
+        let advice = "user namespaces are refused to a user without rights alone; run this as one (`runuser -u nobody`)";
+        return Err(Failure::of(EXIT_UNAVAILABLE, advice));
+    }
+    Ok(())
 }
 
 fn ms(time: std::time::Duration) -> u64 {

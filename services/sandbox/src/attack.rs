@@ -299,22 +299,23 @@ pub const FILTER: &str = "filter";
 /// Tries the system calls, socket families and ways out of these names, each in a process of its own, and gives each one's fate by its
 /// name: `done`, the name of an error, `killed by SIGKILL`, or `not tried` and why. To be called while this process has one thread.
 ///
-/// Some of them change what is mounted, or where the root is. Root is no user of any sandbox, so as root nothing is tried.
+/// Some of them change what is mounted, or where the root is. Root is no user of any sandbox, so as root nothing is tried. `started_by` is
+/// who started this process, for a sandbox in which nothing tells.
 #[must_use]
-pub fn fates(names: &[&str]) -> BTreeMap<String, String> {
+pub fn fates(names: &[&str], started_by: Option<i32>) -> BTreeMap<String, String> {
     if nix::unistd::geteuid().is_root() {
         return BTreeMap::new();
     }
     let wanted = |name: &str| names.contains(&name);
     let mut fates = calls::try_those(&wanted);
-    fates.extend(escape::try_those(&wanted));
+    fates.extend(escape::try_those(&wanted, started_by));
     fates
 }
 
-/// Who started this process. A list of calls may lack the one that asks; `/proc` tells it as well.
-fn parent() -> libc::c_long {
-    let told = nix::unistd::getppid().as_raw();
-    if told > 0 {
+/// Who started this process. A list of calls may lack the one that asks; whoever started it may have said so, and `/proc` tells it as well.
+fn parent(started_by: Option<i32>) -> libc::c_long {
+    let asked = nix::unistd::getppid().as_raw();
+    if let Some(told) = Some(asked).filter(|pid| *pid > 0).or(started_by) {
         return told.into();
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Breaking in: L7, L8, L10, L12, O16. The whole of `palisade breach`, as an unprivileged user, on the reference manifest.
 
+mod confined;
 mod counter;
 mod proof;
 mod published;

@@ -209,6 +209,7 @@ impl Server {
             let Some(program) = std::env::args_os().next() else { return };
             let mut command = Command::new(program);
             command.arg(super::ALONE).arg(&self.path).arg(&self.name).arg(mark.to_string()).arg(technique.id);
+            command.arg(std::process::id().to_string());
             if let Err(why) = ended(&mut command, &mut left) {
                 let mut notes = Notes::new(technique.id, mark);
                 notes.untried(why);

@@ -8,6 +8,8 @@
 use std::io;
 use std::time::Duration;
 
+use manifest::Isolation;
+
 pub use bound::{Bound, BoundTo, Thief, proven};
 pub use elsewhere::Credential;
 pub use forged::carried;
@@ -16,7 +18,7 @@ use super::http::{Answer, Ask, Request};
 use super::nearby::Nearby;
 use super::note::Notes;
 use super::script::Script;
-use super::{Act, Hand, TryCalls};
+use super::{Act, Fates, Hand, TryCalls};
 use crate::untried::KERNEL_LACKS;
 use crate::{Cell, Control, Outcome, Stride, Technique};
 
@@ -144,8 +146,22 @@ pub struct Alone<'a> {
     pub service: &'a str,
     /// Whose work it came with.
     pub person: &'a str,
+    /// Who started this process: the program in its service's place.
+    pub started_by: Option<i32>,
     /// Tries system calls by their names.
-    pub try_calls: TryCalls,
+    pub calls: TryCalls,
+}
+
+impl Alone<'_> {
+    /// Tries these system calls.
+    fn fates(&self, names: &[&str]) -> Fates {
+        (self.calls)(names, self.started_by)
+    }
+
+    /// Whether its sandbox has namespaces of its own.
+    fn is_full(&self) -> bool {
+        self.script.services.get(self.service).is_none_or(|part| part.isolation == Isolation::Full)
+    }
 }
 
 /// Somebody outside, at the edge's door.
@@ -318,7 +334,7 @@ fn fated_as(alone: &Alone<'_>, notes: &mut Notes, names: &[&str], worth: &dyn Fn
     /// The name by which `sandbox` tells whether there is a filter at all.
     const FILTER: &str = "filter";
     let asked: Vec<&str> = names.iter().copied().chain([FILTER]).collect();
-    let fates = (alone.try_calls)(&asked);
+    let fates = alone.fates(&asked);
     let filtered = fates.get(FILTER).is_some_and(|said| said == "there");
     for name in names {
         let Some(fate) = fates.get(*name) else {

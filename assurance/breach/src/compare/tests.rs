@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 use super::*;
 use crate::predict::tests::{VIDEO, predicted};
-use crate::report::{Extent, How};
+use crate::report::{How, Measured};
 
 fn said(before: &Report, after: &Report, between: Between) -> Vec<String> {
     compare(before, after, between).differences.iter().map(|d| d.sentence(between)).collect()
@@ -70,4 +70,20 @@ fn a_route_that_can_be_called_and_was_not_declared_is_a_finding() {
         said(&predicted, &measured, Between::Measurement),
         ["service.transcoder calls api GET /api/videos, which was not predicted"]
     );
+}
+
+// L8: what services without a network of their own show to others of the machine is held against a measurement of such services alone.
+#[test]
+fn what_is_predicted_of_weaker_sandboxes_is_not_expected_of_strong_ones() {
+    let confined = VIDEO.replacen("[service.web] ", "[service.web]\nisolation = \"confined\" ", 1);
+    let (strict, accepts) = (predicted(VIDEO).report, predicted(&confined).report);
+    let plain = Cell::done(LISTENERS, names::PLAIN_ANSWER, Extent::Public);
+    let has = |report: &Report| report.attackers[&Profile::External].reached.contains_key(&plain);
+    assert!(has(&accepts) && !has(&strict));
+    let at = |level| {
+        let measured = Measured { accepts: Isolation::Confined, at: BTreeSet::from([level]) };
+        let isolation = std::collections::BTreeMap::from([("web".to_owned(), measured)]);
+        has(&measurable(accepts.clone(), &Report { isolation, ..accepts.clone() }))
+    };
+    assert!(at(Isolation::Confined) && !at(Isolation::Full));
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use contract::Who;
-use manifest::Manifest;
+use manifest::{Isolation, Manifest};
 use policy::{Action, PLANES, Question, Resource};
 use trust::Authority;
 
 use super::deputy;
 use super::held::{Held, person};
 use super::{Found, Model, Work};
+use crate::names;
 use crate::report::{Cell, Extent, LISTENERS, Lasts, Profile};
 use crate::technique::Control as C;
 
@@ -39,6 +40,11 @@ pub(crate) fn external(model: &Model<'_>, found: &mut Found) {
     }
     let answer = Cell::done(LISTENERS, "answer", Extent::Public);
     found.stopped(&profile, answer, [C::Mtls], "knocks from within the network, without an SVID");
+    // Where it has no network of its own, a service's port and those of its flows are everybody's on that machine.
+    if model.manifest.services.values().any(|service| service.isolation == Isolation::Confined) {
+        let plain = Cell::done(LISTENERS, names::PLAIN_ANSWER, Extent::Public);
+        found.open(&profile, plain, "knocks at ports of a service that shares the machine's network");
+    }
     console(model, found, &profile, None);
 }
 

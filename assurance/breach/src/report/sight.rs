@@ -34,14 +34,16 @@ impl Sight<'_> {
     }
 }
 
-/// Every technique of a measurement, in their order, but for those that try nothing which anybody would want to see.
+/// The one technique that only does what it may: no attack that anybody looks for.
+const OWN_WORK: &str = "own-work";
+
+/// Every other technique of a measurement, in their order.
 #[must_use]
 pub fn sights(report: &Report) -> Vec<Sight<'_>> {
     let sight = |technique: &String| {
         let mut attackers: BTreeMap<&Profile, bool> = BTreeMap::new();
-        let (mut events, mut reached) = (BTreeSet::new(), false);
+        let mut events = BTreeSet::new();
         for one in report.attempts.iter().filter(|one| one.technique == *technique) {
-            reached |= one.outcome == crate::Outcome::Reached;
             let Some(detected) = &one.detected else { continue };
             let seen = attackers.entry(&one.profile).or_default();
             if let Detected::Yes { event, .. } = detected {
@@ -49,14 +51,12 @@ pub fn sights(report: &Report) -> Vec<Sight<'_>> {
                 events.insert(event.as_str());
             }
         }
-        (attackers, events, reached)
+        (attackers, events)
     };
-    let seen = report.techniques.iter().filter_map(|technique| {
-        let (attackers, events, reached) = sight(&technique.id);
-        // What only does what it may is no attack that is looked for.
-        let allowed = reached && attackers.is_empty();
+    let seen = report.techniques.iter().filter(|technique| technique.id != OWN_WORK).map(|technique| {
+        let (attackers, events) = sight(&technique.id);
         let by = attackers.values().filter(|seen| **seen).count();
-        (!allowed).then_some(Sight { technique, of: attackers.len(), by, events })
+        Sight { technique, of: attackers.len(), by, events }
     });
     seen.collect()
 }
@@ -91,7 +91,7 @@ mod tests {
             (Profile::Vendor, "partly", &stopped, Some(Detected::No)),
             (Profile::Person, "unseen", &stopped, Some(Detected::No)),
             (Profile::Person, "untried", &Outcome::Untried { why: "nothing is there".to_owned() }, None),
-            (Profile::Person, "own-work", &Outcome::Reached, None),
+            (Profile::Person, "own-work", &stopped, Some(Detected::No)),
         ] {
             let (technique, outcome) = (technique.to_owned(), outcome.clone());
             report.attempts.push(Attempt { profile, technique, outcome, seen: String::new(), detected });

@@ -106,7 +106,11 @@ pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, Strin
         ("hide from who looks", libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0, 0, 0, 0, 0]),
         ("child's end that continues", libc::SYS_clone, new(libc::SIGCONT)),
         ("slow down everybody of this user", libc::SYS_setpriority, [libc::PRIO_USER.into(), uid, 0, 0, 0, 0]),
-        ("bind the parent to a processor", libc::SYS_sched_setaffinity, [parent(), 8, std::ptr::from_ref(&1_u64) as libc::c_long, 0, 0, 0]),
+        (
+            "bind the parent to a processor",
+            libc::SYS_sched_setaffinity,
+            [parent(None), 8, std::ptr::from_ref(&1_u64) as libc::c_long, 0, 0, 0],
+        ),
     ];
     if wanted("listen at every address") {
         fates.insert("listen at every address".to_owned(), fate(listen_unbound));

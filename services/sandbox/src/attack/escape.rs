@@ -24,9 +24,9 @@ fn number_of(flags: libc::c_ulong) -> libc::c_long {
 }
 
 /// Tries those that are wanted.
-pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, String> {
+pub(super) fn try_those(wanted: &dyn Fn(&str) -> bool, started_by: Option<i32>) -> BTreeMap<String, String> {
     let mut fates = BTreeMap::new();
-    let (own, parent) = (libc::c_long::from(std::process::id()), super::parent());
+    let (own, parent) = (libc::c_long::from(std::process::id()), super::parent(started_by));
     let call = |name: &str, number: libc::c_long, arguments: [libc::c_long; 6], fates: &mut BTreeMap<String, String>| {
         if wanted(name) {
             fates.insert(name.to_owned(), fate(|| raw_call(number, arguments)));

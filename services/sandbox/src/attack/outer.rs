@@ -26,6 +26,15 @@ use nix::unistd::{Pid, getegid, geteuid, pipe2};
 
 use crate::{net, sys};
 
+/// Whether those inside may have user namespaces of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    /// As the machine has it.
+    Granted,
+    /// The kernel refuses them in there, and nowhere else.
+    Refused,
+}
+
 /// Enters namespaces of its own: a network with loopback up and these addresses on it (of IPv6 where the kernel has that), mounts with a
 /// `/proc` of its own, processes, IPC and host name; as an unprivileged user a user namespace as well, in which it stays who it was. To be
 /// called while this process has one thread.
@@ -34,8 +43,9 @@ use crate::{net, sys};
 /// or its parent is, the first process in there is killed with it, and with that one everything that was ever started in there.
 ///
 /// # Errors
-/// The kernel grants no namespaces here (then nothing was entered, or what was entered leads nowhere); an address cannot be put up.
-pub fn enter(addresses: &[Ipv4Addr], addresses_6: &[Ipv6Addr]) -> io::Result<()> {
+/// The kernel grants no namespaces here (then nothing was entered, or what was entered leads nowhere); an address cannot be put up; root
+/// wants user namespaces refused, which would be so for the whole machine.
+pub fn enter(addresses: &[Ipv4Addr], addresses_6: &[Ipv6Addr], inner: Inner) -> io::Result<()> {
     if sys::threads() > 1 {
         return Err(io::Error::other("only a process with one thread can enter a namespace"));
     }
@@ -45,12 +55,19 @@ pub fn enter(addresses: &[Ipv4Addr], addresses_6: &[Ipv6Addr]) -> io::Result<()>
     all |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     let refused = |error: nix::Error| io::Error::other(format!("{error}; allow user namespaces (user.max_user_namespaces) or run as root"));
     if user.is_root() {
+        if inner == Inner::Refused {
+            return Err(io::Error::other("root shares the machine's user namespace; run this as a user without rights"));
+        }
         unshare(all).map_err(refused)?;
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | all).map_err(refused)?;
         std::fs::write("/proc/self/setgroups", "deny")?;
         std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+        if inner == Inner::Refused {
+            // A limit of the namespace that this process is in, and of those below (`namespaces(7)`, "The /proc/sys/user directory").
+            std::fs::write("/proc/sys/user/max_user_namespaces", "0")?;
+        }
     }
     let nothing: Option<&str> = None;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;

@@ -30,7 +30,7 @@ pub fn sights(report: &Value) {
         let seen = looked.iter().any(|one| one["detected"]["seen"] == "yes");
         // As root more is tried than as an unprivileged user.
         let fits = match row[2].as_str() {
-            "untried here" => looked.is_empty(),
+            words if words.starts_with("untried here") => looked.is_empty(),
             "no" => !looked.is_empty() && !seen,
             words if words.contains("where root runs it") => looked.is_empty() || seen,
             _ => seen,

@@ -159,7 +159,7 @@ mod tests {
             ..Targets::default()
         };
         let script = Script::of(&parsed(VIDEO), targets, Vec::new());
-        let alone = Alone { script: &script, service: "web", person: "ada", try_calls: |_| Default::default() };
+        let alone = Alone { script: &script, service: "web", person: "ada", started_by: None, calls: |_, _| Default::default() };
         let prediction = predicted(VIDEO);
         let table = [
             ("/x/data/service-api/catalogue", false, "state.api"),

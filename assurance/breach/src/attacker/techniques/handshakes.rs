@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::{Notes, Row, Run, Visitor, Who};
 use crate::attacker::nearby::{End, Knocked, Nearby, Shown, Speaks};
+use crate::names;
 use crate::report::LISTENERS;
 use crate::{Cell, Control, Extent, Stride};
 
@@ -38,12 +39,17 @@ fn at_each(nearby: &dyn Nearby, notes: &mut Notes) {
     }
     let mut known: BTreeMap<SocketAddr, String> = BTreeMap::new();
     for at in &listeners {
-        for speaks in [Speaks::Http2, Speaks::Http1, Speaks::Tcp, Speaks::OldTls, Speaks::PlainHttp1, Speaks::PlainHttp2] {
+        for speaks in [Speaks::PlainHttp1, Speaks::PlainHttp2, Speaks::Http2, Speaks::Http1, Speaks::Tcp, Speaks::OldTls] {
             let knocked = nearby.knock(*at, &Shown::Nothing, speaks);
             if let Some(who) = &knocked.who {
                 known.insert(*at, who.clone());
             }
+            // Whoever answers without TLS asks nobody for anything.
+            let asks_nobody = knocked.end == End::Answered && matches!(speaks, Speaks::PlainHttp1 | Speaks::PlainHttp2);
             note(notes, known.get(at), &Shown::Nothing, speaks, knocked);
+            if asks_nobody {
+                break;
+            }
         }
     }
     // Who is who, it was told by the listeners themselves.
@@ -69,8 +75,9 @@ fn note(notes: &mut Notes, who: Option<&String>, shown: &Shown, speaks: Speaks, 
     let tried = format!("{}, {}", shown.words(), speaks.words());
     match knocked.end {
         End::Answered => {
-            let who = who.and_then(|id| id.strip_prefix("spiffe://")?.split_once('/')).map_or("somebody", |(_, who)| who);
-            notes.reached(Cell::done(LISTENERS, format!("answer of {who}"), Extent::Public), format!("{tried}: an answer"));
+            let who = who.and_then(|id| id.strip_prefix("spiffe://")?.split_once('/'));
+            let answer = who.map_or(names::PLAIN_ANSWER.to_owned(), |(_, who)| format!("answer of {who}"));
+            notes.reached(Cell::done(LISTENERS, answer, Extent::Public), format!("{tried}: an answer"));
         }
         End::Refused(how) => notes.stopped(Some(Control::Mtls), format!("{tried}: {how}")),
         End::Untried(why) => notes.untried(why),

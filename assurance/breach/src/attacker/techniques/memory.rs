@@ -2,8 +2,11 @@
 
 use std::os::unix::fs::FileExt;
 
+use manifest::Isolation;
+
 use super::environment::{found, of_others};
 use super::{Act, Hand, Notes, Row, Run};
+use crate::untried::NO_PROC;
 use crate::{Cell, Control, Stride};
 
 /// The row.
@@ -22,7 +25,9 @@ const ALL_BYTES_MAX: u64 = 64 << 20;
 
 fn run(hand: &Hand<'_>, notes: &mut Notes) {
     let (Ok(maps), Ok(memory)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::File::open("/proc/self/mem")) else {
-        return notes.untried("its own memory cannot be opened");
+        let part = hand.script.services.get(hand.service);
+        let confined = part.is_some_and(|part| part.isolation == Isolation::Confined);
+        return notes.untried(if confined { NO_PROC } else { "its own memory cannot be opened" });
     };
     let mut left = ALL_BYTES_MAX;
     for line in maps.lines() {

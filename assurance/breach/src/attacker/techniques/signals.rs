@@ -1,7 +1,5 @@
 //! Other processes, by what the kernel lets one do to them without opening anything: signals, priorities, processors.
 
-use manifest::Isolation;
-
 use super::{Alone, Notes, Row, Run, fated_as};
 use crate::names;
 use crate::{Cell, Control, Extent, Stride};
@@ -20,7 +18,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let worth = |name: &str| Cell::done(names::PROCESSES, name, Extent::Everybody);
     fated_as(alone, notes, &["signal others", "slow down others", "signal init", "signal init by descriptor"], &worth);
     // With processes of its own these are about itself and its own init; without, about everybody of that user.
-    if alone.script.services.get(alone.service).is_some_and(|part| part.isolation == Isolation::Confined) {
+    if !alone.is_full() {
         fated_as(alone, notes, &["slow down everybody of this user", "bind the parent to a processor", "scheduler of init"], &worth);
     }
 }

@@ -3,8 +3,6 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
-use manifest::Isolation;
-
 use super::{Alone, Notes, Row, Run, fated_as, refusal};
 use crate::names;
 use crate::{Cell, Control, Extent, Stride};
@@ -55,7 +53,7 @@ fn run(alone: &Alone<'_>, notes: &mut Notes) {
         }
     }
     // In a network of its own it may listen wherever it likes: nobody else is there.
-    if alone.script.services.get(alone.service).is_some_and(|part| part.isolation == Isolation::Confined) {
+    if !alone.is_full() {
         fated_as(alone, notes, &["listen at every address"], &|_| Cell::done("machine.ports", "listen", Extent::Standing));
     }
     let name = SocketAddr::from_abstract_name(&alone.script.targets.abstract_name);

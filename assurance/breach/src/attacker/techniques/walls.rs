@@ -25,12 +25,11 @@ pub(super) const ROW: Row = Row {
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
     // A family of sockets that every user may have, and no filter of ours lets through.
     const FAMILY: &str = "socket netlink";
-    let filtered = (alone.try_calls)(&[FAMILY]).get(FAMILY).map(|fate| fate != "done");
+    let filtered = alone.fates(&[FAMILY]).get(FAMILY).map(|fate| fate != "done");
     note(notes, Control::Seccomp, filtered, "netlink");
     // The root is there for everybody to open, but no rule names it.
     note(notes, Control::Landlock, Some(std::fs::File::open("/").is_err()), "the root opens");
-    let full = alone.script.services.get(alone.service).is_some_and(|part| part.isolation == manifest::Isolation::Full);
-    if !full {
+    if !alone.is_full() {
         return;
     }
     // Rules about files do not keep anybody from asking whether there is one.
