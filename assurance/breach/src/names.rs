@@ -32,6 +32,8 @@ pub const CONNECT: &str = "connect";
 pub const PROCESSES: &str = "process.others";
 /// What listeners of services that share the network of others say to whoever comes by, of whom nobody asks for a certificate.
 pub const PLAIN_ANSWER: &str = "answer of somebody";
+/// What is done to its own init, of the same user and the same process namespace.
+pub const SIGNAL_INIT: &str = "signal its init";
 /// Where the audit log lies.
 pub const EVIDENCE: &str = "role.evidence";
 

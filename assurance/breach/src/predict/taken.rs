@@ -235,6 +235,9 @@ fn around(model: &Model<'_>, found: &mut Found, profile: &Profile, name: &str, o
     found.stopped(profile, Cell::done("machine.cores", "leave", Extent::Standing), [C::Limits], "crashes");
     let others: BTreeSet<C> = [Some(C::Landlock), namespace(C::ProcessNamespace)].into_iter().flatten().collect();
     found.stopped(profile, Cell::done(names::PROCESSES, "signal", Extent::Everybody), others, "signals whoever is there");
+    // That one is in its process namespace.
+    let init = Cell::done(names::PROCESSES, names::SIGNAL_INIT, Extent::Standing);
+    found.stopped(profile, init, [C::Landlock], "signals its init");
     for used_up in ["machine.memory", "machine.processes"] {
         found.stopped(profile, Cell::disturbed(used_up), [C::Limits], "takes more than it may");
     }

@@ -16,7 +16,9 @@ pub(super) const ROW: Row = Row {
 
 fn run(alone: &Alone<'_>, notes: &mut Notes) {
     let worth = |name: &str| Cell::done(names::PROCESSES, name, Extent::Everybody);
-    fated_as(alone, notes, &["signal others", "slow down others", "signal init", "signal init by descriptor"], &worth);
+    fated_as(alone, notes, &["signal others", "slow down others"], &worth);
+    let init = |_: &str| Cell::done(names::PROCESSES, names::SIGNAL_INIT, Extent::Standing);
+    fated_as(alone, notes, &["signal init", "signal init by descriptor"], &init);
     // With processes of its own these are about itself and its own init; without, about everybody of that user.
     if !alone.is_full() {
         fated_as(alone, notes, &["slow down everybody of this user", "bind the parent to a processor", "scheduler of init"], &worth);
