@@ -152,7 +152,6 @@ fn alarm(entry: &Entry) -> Option<Alarm> {
 
 /// How strong the sandboxes of each service were, as its guard recorded their starts.
 pub(super) fn levels(manifest: &Manifest, entries: &[Entry], wanted: &dyn Fn(&Profile) -> bool) -> BTreeMap<String, Measured> {
-    let services = manifest.services.iter().filter(|(name, _)| wanted(&Profile::Service((*name).clone())));
     let of = |(name, service): (&String, &manifest::Service)| {
         let text = |entry: &Entry, field: &str| entry.record.fields.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let started = |entry: &&Entry| text(entry, "act") == "sandbox.start" && text(entry, "to") == *name;
@@ -164,7 +163,11 @@ pub(super) fn levels(manifest: &Manifest, entries: &[Entry], wanted: &dyn Fn(&Pr
         let at = entries.iter().filter(started).filter_map(|entry| level(text(entry, "detail"))).collect();
         (name.clone(), Measured { accepts: service.isolation, at })
     };
-    services.map(of).collect()
+    // Whoever comes from outside comes by the ports of all that were started.
+    let met = |(name, measured): &(String, Measured)| {
+        wanted(&Profile::Service(name.clone())) || (wanted(&Profile::External) && !measured.at.is_empty())
+    };
+    manifest.services.iter().map(of).filter(met).collect()
 }
 
 #[cfg(test)]

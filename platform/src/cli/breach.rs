@@ -121,7 +121,8 @@ impl Breach {
         measured.judge_absent(prediction);
         let took = took();
         measured.took = Some(took);
-        let unshown = measured.isolation.iter().filter_map(|(service, at)| at.unshown(service));
+        let taken_over = measured.isolation.iter().filter(|(name, _)| measured.attackers.contains_key(&Profile::Service((*name).clone())));
+        let unshown = taken_over.filter_map(|(service, at)| at.unshown(service));
         for said in unshown.chain(took.slow()) {
             super::complain(said);
         }
