@@ -1,8 +1,8 @@
 //! Probes: what the run looks at itself, where no attacker of the model comes by a control because another stands before it.
 //!
-//! Whoever calls a guard with another service's certificate or a page's owner in the gateway's place, reads the disk, changes a program or edits the audit log is nobody of the
-//! model: there the run does it, in a copy that goes without such a control, at the place that goes without it and at those that do not. A probe has two
-//! answers: the control stands there, or it is missing.
+//! Whoever calls a guard with another service's certificate or a page's owner in the gateway's place, reads the disk, changes a program or
+//! edits the audit log is nobody of the model: there the run does it, in a copy that goes without such a control, at the place that goes
+//! without it and at those that do not. A probe has two answers: the control stands there, or it is missing.
 //!
 //! Guarantees: L13: each control that can be switched off is found missing, and found standing elsewhere by the same means.
 //! Not here:   what attackers of the model try (`breach::attacker`), what the audit log shows by itself (`review`).

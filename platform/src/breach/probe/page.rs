@@ -19,7 +19,7 @@ use super::Probed;
 use super::genuine::{Authority, Doors};
 
 /// The role that has the pages.
-pub(in crate::breach) const OWNER: &str = "evidence";
+const OWNER: &str = "evidence";
 /// As much of a refusal as is read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
